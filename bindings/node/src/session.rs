@@ -1,0 +1,321 @@
+//! Training: packed batches in, sums out.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use napi::Env;
+use napi::bindgen_prelude::{Float64Array, Object, Uint8Array, Uint32Array};
+use napi_derive::napi;
+use serde::Deserialize;
+use zephyr_align::losses::{Denominator, LossConfig, LossSettings};
+use zephyr_align::metrics::StepFacts;
+use zephyr_align::schedule::{Schedule, Warmup};
+use zephyr_align::session::{ReferenceLogps, Sums};
+use zephyr_align::{Packed, Sequence, Session, SessionOptions, Update, state};
+use zephyr_mistral::train::Recompute;
+
+use crate::engine::submit;
+use crate::failure::{Failure, guard};
+use crate::model::{NativeModel, SharedWeights};
+
+/// Sequences laid end to end, with the mask of supervised tokens. Pairs are interleaved: chosen 0, rejected 0, …
+#[napi]
+pub struct NativeBatch {
+    packed: Arc<Packed>,
+}
+
+#[napi]
+impl NativeBatch {
+    /// `ids` and `supervised` (0 or 1) of all sequences end to end, `lengths` one entry a sequence.
+    #[napi(constructor)]
+    pub fn new(ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array) -> napi::Result<Self> {
+        guard(|| {
+            let total: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
+            if total != ids.len() as u64 || ids.len() != supervised.len() {
+                let message = format!(
+                    "lengths add up to {total}, but there are {} ids and {} mask entries",
+                    ids.len(),
+                    supervised.len()
+                );
+                return Err(Failure::new("ZA_ARGUMENT", message));
+            }
+            let mask: Vec<bool> = supervised.iter().map(|&flag| flag != 0).collect();
+            let mut start = 0;
+            let sequences = lengths.iter().map(|&length| {
+                let range = start..start + length as usize;
+                start = range.end;
+                Sequence { ids: &ids[range.clone()], supervised: &mask[range] }
+            });
+            Ok(Self { packed: Arc::new(Packed::new(sequences)?) })
+        })
+    }
+
+    /// Tokens in the batch, prompts included.
+    #[napi(getter)]
+    pub fn tokens(&self) -> u32 {
+        self.packed.ids.len() as u32
+    }
+
+    /// Predicted tokens of each sequence, |y|.
+    #[napi(getter)]
+    pub fn predicted(&self) -> Uint32Array {
+        Uint32Array::new(self.packed.predicted.clone())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Options {
+    recompute: String,
+    head_chunk: usize,
+    max_length: usize,
+    reference_is_start: bool,
+}
+
+/// One training session on one model: gradients, moments, workspace.
+#[napi]
+pub struct NativeSession {
+    weights: SharedWeights,
+    session: Arc<Mutex<Session>>,
+    loss: Option<Arc<LossConfig>>,
+}
+
+/// AdamW and clipping for one step.
+#[napi(object)]
+pub struct NativeUpdate {
+    pub learning_rate: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    pub weight_decay: f64,
+    /// Left out: no clipping.
+    pub max_grad_norm: Option<f64>,
+}
+
+#[napi]
+impl NativeSession {
+    /// `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`; `loss`: JSON of the DPO loss settings, for DPO.
+    #[napi(constructor)]
+    pub fn new(model: &NativeModel, options: String, loss: Option<String>) -> napi::Result<Self> {
+        guard(|| {
+            let options: Options = serde_json::from_str(&options)?;
+            let recompute = Recompute::parse(&options.recompute).ok_or_else(|| {
+                let text = format!(
+                    "recompute is {:?}. Remedy: take none, norms-and-swiglu or layer",
+                    options.recompute
+                );
+                Failure::new("ZA_CONFIG_INVALID", text)
+            })?;
+            let loss = match loss {
+                Some(json) => {
+                    let settings: LossSettings = serde_json::from_str(&json)?;
+                    let config = LossConfig::try_from(settings)
+                        .map_err(|error| Failure::new("ZA_CONFIG_INVALID", error.to_string()))?;
+                    Some(Arc::new(config))
+                }
+                None => None,
+            };
+            let weights = model.weights.clone();
+            let session = {
+                let locked = weights.read().unwrap_or_else(PoisonError::into_inner);
+                Session::new(
+                    &locked,
+                    SessionOptions {
+                        recompute,
+                        head_chunk: options.head_chunk,
+                        max_length: options.max_length,
+                        reference_is_start: options.reference_is_start,
+                    },
+                )
+            };
+            Ok(Self { weights, session: Arc::new(Mutex::new(session)), loss })
+        })
+    }
+
+    /// Adds a micro-batch of SFT to the step (`train`) or to the evaluation; resolves to its part of the loss.
+    #[napi(ts_return_type = "Promise<number>")]
+    pub fn accumulate_sft<'env>(
+        &self,
+        env: &'env Env,
+        batch: &NativeBatch,
+        tokens_in_step: f64,
+        train: bool,
+    ) -> napi::Result<Object<'env>> {
+        let packed = batch.packed.clone();
+        self.job(env, move |session, weights| {
+            let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
+            let sums = if train {
+                session.accumulate_sft(&weights, &packed, tokens_in_step)?
+            } else {
+                session.evaluate_sft(&weights, &packed, tokens_in_step)?
+            };
+            Ok(sums.loss)
+        })
+    }
+
+    /// Adds a micro-batch of DPO to the step (`train`) or to the evaluation; resolves to its part of the loss.
+    #[napi(ts_return_type = "Promise<number>")]
+    pub fn accumulate_dpo<'env>(
+        &self,
+        env: &'env Env,
+        batch: &NativeBatch,
+        ref_chosen: Float64Array,
+        ref_rejected: Float64Array,
+        pairs_in_step: f64,
+        chosen_tokens_in_step: f64,
+        train: bool,
+    ) -> napi::Result<Object<'env>> {
+        let packed = batch.packed.clone();
+        let (chosen, rejected) = (ref_chosen.to_vec(), ref_rejected.to_vec());
+        let loss = self.loss.clone();
+        self.job(env, move |session, weights| {
+            let loss = loss.ok_or_else(|| Failure::new("ZA_CONFIG_INVALID", "this session was made without a DPO loss"))?;
+            let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
+            let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
+            let denominator = Denominator { pairs: pairs_in_step, chosen_tokens: chosen_tokens_in_step };
+            let sums = if train {
+                session.accumulate_dpo(&weights, &packed, reference, &loss, denominator)?
+            } else {
+                session.evaluate_dpo(&weights, &packed, reference, &loss, denominator)?
+            };
+            Ok(sums.loss)
+        })
+    }
+
+    /// Clips and updates; resolves to the step's log (JSON, TRL's names). `epoch` is the fraction after this step.
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn apply<'env>(&self, env: &'env Env, update: NativeUpdate, epoch: f64) -> napi::Result<Object<'env>> {
+        self.job(env, move |session, weights| {
+            let mut weights = weights.write().unwrap_or_else(PoisonError::into_inner);
+            // A snapshot that still shares the weights keeps them: then this copies.
+            let weights = Arc::make_mut(&mut weights);
+            let update = Update {
+                learning_rate: update.learning_rate,
+                beta1: update.beta1,
+                beta2: update.beta2,
+                epsilon: update.epsilon,
+                weight_decay: update.weight_decay,
+                max_grad_norm: update.max_grad_norm,
+            };
+            let result = session.apply(weights, &update)?;
+            let facts = StepFacts {
+                step: result.step,
+                steps: 1,
+                epoch,
+                learning_rate: update.learning_rate,
+                grad_norm: result.grad_norm,
+                num_tokens: result.tokens_seen,
+            };
+            Ok(match result.sums {
+                Sums::Sft(sums) => serde_json::to_string(&sums.log(facts))?,
+                Sums::Dpo(sums) => serde_json::to_string(&sums.log(facts))?,
+                Sums::Nothing => return Err(Failure::new("ZA_ARGUMENT", "apply without an accumulated batch")),
+            })
+        })
+    }
+
+    /// The metrics of all evaluation batches since the last call (JSON, `eval_…`).
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn take_evaluation<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        self.job(env, move |session, _| {
+            Ok(match session.take_evaluation() {
+                Sums::Sft(sums) => serde_json::to_string(&sums.eval_log())?,
+                Sums::Dpo(sums) => serde_json::to_string(&sums.eval_log())?,
+                Sums::Nothing => return Err(Failure::new("ZA_ARGUMENT", "no evaluation batch was added")),
+            })
+        })
+    }
+
+    /// Sum of the log-probabilities of each sequence's predicted tokens under the model as it is now.
+    #[napi(ts_return_type = "Promise<Float64Array>")]
+    pub fn sequence_logps<'env>(&self, env: &'env Env, batch: &NativeBatch) -> napi::Result<Object<'env>> {
+        let packed = batch.packed.clone();
+        self.job(env, move |session, weights| {
+            let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
+            Ok(Float64Array::new(session.sequence_logps(&weights, &packed)?))
+        })
+    }
+
+    /// Writes weights, moments and step to `folder` (published whole or not at all), with `extra` JSON beside them.
+    #[napi(ts_return_type = "Promise<undefined>")]
+    pub fn save<'env>(&self, env: &'env Env, folder: String, extra: String) -> napi::Result<Object<'env>> {
+        self.job(env, move |session, weights| {
+            let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
+            Ok(state::save(session, &weights, folder.as_ref(), &extra)?)
+        })
+    }
+
+    /// Restores weights, moments and step from a saved folder; resolves to the `extra` JSON saved with them.
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn restore<'env>(&self, env: &'env Env, folder: String) -> napi::Result<Object<'env>> {
+        self.job(env, move |session, weights| {
+            let mut weights = weights.write().unwrap_or_else(PoisonError::into_inner);
+            Ok(state::restore(session, Arc::make_mut(&mut weights), folder.as_ref())?)
+        })
+    }
+
+    /// Gives gradients, moments and workspace back at once; waiting for the garbage collector could take long.
+    #[napi(ts_return_type = "Promise<undefined>")]
+    pub fn release<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        self.job(env, move |session, _| {
+            session.release();
+            Ok(())
+        })
+    }
+
+    /// Bytes of gradients, moments and workspace.
+    #[napi(ts_return_type = "Promise<number>")]
+    pub fn bytes<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        self.job(env, move |session, _| Ok(session.bytes() as f64))
+    }
+
+    fn job<'env, T>(
+        &self,
+        env: &'env Env,
+        work: impl FnOnce(&mut Session, &SharedWeights) -> Result<T, Failure> + Send + 'static,
+    ) -> napi::Result<Object<'env>>
+    where
+        T: napi::bindgen_prelude::ToNapiValue + Send + 'static,
+    {
+        let (session, weights) = (self.session.clone(), self.weights.clone());
+        submit(env, move || {
+            let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut session, &weights)
+        })
+    }
+}
+
+/// A learning-rate schedule of transformers.
+#[napi]
+pub struct NativeSchedule {
+    schedule: Schedule,
+}
+
+#[napi]
+impl NativeSchedule {
+    /// `kind`: constant, linear, cosine or constant_with_warmup. Give `warmup_steps` or `warmup_ratio`, not both.
+    #[napi(constructor)]
+    pub fn new(
+        kind: String,
+        learning_rate: f64,
+        warmup_steps: Option<f64>,
+        warmup_ratio: Option<f64>,
+        total_steps: f64,
+    ) -> napi::Result<Self> {
+        guard(|| {
+            let kind = serde_json::from_value(serde_json::Value::String(kind))?;
+            let warmup = match warmup_ratio {
+                Some(ratio) => Warmup::Ratio(ratio),
+                None => Warmup::Steps(warmup_steps.unwrap_or(0.0) as u64),
+            };
+            let schedule = Schedule::new(kind, learning_rate, warmup, total_steps as u64)
+                .map_err(|error| Failure::new("ZA_CONFIG_INVALID", error.to_string()))?;
+            Ok(Self { schedule })
+        })
+    }
+
+    /// Rate of the optimizer step with this 0-based index.
+    #[napi]
+    pub fn rate(&self, step: f64) -> f64 {
+        self.schedule.lr(step as u64)
+    }
+}

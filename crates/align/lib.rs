@@ -1,0 +1,22 @@
+//! What a loss, a pair and a step are.
+//!
+//! ```text
+//! batch     documents and preference pairs laid end to end, without padding
+//! losses    the DPO loss table: pure functions with their derivatives, in f64
+//! metrics   TRL's names and meaning, as sums that micro-batches can be added to
+//! schedule  learning rates and step counts as transformers counts them
+//! session   accumulate → apply: one optimizer step over micro-batches; reference log-probs; evaluation
+//! state     saving and resuming a session at a step boundary
+//! ```
+
+pub mod batch;
+pub mod error;
+pub mod losses;
+pub mod metrics;
+pub mod schedule;
+pub mod session;
+pub mod state;
+
+pub use batch::{Packed, Sequence};
+pub use error::{Error, Result};
+pub use session::{Session, SessionOptions, Update};

@@ -1,0 +1,454 @@
+//! One training session: accumulate micro-batches, apply an optimizer step.
+//!
+//! The loop itself (epochs, order, logging, saving) belongs to the caller; a session owns what one step needs:
+//! gradients, moments, activations, the head's scratch. Nothing is allocated inside a step after the largest batch.
+
+use rayon::prelude::*;
+use zephyr_kernels::{adamw, head, norm, rope};
+use zephyr_mistral::Weights;
+use zephyr_mistral::train::{self, Activations, Recompute};
+
+use crate::batch::Packed;
+use crate::error::{Error, Result};
+use crate::losses::{self, Denominator, LossConfig, PairLogps, PairLoss};
+use crate::metrics::{PairSums, TokenSums};
+
+/// The sums of micro-batches since the last optimizer step (or since the last evaluation was taken).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Sums {
+    #[default]
+    Nothing,
+    Sft(TokenSums),
+    Dpo(PairSums),
+}
+
+impl Sums {
+    fn add_sft(&mut self, sums: TokenSums) {
+        match self {
+            Self::Sft(total) => *total += sums,
+            _ => *self = Self::Sft(sums),
+        }
+    }
+
+    fn add_dpo(&mut self, sums: PairSums) {
+        match self {
+            Self::Dpo(total) => *total += sums,
+            _ => *self = Self::Dpo(sums),
+        }
+    }
+}
+
+/// What one optimizer step did.
+#[derive(Clone, Copy, Debug)]
+pub struct StepResult {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    pub sums: Sums,
+    /// Tokens read since the run began, prompts included.
+    pub tokens_seen: u64,
+}
+
+/// What a session is built with.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    pub recompute: Recompute,
+    /// Token rows of the head computed at once; the logits buffer is `head_chunk · vocabulary` floats.
+    pub head_chunk: usize,
+    /// Longest document: the size of the rotary table.
+    pub max_length: usize,
+    /// The reference is the policy as it starts: rewards of the first DPO step must be 0, or the run is refused.
+    pub reference_is_start: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { recompute: Recompute::default(), head_chunk: 128, max_length: 2048, reference_is_start: false }
+    }
+}
+
+/// AdamW and clipping for one step (PyTorch's AdamW, `clip_grad_norm_`). Norm weights are not decayed, as in
+/// transformers' `get_decay_parameter_names`.
+#[derive(Clone, Debug)]
+pub struct Update {
+    pub learning_rate: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    pub weight_decay: f64,
+    /// `None`: no clipping.
+    pub max_grad_norm: Option<f64>,
+}
+
+/// Sequence log-probabilities under the frozen reference, `[pairs]` each.
+#[derive(Clone, Copy, Debug)]
+pub struct ReferenceLogps<'a> {
+    pub chosen: &'a [f64],
+    pub rejected: &'a [f64],
+}
+
+/// Gradients, moments and workspace of one model in training.
+pub struct Session {
+    options: SessionOptions,
+    rope: rope::Table,
+    activations: Activations,
+    head: HeadScratch,
+    gradients: Vec<f32>,
+    first_moment: Vec<f32>,
+    second_moment: Vec<f32>,
+    /// Optimizer steps done.
+    step: u64,
+    tokens_seen: u64,
+    sums: Sums,
+    evaluated: Sums,
+}
+
+/// Buffers of the log-prob head: only predicted rows, a chunk of logits at a time.
+#[derive(Default)]
+struct HeadScratch {
+    hidden: Vec<f32>,
+    d_hidden: Vec<f32>,
+    coefficient: Vec<f32>,
+    stats: head::Stats,
+    logits: Vec<f32>,
+}
+
+impl Session {
+    /// A session for models of that shape. Gradients and moments are allocated at the first training step, so that a
+    /// session that only scores holds no more than activations.
+    pub fn new(weights: &Weights, options: SessionOptions) -> Self {
+        Self { rope: train::rope_table(&weights.config, options.max_length), ..Self::empty(options) }
+    }
+
+    fn empty(options: SessionOptions) -> Self {
+        Self {
+            rope: rope::Table::new(2, 1.0, 0),
+            activations: Activations::new(options.recompute),
+            head: HeadScratch::default(),
+            gradients: Vec::new(),
+            first_moment: Vec::new(),
+            second_moment: Vec::new(),
+            step: 0,
+            tokens_seen: 0,
+            sums: Sums::Nothing,
+            evaluated: Sums::Nothing,
+            options,
+        }
+    }
+
+    /// Optimizer steps done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Tokens read since the run began, prompts included.
+    pub fn tokens_seen(&self) -> u64 {
+        self.tokens_seen
+    }
+
+    /// AdamW's first and second moments (flat, the weights' layout); empty before the first step.
+    pub fn moments(&self) -> (&[f32], &[f32]) {
+        (&self.first_moment, &self.second_moment)
+    }
+
+    /// Goes back to a saved step boundary.
+    pub(crate) fn restore(&mut self, step: u64, tokens_seen: u64, first_moment: Vec<f32>, second_moment: Vec<f32>) {
+        self.step = step;
+        self.tokens_seen = tokens_seen;
+        self.first_moment = first_moment;
+        self.second_moment = second_moment;
+        self.gradients.fill(0.0);
+        self.sums = Sums::Nothing;
+    }
+
+    /// The accumulated gradient (flat, the weights' layout); empty before the first accumulation.
+    pub fn gradients(&self) -> &[f32] {
+        &self.gradients
+    }
+
+    /// Gives all memory back: gradients, moments and workspace. The session can be used again, as a new one.
+    pub fn release(&mut self) {
+        *self = Self { rope: std::mem::replace(&mut self.rope, rope::Table::new(2, 1.0, 0)), ..Self::empty(self.options.clone()) };
+    }
+
+    /// Bytes of gradients, moments, activations and head buffers.
+    pub fn bytes(&self) -> usize {
+        let floats = self.gradients.capacity()
+            + self.first_moment.capacity()
+            + self.second_moment.capacity()
+            + self.head.hidden.capacity()
+            + self.head.d_hidden.capacity()
+            + self.head.logits.capacity();
+        floats * size_of::<f32>() + self.activations.bytes()
+    }
+
+    /// Adds one micro-batch of SFT: mean cross-entropy of the predicted tokens over `tokens_in_step`, the count of
+    /// predicted tokens of the whole optimizer step.
+    pub fn accumulate_sft(&mut self, weights: &Weights, packed: &Packed, tokens_in_step: f64) -> Result<TokenSums> {
+        self.forward(weights, packed, true)?;
+        self.prepare_gradients(weights);
+        let coefficient = (-1.0 / tokens_in_step) as f32;
+        self.head.coefficient.clear();
+        self.head.coefficient.resize(packed.rows.len(), coefficient);
+        let head = head_of(weights, &self.options);
+        let scratch = &mut self.head;
+        head::forward_backward(
+            &head,
+            &scratch.hidden,
+            &packed.targets,
+            &scratch.coefficient,
+            &mut scratch.d_hidden,
+            Some(&mut self.gradients[weights.layout.lm_head.clone()]),
+            &mut scratch.stats,
+            &mut scratch.logits,
+        );
+        let sums = TokenSums::of(&self.head.stats, tokens_in_step);
+        self.finite("loss", sums.loss)?;
+        self.backward(weights, packed);
+        self.sums.add_sft(sums);
+        self.tokens_seen += packed.ids.len() as u64;
+        Ok(sums)
+    }
+
+    /// Adds one micro-batch of DPO. `packed` holds the pairs interleaved: chosen 0, rejected 0, chosen 1, …
+    pub fn accumulate_dpo(
+        &mut self,
+        weights: &Weights,
+        packed: &Packed,
+        reference: ReferenceLogps,
+        config: &LossConfig,
+        denominator: Denominator,
+    ) -> Result<PairSums> {
+        let (loss, sums) = self.pair_forward(weights, packed, reference, config, denominator, true)?;
+        self.finite("loss", loss.loss)?;
+        if self.options.reference_is_start && self.step == 0 {
+            rewards_are_zero(&loss)?;
+        }
+        self.prepare_gradients(weights);
+        let scratch = &mut self.head;
+        scratch.coefficient.clear();
+        scratch.coefficient.extend(packed.owner.iter().map(|&owner| {
+            let pair = owner as usize / 2;
+            (if owner.is_multiple_of(2) { loss.d_chosen[pair] } else { loss.d_rejected[pair] }) as f32
+        }));
+        head::backward(
+            &head_of(weights, &self.options),
+            &scratch.hidden,
+            &packed.targets,
+            &scratch.stats.lse,
+            &scratch.coefficient,
+            &mut scratch.d_hidden,
+            Some(&mut self.gradients[weights.layout.lm_head.clone()]),
+            &mut scratch.logits,
+        );
+        self.backward(weights, packed);
+        self.sums.add_dpo(sums);
+        self.tokens_seen += packed.ids.len() as u64;
+        Ok(sums)
+    }
+
+    /// Clips, updates the weights by AdamW and clears the gradient and the sums.
+    ///
+    /// # Errors
+    /// A non-finite norm: nothing is updated, the gradient is cleared.
+    pub fn apply(&mut self, weights: &mut Weights, update: &Update) -> Result<StepResult> {
+        self.prepare_gradients(weights);
+        let grad_norm = norm::sum_of_squares(&self.gradients).sqrt();
+        if let Err(error) = self.finite("grad_norm", grad_norm) {
+            self.discard();
+            return Err(error);
+        }
+        // clip_grad_norm_ of PyTorch: coefficient max / (norm + 1e-6), never above 1.
+        let scale = update.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
+        if self.first_moment.is_empty() {
+            self.first_moment = vec![0.0; weights.layout.len];
+            self.second_moment = vec![0.0; weights.layout.len];
+        }
+        self.step += 1;
+        for (range, decayed) in decay_runs(weights) {
+            adamw::step(
+                &mut weights.data[range.clone()],
+                &self.gradients[range.clone()],
+                &mut self.first_moment[range.clone()],
+                &mut self.second_moment[range],
+                &adamw::Config {
+                    lr: update.learning_rate,
+                    beta1: update.beta1,
+                    beta2: update.beta2,
+                    eps: update.epsilon,
+                    weight_decay: if decayed { update.weight_decay } else { 0.0 },
+                    step: self.step,
+                    grad_scale: scale as f32,
+                },
+            );
+        }
+        self.gradients.fill(0.0);
+        let sums = std::mem::take(&mut self.sums);
+        Ok(StepResult { step: self.step, grad_norm, sums, tokens_seen: self.tokens_seen })
+    }
+
+    /// Forgets what was accumulated since the last [`Self::apply`].
+    pub fn discard(&mut self) {
+        self.gradients.fill(0.0);
+        self.sums = Sums::Nothing;
+    }
+
+    /// The sums of all evaluation batches since the last call.
+    pub fn take_evaluation(&mut self) -> Sums {
+        std::mem::take(&mut self.evaluated)
+    }
+
+    /// Sum of log-probabilities of each sequence's predicted tokens, `[S]`; nothing is kept for a backward.
+    pub fn sequence_logps(&mut self, weights: &Weights, packed: &Packed) -> Result<Vec<f64>> {
+        self.score(weights, packed)?;
+        Ok(packed.sum_by_sequence(&self.head.stats.logp))
+    }
+
+    /// Log-probability of each predicted token, in the order of `packed.targets`.
+    pub fn token_logps(&mut self, weights: &Weights, packed: &Packed) -> Result<&[f32]> {
+        self.score(weights, packed)?;
+        Ok(&self.head.stats.logp)
+    }
+
+    /// Adds a batch to the evaluation: SFT sums without training; `tokens_in_set` counts the whole evaluation set.
+    pub fn evaluate_sft(&mut self, weights: &Weights, packed: &Packed, tokens_in_set: f64) -> Result<TokenSums> {
+        self.score(weights, packed)?;
+        let sums = TokenSums::of(&self.head.stats, tokens_in_set);
+        self.evaluated.add_sft(sums);
+        Ok(sums)
+    }
+
+    /// Adds a batch to the evaluation: DPO sums without training; `denominator` counts the whole evaluation set.
+    pub fn evaluate_dpo(
+        &mut self,
+        weights: &Weights,
+        packed: &Packed,
+        reference: ReferenceLogps,
+        config: &LossConfig,
+        denominator: Denominator,
+    ) -> Result<PairSums> {
+        let (_, sums) = self.pair_forward(weights, packed, reference, config, denominator, false)?;
+        self.evaluated.add_dpo(sums);
+        Ok(sums)
+    }
+
+    fn pair_forward(
+        &mut self,
+        weights: &Weights,
+        packed: &Packed,
+        reference: ReferenceLogps,
+        config: &LossConfig,
+        denominator: Denominator,
+        keep: bool,
+    ) -> Result<(PairLoss, PairSums)> {
+        let pairs = packed.sequences() / 2;
+        if !packed.sequences().is_multiple_of(2) || reference.chosen.len() != pairs || reference.rejected.len() != pairs
+        {
+            return Err(Error::Config(format!(
+                "{} sequences with {} + {} reference log-probs are not pairs",
+                packed.sequences(),
+                reference.chosen.len(),
+                reference.rejected.len()
+            )));
+        }
+        self.forward(weights, packed, keep)?;
+        self.head_forward(weights, packed);
+        let sums = packed.sum_by_sequence(&self.head.stats.logp);
+        let side = |values: &[f64], offset: usize| values.iter().skip(offset).step_by(2).copied().collect::<Vec<f64>>();
+        let lengths: Vec<f64> = packed.predicted.iter().map(|&count| f64::from(count)).collect();
+        let (chosen, rejected) = (side(&sums, 0), side(&sums, 1));
+        let (chosen_tokens, rejected_tokens) = (side(&lengths, 0), side(&lengths, 1));
+        let logps = PairLogps {
+            policy_chosen: &chosen,
+            policy_rejected: &rejected,
+            ref_chosen: reference.chosen,
+            ref_rejected: reference.rejected,
+            chosen_tokens: &chosen_tokens,
+            rejected_tokens: &rejected_tokens,
+        };
+        let loss = losses::pair_loss(config, &logps, denominator)?;
+        let sums = PairSums::of(&self.head.stats, packed, &logps, &loss);
+        Ok((loss, sums))
+    }
+
+    fn score(&mut self, weights: &Weights, packed: &Packed) -> Result<()> {
+        self.forward(weights, packed, false)?;
+        self.head_forward(weights, packed);
+        Ok(())
+    }
+
+    /// Runs the decoder and gathers the rows that predict something.
+    fn forward(&mut self, weights: &Weights, packed: &Packed, keep: bool) -> Result<()> {
+        train::forward(weights, &self.rope, &packed.batch(), &mut self.activations, keep)?;
+        let width = weights.config.hidden_size;
+        self.head.hidden.resize(packed.rows.len() * width, 0.0);
+        let hidden = &self.activations.hidden;
+        self.head.hidden.par_chunks_mut(width).zip(&packed.rows).for_each(|(target, &row)| {
+            target.copy_from_slice(&hidden[row as usize * width..][..width]);
+        });
+        if keep {
+            self.head.d_hidden.resize(packed.rows.len() * width, 0.0);
+        }
+        Ok(())
+    }
+
+    fn head_forward(&mut self, weights: &Weights, packed: &Packed) {
+        let head = head_of(weights, &self.options);
+        let scratch = &mut self.head;
+        head::forward(&head, &scratch.hidden, &packed.targets, &mut scratch.stats, &mut scratch.logits);
+    }
+
+    /// Scatters the head's gradient to its rows and runs the decoder's backward.
+    fn backward(&mut self, weights: &Weights, packed: &Packed) {
+        let width = weights.config.hidden_size;
+        let d_hidden = &mut self.activations.d_hidden;
+        d_hidden.fill(0.0);
+        for (row, gradient) in packed.rows.iter().zip(self.head.d_hidden.chunks_exact(width)) {
+            d_hidden[*row as usize * width..][..width].copy_from_slice(gradient);
+        }
+        train::backward(weights, &self.rope, &packed.batch(), &mut self.activations, &mut self.gradients);
+    }
+
+    fn prepare_gradients(&mut self, weights: &Weights) {
+        if self.gradients.is_empty() {
+            self.gradients = vec![0.0; weights.layout.len];
+        }
+    }
+
+    fn finite(&self, what: &'static str, value: f64) -> Result<()> {
+        if value.is_finite() { Ok(()) } else { Err(Error::NonFinite { what, value, step: self.step + 1 }) }
+    }
+}
+
+fn head_of<'a>(weights: &'a Weights, options: &SessionOptions) -> head::Head<'a> {
+    head::Head {
+        weight: &weights.data[weights.layout.lm_head.clone()],
+        vocabulary: weights.config.vocab_size,
+        width: weights.config.hidden_size,
+        chunk: options.head_chunk,
+    }
+}
+
+/// The first step against the policy's own start: every reward is 0 up to the rounding of f32 log-prob sums.
+fn rewards_are_zero(loss: &PairLoss) -> Result<()> {
+    const ROUNDING: f64 = 1e-3;
+    let off = |rewards: &[f64]| rewards.iter().copied().find(|reward| reward.abs() > ROUNDING);
+    match off(&loss.rewards_chosen).or_else(|| off(&loss.rewards_rejected)) {
+        Some(reward) => Err(Error::ReferenceMismatch { what: format!("a reward of {reward}") }),
+        None => Ok(()),
+    }
+}
+
+/// Neighbouring parameters of equal decay as one run: few kernel calls for a whole model.
+fn decay_runs(weights: &Weights) -> Vec<(std::ops::Range<usize>, bool)> {
+    let mut runs: Vec<(std::ops::Range<usize>, bool)> = Vec::new();
+    for tensor in &weights.layout.tensors {
+        let decayed = tensor.shape.len() > 1;
+        match runs.last_mut() {
+            Some((range, same)) if *same == decayed && range.end == tensor.range.start => range.end = tensor.range.end,
+            _ => runs.push((tensor.range.clone(), decayed)),
+        }
+    }
+    runs
+}

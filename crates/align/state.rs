@@ -1,0 +1,149 @@
+//! Saving and resuming a session at a step boundary: weights and moments as exact f32, the step, the caller's words.
+//!
+//! The folder appears whole under its name or not at all: everything is written beside it, flushed, and renamed.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, View};
+use serde::{Deserialize, Serialize};
+use zephyr_mistral::Weights;
+use zephyr_mistral::weights::safetensors::SafeTensorsFile;
+
+use crate::error::{Error, Result};
+use crate::session::Session;
+
+const TENSORS: &str = "state.safetensors";
+const RECORD: &str = "state.json";
+
+/// `state.json`: what is needed to check and to go on.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: String,
+    step: u64,
+    tokens_seen: u64,
+    parameters: usize,
+    extra: String,
+}
+
+/// A flat f32 arena as a one-dimensional tensor, borrowed.
+struct Flat<'a> {
+    values: &'a [f32],
+    shape: [usize; 1],
+}
+
+impl<'a> Flat<'a> {
+    fn new(values: &'a [f32]) -> Self {
+        Self { values, shape: [values.len()] }
+    }
+}
+
+impl View for Flat<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(bytemuck::cast_slice(self.values))
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(self.values)
+    }
+}
+
+/// Writes the session to `folder`, which must not exist. `extra` is the caller's own text (JSON), given back by
+/// [`restore`].
+///
+/// # Errors
+/// [`Error::State`] when the folder exists; file system errors (a full disk has its own code) leave nothing behind.
+pub fn save(session: &Session, weights: &Weights, folder: &Path, extra: &str) -> Result<()> {
+    if folder.exists() {
+        return Err(state_error(folder, "the folder exists already", "choose another name or remove it"));
+    }
+    let temporary = folder.with_extension("partial");
+    let written = write_all(session, weights, &temporary, extra)
+        .and_then(|()| fs::rename(&temporary, folder))
+        .and_then(|()| sync_folder(folder.parent().unwrap_or(Path::new("."))));
+    written.map_err(|error| {
+        // What could not be finished is removed: it would only be taken for a saved state.
+        let _ = fs::remove_dir_all(&temporary);
+        zephyr_mistral::Error::io(folder, "save the training state", error).into()
+    })
+}
+
+fn write_all(session: &Session, weights: &Weights, folder: &Path, extra: &str) -> std::io::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    let (first, second) = session.moments();
+    let tensors =
+        [("weights", Flat::new(&weights.data)), ("first_moment", Flat::new(first)), ("second_moment", Flat::new(second))];
+    let path = folder.join(TENSORS);
+    safetensors::serialize_to_file(tensors, None, &path).map_err(|error| match error {
+        safetensors::SafeTensorError::IoError(error) => error,
+        other => std::io::Error::other(other.to_string()),
+    })?;
+    File::open(&path)?.sync_all()?;
+    let record = Record {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        step: session.step(),
+        tokens_seen: session.tokens_seen(),
+        parameters: weights.data.len(),
+        extra: extra.to_owned(),
+    };
+    let mut file = File::create(folder.join(RECORD))?;
+    file.write_all(serde_json::to_string_pretty(&record)?.as_bytes())?;
+    file.sync_all()?;
+    sync_folder(folder)
+}
+
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// Goes back to a saved step boundary: overwrites the weights, moments and counters. Returns the caller's `extra`.
+///
+/// # Errors
+/// [`Error::State`] when the record is missing, damaged or of another model; the session is then unchanged.
+pub fn restore(session: &mut Session, weights: &mut Weights, folder: &Path) -> Result<String> {
+    const OTHER: &str = "resume with the model, data and version that saved it, or start a new run";
+    let path = folder.join(RECORD);
+    let text = fs::read_to_string(&path)
+        .map_err(|error| state_error(&path, format!("cannot be read: {error}"), "name a folder that a run saved"))?;
+    let record: Record = serde_json::from_str(&text)
+        .map_err(|error| state_error(&path, format!("is damaged: {error}"), "resume from another saved state"))?;
+    let here = env!("CARGO_PKG_VERSION");
+    if record.version != here {
+        return Err(state_error(&path, format!("was saved by version {}, this is {here}", record.version), OTHER));
+    }
+    if record.parameters != weights.data.len() {
+        let reason = format!("holds {} parameters, the model has {}", record.parameters, weights.data.len());
+        return Err(state_error(&path, reason, OTHER));
+    }
+    let file = SafeTensorsFile::open(&folder.join(TENSORS))?;
+    let read = |name: &str| -> Result<Vec<f32>> {
+        let values = file.floats(name)?;
+        // Before the first step there are no moments yet.
+        if values.len() == record.parameters || (record.step == 0 && values.is_empty()) {
+            return Ok(values);
+        }
+        Err(state_error(&file.path, format!("{name} holds {} numbers", values.len()), OTHER))
+    };
+    let (first, second) = (read("first_moment")?, read("second_moment")?);
+    weights.data.copy_from_slice(&read("weights")?);
+    session.restore(record.step, record.tokens_seen, first, second);
+    Ok(record.extra)
+}
+
+fn state_error(path: &Path, reason: impl Into<String>, remedy: &'static str) -> Error {
+    Error::State { path: path.to_path_buf(), reason: reason.into(), remedy }
+}

@@ -1,0 +1,110 @@
+//! Causal attention over packed segments, with grouped key/value heads and an optional sliding window.
+//!
+//! Within a segment, query i sees key j iff `i − window < j ≤ i` (transformers' `sliding_window`: a window of w covers w
+//! keys, the query's own among them). Query head `a` uses key/value head `a / (H/KV)`. Segments do not see each other.
+//!
+//! `out = softmax(scale · q·kᵀ)·v`, computed block by block with a running maximum (FlashAttention-2, Dao 2023): scores
+//! never exist as `[T, T]`. [`forward`] saves the log-sum-exp of each row, from which [`backward`] recomputes the
+//! probabilities P; with dP = dO·Vᵀ and Δ = rowsum(dO ∘ O): dS = P ∘ (dP − Δ), dQ = scale·dS·K, dK = scale·dSᵀ·Q, dV = Pᵀ·dO.
+
+#[cfg(test)]
+mod test;
+
+mod cpu;
+
+/// Sizes of a packed batch. `T` is the last element of `segments`.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<'a> {
+    /// H
+    pub heads: usize,
+    /// KV, a divisor of H
+    pub kv_heads: usize,
+    /// D
+    pub head_dim: usize,
+    /// Keys that a query sees, itself included; `None` for all before it.
+    pub window: Option<usize>,
+    /// Factor on the scores, usually 1/√D.
+    pub scale: f32,
+    /// Offsets of the segments, from 0 to T; equal neighbours are an empty segment.
+    pub segments: &'a [u32],
+}
+
+/// Sizes of attention over a key/value cache: [`Shape`] with one segment, whose length the call gives.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheShape {
+    /// H
+    pub heads: usize,
+    /// KV, a divisor of H
+    pub kv_heads: usize,
+    /// D
+    pub head_dim: usize,
+    /// Keys that a query sees, itself included; `None` for all before it.
+    pub window: Option<usize>,
+    /// Factor on the scores, usually 1/√D.
+    pub scale: f32,
+}
+
+/// `qkv` `[T, (H + 2·KV)·D]` (per row: query heads, key heads, value heads) to `out` `[T, H·D]`; saves the log-sum-exp of
+/// the scaled scores in `lse` `[H, T]`.
+pub fn forward(qkv: &[f32], shape: &Shape, out: &mut [f32], lse: &mut [f32]) {
+    let tokens = shape.check(qkv.len());
+    assert_eq!(out.len(), tokens * shape.heads * shape.head_dim, "output elements");
+    assert_eq!(lse.len(), tokens * shape.heads, "log-sum-exps");
+    cpu::forward(qkv, shape, out, lse);
+}
+
+/// Overwrites `d_qkv` (laid out as `qkv`) with the gradient, given `d_out` `[T, H·D]` and what [`forward`] took and gave.
+pub fn backward(d_out: &[f32], qkv: &[f32], out: &[f32], lse: &[f32], shape: &Shape, d_qkv: &mut [f32]) {
+    let tokens = shape.check(qkv.len());
+    assert_eq!(out.len(), tokens * shape.heads * shape.head_dim, "output elements");
+    assert_eq!(d_out.len(), out.len(), "elements of the output's gradient");
+    assert_eq!(lse.len(), tokens * shape.heads, "log-sum-exps");
+    assert_eq!(d_qkv.len(), qkv.len(), "elements of the gradient");
+    cpu::backward(d_out, qkv, out, lse, shape, d_qkv);
+}
+
+/// Decoding: the n queries `q` (row stride `q_stride`, H·D columns) stand at the last n of `len` positions, whose keys and
+/// values are `keys`, `values` `[len, KV·D]`; `out` is `[n, H·D]`, and its length tells n.
+pub fn cached(
+    q: &[f32],
+    q_stride: usize,
+    keys: &[f32],
+    values: &[f32],
+    len: usize,
+    shape: &CacheShape,
+    out: &mut [f32],
+) {
+    check_heads(shape.heads, shape.kv_heads, shape.head_dim, shape.window);
+    let columns = shape.heads * shape.head_dim;
+    let queries = out.len() / columns;
+    assert_eq!(out.len(), queries * columns, "output elements for {} heads of {}", shape.heads, shape.head_dim);
+    assert!(queries <= len, "{queries} queries at the end of {len} positions");
+    assert!(q_stride >= columns, "query row stride {q_stride} below {columns} columns");
+    assert!(queries == 0 || q.len() >= (queries - 1) * q_stride + columns, "{} elements of queries", q.len());
+    let cache = len * shape.kv_heads * shape.head_dim;
+    assert!(keys.len() >= cache && values.len() >= cache, "a cache shorter than {len} positions");
+    cpu::cached(q, q_stride, keys, values, len, shape, out);
+}
+
+impl Shape<'_> {
+    /// Panics on sizes that do not fit together; returns T.
+    fn check(&self, qkv: usize) -> usize {
+        check_heads(self.heads, self.kv_heads, self.head_dim, self.window);
+        assert_eq!(self.segments.first(), Some(&0), "the first segment's start");
+        assert!(self.segments.is_sorted(), "segment offsets fall: {:?}", self.segments);
+        let tokens = self.segments.last().map_or(0, |&end| end as usize);
+        assert_eq!(qkv, tokens * self.row(), "elements of q, k, v for {tokens} tokens");
+        tokens
+    }
+
+    /// Elements of a row of q, k and v.
+    fn row(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+}
+
+fn check_heads(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) {
+    assert!(heads > 0 && kv_heads > 0 && head_dim > 0, "attention without heads or head dimension");
+    assert!(heads.is_multiple_of(kv_heads), "{heads} query heads for {kv_heads} key/value heads");
+    assert!(window != Some(0), "a window of 0 keys: a query sees at least itself");
+}

@@ -1,0 +1,138 @@
+//! What can go wrong with a model: one enum, one stable code per variant.
+
+use std::path::{Path, PathBuf};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Each message names the place (file, field, tensor, position), then the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: {problem}.", path.display())]
+    ModelNotFound { path: PathBuf, problem: String },
+
+    #[error(
+        "{place}: {problem}. The file is damaged or was written by a faulty program: download or convert it again."
+    )]
+    ModelFormat { place: String, problem: String },
+
+    #[error("{place}, field `{field}`: {problem}. {remedy}")]
+    ModelConfig { place: String, field: String, problem: String, remedy: String },
+
+    #[error("{place}: {what} is not supported. {remedy}")]
+    Unsupported { place: String, what: String, remedy: String },
+
+    #[error("{place} does not hold the tensor `{tensor}`. {remedy}")]
+    TensorMissing { place: String, tensor: String, remedy: String },
+
+    #[error(
+        "{place}, tensor `{tensor}`: the shape is {found:?}, the config asks for {expected:?}. Take the config.json and the weights from the same model."
+    )]
+    TensorShape { place: String, tensor: String, expected: Vec<usize>, found: Vec<usize> },
+
+    #[error(
+        "{place}, tensor `{tensor}`: the type {found} cannot be read as weights. Convert the model to one of {accepted}."
+    )]
+    TensorDtype { place: String, tensor: String, found: String, accepted: &'static str },
+
+    #[error(
+        "{}: the file is missing, but {index} places {tensors} tensor(s) in it. Download the whole model again.", shard.display()
+    )]
+    ShardMissing { shard: PathBuf, index: String, tensors: usize },
+
+    #[error(
+        "Token id {id} at position {position} is outside the vocabulary of {vocabulary}. Encode the text with the tokenizer of this model."
+    )]
+    TokenRange { position: usize, id: u32, vocabulary: usize },
+
+    #[error("{length} tokens do not fit: the model's max_position_embeddings is {limit}. Shorten the text.")]
+    ContextLength { length: usize, limit: usize },
+
+    #[error("A packed batch is malformed: {0}. This is a fault of the caller, not of the data.")]
+    Batch(String),
+
+    #[error(
+        "The prompt holds no tokens: there is nothing to continue. Give at least one token (the bos token will do)."
+    )]
+    EmptyPrompt,
+
+    #[error("Generation option `{field}` is {value}. {remedy}")]
+    GenerateOption { field: &'static str, value: String, remedy: &'static str },
+
+    #[error(
+        "The model's logits after {position} tokens are not finite, so nothing can be sampled. The weights are damaged, or training has diverged."
+    )]
+    NotFinite { position: usize },
+
+    #[error("Stopped, because the abort flag was set.")]
+    Aborted,
+
+    #[error(
+        "{what} needs {bytes} bytes, which this machine does not give. Take a smaller model or batch, or a machine with more memory."
+    )]
+    OutOfMemory { what: String, bytes: usize },
+
+    #[error(
+        "{}: the disk is full. Free some space and save again; what was there under this name before is untouched.", path.display()
+    )]
+    DiskFull { path: PathBuf },
+
+    #[error("{}: could not {action}: {source}.", path.display())]
+    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+}
+
+impl Error {
+    /// A stable name for programs; the same one that the TypeScript errors and the docs use.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::ModelNotFound { .. } => "ZA_MODEL_NOT_FOUND",
+            Error::ModelFormat { .. } => "ZA_MODEL_FORMAT",
+            Error::ModelConfig { .. } => "ZA_MODEL_CONFIG",
+            Error::Unsupported { .. } => "ZA_MODEL_UNSUPPORTED",
+            Error::TensorMissing { .. } => "ZA_TENSOR_MISSING",
+            Error::TensorShape { .. } => "ZA_TENSOR_SHAPE",
+            Error::TensorDtype { .. } => "ZA_TENSOR_DTYPE",
+            Error::ShardMissing { .. } => "ZA_SHARD_MISSING",
+            Error::TokenRange { .. } => "ZA_TOKEN_RANGE",
+            Error::ContextLength { .. } => "ZA_CONTEXT_LENGTH",
+            Error::Batch(_) => "ZA_BATCH",
+            Error::EmptyPrompt => "ZA_EMPTY_PROMPT",
+            Error::GenerateOption { .. } => "ZA_GENERATE_OPTION",
+            Error::NotFinite { .. } => "ZA_NOT_FINITE",
+            Error::Aborted => "ZA_ABORTED",
+            Error::OutOfMemory { .. } => "ZA_OUT_OF_MEMORY",
+            Error::DiskFull { .. } => "ZA_DISK_FULL",
+            Error::Io { .. } => "ZA_IO",
+        }
+    }
+
+    /// An error of the operating system at `path`; a full disk gets its own variant, as the user can act on it.
+    pub fn io(path: &Path, action: &'static str, source: std::io::Error) -> Error {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        if matches!(source.kind(), StorageFull | QuotaExceeded) {
+            return Error::DiskFull { path: path.to_path_buf() };
+        }
+        Error::Io { path: path.to_path_buf(), action, source }
+    }
+
+    pub(crate) fn format(place: &str, problem: impl Into<String>) -> Error {
+        Error::ModelFormat { place: place.to_string(), problem: problem.into() }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_errors() {
+        let path = Path::new("out/model.safetensors");
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let full = Error::io(path, "write", full);
+        assert_eq!(full.code(), "ZA_DISK_FULL");
+        assert!(full.to_string().contains("out/model.safetensors"));
+        let denied = Error::io(path, "write", denied);
+        assert_eq!(denied.code(), "ZA_IO");
+        assert!(denied.to_string().contains("could not write"));
+    }
+}

@@ -1,0 +1,169 @@
+//! The decoding loop over many sequences.
+
+use super::decoder::{Cache, ROWS};
+use super::sampler::Sampler;
+use super::{FinishReason, Generation, Generator, Halt, Request, check_tokens};
+use crate::error::{Error, Result};
+use rayon::prelude::*;
+use std::ops::ControlFlow;
+use zephyr_kernels::head;
+
+/// A sequence in work.
+struct Active<'r> {
+    index: usize,
+    /// Prompt tokens that have not been through the network, or the token chosen last.
+    pending: Vec<u32>,
+    limit: usize,
+    stops: &'r [u32],
+    sampler: Sampler<'r>,
+    ids: Vec<u32>,
+    logps: Vec<f32>,
+}
+
+type OnToken<'f> = &'f mut dyn FnMut(usize, u32, f32) -> ControlFlow<Halt>;
+
+pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnToken) -> Result<Vec<Generation>> {
+    let config = generator.config();
+    for request in requests {
+        check_tokens(&request.prompt, config)?;
+        request.options.check()?;
+    }
+    let unfinished = Generation { ids: Vec::new(), logps: Vec::new(), finish: FinishReason::Aborted };
+    let mut answers = vec![unfinished; requests.len()];
+    let mut waiting = requests.iter().enumerate();
+    let mut active: Vec<Active> = Vec::new();
+    // Beside `active`, place by place.
+    let mut caches: Vec<Cache> = Vec::new();
+    let mut logits = Vec::new();
+    let mut aborted = false;
+    loop {
+        aborted |= generator.aborted();
+        if aborted {
+            break;
+        }
+        while active.len() < generator.max_active {
+            let Some((index, request)) = waiting.next() else { break };
+            if request.options.max_tokens == 0 {
+                answers[index].finish = FinishReason::Length;
+                continue;
+            }
+            active.push(Active {
+                index,
+                pending: request.prompt.clone(),
+                limit: request.options.max_tokens,
+                stops: request.options.stop_token_ids.as_deref().unwrap_or(&config.eos_token_ids),
+                sampler: Sampler::new(&request.options, &request.prompt, config.vocab_size),
+                ids: Vec::new(),
+                logps: Vec::new(),
+            });
+            caches.push(generator.take_cache());
+        }
+        if active.is_empty() {
+            break;
+        }
+        let ready = advance(generator, &mut active, &mut caches, &mut logits);
+        let chosen = choose(&mut active, &ready, &logits, config.vocab_size, &caches)?;
+        let mut finished = Vec::new();
+        for (place, (token, logp)) in ready.into_iter().zip(chosen) {
+            let sequence = &mut active[place];
+            let finish = if sequence.stops.contains(&token) {
+                Some(FinishReason::StopToken(token))
+            } else {
+                sequence.ids.push(token);
+                sequence.logps.push(logp);
+                sequence.pending.push(token);
+                match on_token(sequence.index, token, logp) {
+                    ControlFlow::Break(Halt::Sequence) => Some(FinishReason::Callback),
+                    ControlFlow::Break(Halt::Batch) => {
+                        aborted = true;
+                        break;
+                    }
+                    ControlFlow::Continue(()) if sequence.ids.len() >= sequence.limit => Some(FinishReason::Length),
+                    ControlFlow::Continue(()) if caches[place].length() >= config.max_position_embeddings => {
+                        Some(FinishReason::Context)
+                    }
+                    ControlFlow::Continue(()) => None,
+                }
+            };
+            finished.extend(finish.map(|finish| (place, finish)));
+        }
+        // From the back, so that the places before stay what they are.
+        for (place, finish) in finished.into_iter().rev() {
+            let sequence = active.remove(place);
+            generator.spare.push(caches.remove(place));
+            answers[sequence.index] = Generation { ids: sequence.ids, logps: sequence.logps, finish };
+        }
+    }
+    for sequence in active {
+        answers[sequence.index] =
+            Generation { ids: sequence.ids, logps: sequence.logps, finish: FinishReason::Aborted };
+    }
+    generator.spare.append(&mut caches);
+    Ok(answers)
+}
+
+/// One step: the chosen token of every sequence, and as much of waiting prompts as fits in [`ROWS`].
+/// Gives the places whose next token can be chosen, and their logits in that order.
+fn advance(
+    generator: &mut Generator,
+    active: &mut [Active],
+    caches: &mut [Cache],
+    logits: &mut Vec<f32>,
+) -> Vec<usize> {
+    let decoding = active.iter().filter(|sequence| sequence.pending.len() == 1).count();
+    let mut room = ROWS.saturating_sub(decoding);
+    let mut pieces: Vec<&[u32]> = Vec::with_capacity(active.len());
+    for sequence in active.iter() {
+        let take = match sequence.pending.len() {
+            1 => 1,
+            prompt => prompt.min(room),
+        };
+        if sequence.pending.len() != 1 {
+            room -= take;
+        }
+        pieces.push(&sequence.pending[..take]);
+    }
+    let config = generator.config();
+    let hidden = generator.decoder.step(caches, &pieces);
+    let taken: Vec<usize> = pieces.iter().map(|piece| piece.len()).collect();
+    let mut ready = Vec::new();
+    let mut last_rows = Vec::new();
+    let mut end = 0;
+    for (place, (sequence, taken)) in active.iter_mut().zip(taken).enumerate() {
+        end += taken;
+        sequence.pending.drain(..taken);
+        if taken > 0 && sequence.pending.is_empty() {
+            ready.push(place);
+            last_rows.extend_from_slice(&hidden[(end - 1) * config.hidden_size..end * config.hidden_size]);
+        }
+    }
+    generator.decoder.give_back(hidden);
+    logits.resize(ready.len() * config.vocab_size, 0.0);
+    head::logits(&generator.decoder.head(), &last_rows, logits);
+    ready
+}
+
+/// The next token of the sequences at the places `ready`, with its log-probability.
+fn choose(
+    active: &mut [Active],
+    ready: &[usize],
+    logits: &[f32],
+    vocabulary: usize,
+    caches: &[Cache],
+) -> Result<Vec<(u32, f32)>> {
+    let mut places = ready.iter().peekable();
+    let samplers: Vec<&mut Sampler> = active
+        .iter_mut()
+        .enumerate()
+        .filter(|(place, _)| places.next_if(|next| *next == place).is_some())
+        .map(|(_, sequence)| &mut sequence.sampler)
+        .collect();
+    samplers
+        .into_par_iter()
+        .zip(logits.par_chunks_exact(vocabulary))
+        .zip(ready)
+        .map(|((sampler, logits), place)| {
+            sampler.next(logits).ok_or_else(|| Error::NotFinite { position: caches[*place].length() })
+        })
+        .collect()
+}

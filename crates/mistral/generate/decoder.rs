@@ -1,0 +1,191 @@
+//! One step of the network over tokens of several sequences, each with its key/value cache.
+
+use crate::config::Config;
+use crate::layout::Weights;
+use rayon::prelude::*;
+use zephyr_kernels::gemm::{self, Mat, MatMut};
+use zephyr_kernels::{attention, embedding, head, rms_norm, rope, swiglu};
+
+/// Tokens of prompt in one step: enough for efficient products, few enough for small buffers and a prompt abort.
+pub(super) const ROWS: usize = 512;
+
+/// Rows of the head computed at a time where log-probabilities are asked for.
+const HEAD_CHUNK: usize = 64;
+
+/// Keys and values of one sequence: `[length, kv_heads · head_dim]` per layer.
+///
+/// With a sliding window the old ones stay and are masked: positions are absolute, and memory is bounded by the context.
+pub(super) struct Cache {
+    layers: Vec<(Vec<f32>, Vec<f32>)>,
+    length: usize,
+}
+
+impl Cache {
+    pub fn new(layers: usize) -> Self {
+        Cache { layers: vec![(Vec::new(), Vec::new()); layers], length: 0 }
+    }
+
+    pub fn clear(&mut self) {
+        self.length = 0;
+        for (keys, values) in &mut self.layers {
+            keys.clear();
+            values.clear();
+        }
+    }
+
+    pub fn length(&self) -> usize {
+        self.length
+    }
+}
+
+/// Activations, kept from step to step.
+#[derive(Default)]
+struct Workspace {
+    residual: Vec<f32>,
+    normed: Vec<f32>,
+    rstd: Vec<f32>,
+    qkv: Vec<f32>,
+    attended: Vec<f32>,
+    delta: Vec<f32>,
+    gate_up: Vec<f32>,
+    activated: Vec<f32>,
+}
+
+pub(super) struct Decoder<'a> {
+    weights: &'a Weights,
+    table: rope::Table,
+    work: Workspace,
+}
+
+impl<'a> Decoder<'a> {
+    pub fn new(weights: &'a Weights) -> Self {
+        let table = rope::Table::new(weights.config.head_dim, weights.config.rope_theta, 0);
+        Decoder { weights, table, work: Workspace::default() }
+    }
+
+    pub fn config(&self) -> &'a Config {
+        &self.weights.config
+    }
+
+    pub fn head(&self) -> head::Head<'a> {
+        head::Head {
+            weight: &self.weights.data[self.weights.layout.lm_head.clone()],
+            vocabulary: self.weights.config.vocab_size,
+            width: self.weights.config.hidden_size,
+            chunk: HEAD_CHUNK,
+        }
+    }
+
+    /// Appends `pieces[i]` to the sequence of `caches[i]` and gives the final normed states of all their tokens,
+    /// `[tokens, hidden_size]`, piece after piece. The buffer may be handed back with [`Decoder::give_back`].
+    ///
+    /// Token ids and lengths have been checked by the caller.
+    pub fn step(&mut self, caches: &mut [Cache], pieces: &[&[u32]]) -> Vec<f32> {
+        let Weights { config, layout, data } = self.weights;
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let width = queries + 2 * keys;
+        let ids: Vec<u32> = pieces.concat();
+        let rows = ids.len();
+        let positions: Vec<u32> = (caches.iter().zip(pieces))
+            .flat_map(|(cache, piece)| (cache.length..cache.length + piece.len()).map(|position| position as u32))
+            .collect();
+        self.cover(positions.iter().max().map_or(0, |last| *last as usize + 1));
+        let shape = attention::CacheShape {
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            window: config.sliding_window,
+            scale: 1.0 / (config.head_dim as f32).sqrt(),
+        };
+
+        let work = &mut self.work;
+        for (buffer, columns) in [
+            (&mut work.residual, hidden),
+            (&mut work.normed, hidden),
+            (&mut work.rstd, 1),
+            (&mut work.qkv, width),
+            (&mut work.attended, queries),
+            (&mut work.delta, hidden),
+            (&mut work.gate_up, 2 * inner),
+            (&mut work.activated, inner),
+        ] {
+            buffer.resize(rows * columns, 0.0);
+        }
+        embedding::forward(&data[layout.embed.clone()], hidden, &ids, &mut work.residual);
+        let eps = config.rms_norm_eps;
+        let first = layout.layers.first().map_or(&layout.final_norm, |layer| &layer.input_norm);
+        rms_norm::forward(&work.residual, &data[first.clone()], eps, &mut work.normed, &mut work.rstd);
+        for (index, layer) in layout.layers.iter().enumerate() {
+            product(&mut work.qkv, &work.normed, &data[layer.qkv.clone()], rows);
+            // Key heads follow the query heads and turn with them.
+            let turned = config.heads + config.kv_heads;
+            let direction = rope::Direction::Forward;
+            rope::apply(&mut work.qkv, width, turned, config.head_dim, &positions, &self.table, direction);
+            let cached = caches.iter_mut().map(|cache| &mut cache.layers[index]);
+            attend(cached, pieces, &work.qkv, width, keys, &shape, &mut work.attended);
+            product(&mut work.delta, &work.attended, &data[layer.o.clone()], rows);
+            let norm = &data[layer.post_norm.clone()];
+            rms_norm::forward_add(&mut work.residual, &work.delta, norm, eps, &mut work.normed, &mut work.rstd);
+            product(&mut work.gate_up, &work.normed, &data[layer.gate_up.clone()], rows);
+            swiglu::forward(&work.gate_up, inner, &mut work.activated);
+            product(&mut work.delta, &work.activated, &data[layer.down.clone()], rows);
+            let next = layout.layers.get(index + 1).map_or(&layout.final_norm, |layer| &layer.input_norm);
+            let norm = &data[next.clone()];
+            rms_norm::forward_add(&mut work.residual, &work.delta, norm, eps, &mut work.normed, &mut work.rstd);
+        }
+        for (cache, piece) in caches.iter_mut().zip(pieces) {
+            cache.length += piece.len();
+        }
+        std::mem::take(&mut work.normed)
+    }
+
+    pub fn give_back(&mut self, hidden: Vec<f32>) {
+        self.work.normed = hidden;
+    }
+
+    /// Makes the rotation table long enough; by doubling, as its full length can be many megabytes.
+    fn cover(&mut self, positions: usize) {
+        let Config { head_dim, rope_theta, max_position_embeddings, .. } = self.weights.config;
+        if positions > self.table.positions() {
+            let length = positions.next_power_of_two().max(256).min(max_position_embeddings.max(positions));
+            self.table = rope::Table::new(head_dim, rope_theta, length);
+        }
+    }
+}
+
+/// out `[rows, n]` = x `[rows, k]` · wᵀ, w `[n, k]`.
+fn product(out: &mut [f32], x: &[f32], w: &[f32], rows: usize) {
+    let (columns, inner) = (out.len() / rows, x.len() / rows);
+    gemm::nt(MatMut::new(out, rows, columns), Mat::new(x, rows, inner), Mat::new(w, columns, inner), 1.0, 0.0);
+}
+
+/// Puts the new keys and values into the caches, and lets every piece attend to its own.
+fn attend<'c>(
+    caches: impl Iterator<Item = &'c mut (Vec<f32>, Vec<f32>)>,
+    pieces: &[&[u32]],
+    qkv: &[f32],
+    width: usize,
+    keys: usize,
+    shape: &attention::CacheShape,
+    attended: &mut [f32],
+) {
+    let queries = width - 2 * keys;
+    let mut jobs = Vec::with_capacity(pieces.len());
+    let (mut qkv, mut attended) = (qkv, attended);
+    for (cache, piece) in caches.zip(pieces) {
+        let (mine, rest) = qkv.split_at(piece.len() * width);
+        let (out, others) = attended.split_at_mut(piece.len() * queries);
+        (qkv, attended) = (rest, others);
+        jobs.push((cache, mine, out));
+    }
+    let run = |((cached_keys, cached_values), qkv, out): (&mut (Vec<f32>, Vec<f32>), &[f32], &mut [f32])| {
+        for row in qkv.chunks_exact(width) {
+            cached_keys.extend_from_slice(&row[queries..queries + keys]);
+            cached_values.extend_from_slice(&row[queries + keys..]);
+        }
+        let length = cached_keys.len() / keys;
+        attention::cached(qkv, width, cached_keys, cached_values, length, shape, out);
+    };
+    jobs.into_par_iter().with_max_len(1).for_each(run);
+}

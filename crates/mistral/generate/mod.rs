@@ -1,0 +1,269 @@
+//! Text out of the model: key/value-cache decoding, sampling, and log-probabilities of given text.
+//!
+//! ```text
+//! decoder  one step of the network over tokens of several sequences, each with its cache
+//! batch    the loop: prompts in pieces, then one token of every sequence a step
+//! sampler  from logits to a token
+//! random   the generator behind it
+//! ```
+//! Sequences that are decoded together share every matrix product, so that a step of 32 costs little more than one of
+//! 1: the weights are read once. What a sequence says depends on its own prompt, options and seed; the others can move
+//! its logits by rounding only.
+
+mod batch;
+mod decoder;
+mod random;
+mod sampler;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::layout::Weights;
+use decoder::{Cache, Decoder};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use zephyr_kernels::head;
+
+/// Sequences decoded together, unless the caller says otherwise.
+const MAX_ACTIVE: usize = 32;
+
+/// How tokens are chosen. Filters work in the order of transformers: repetition penalty, temperature, top-k, top-p, min-p.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateOptions {
+    /// Tokens to generate at most.
+    pub max_tokens: usize,
+    /// Divides the logits; 0 takes the most probable token (the lowest id of equals).
+    pub temperature: f32,
+    /// Keeps the k most probable tokens, and what ties with the last of them; 0: all.
+    pub top_k: usize,
+    /// Keeps the smallest set of most probable tokens that reaches this mass (0 < p ≤ 1); 1: all.
+    pub top_p: f32,
+    /// Keeps tokens of at least this share of the highest probability (0 ≤ p ≤ 1); 0: all.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens that occur in prompt or answer (Keskar et al. 2019); 1: off.
+    pub repetition_penalty: f32,
+    /// Same seed, same choices.
+    pub seed: u64,
+    /// Tokens that end the answer; `None`: the `eos_token_id` of the model.
+    pub stop_token_ids: Option<Vec<u32>>,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        GenerateOptions {
+            max_tokens: 256,
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+            stop_token_ids: None,
+        }
+    }
+}
+
+impl GenerateOptions {
+    fn check(&self) -> Result<()> {
+        let checks = [
+            (
+                "temperature",
+                self.temperature,
+                self.temperature >= 0.0 && self.temperature.is_finite(),
+                "It must be 0 (greedy) or a positive number.",
+            ),
+            ("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "It must be above 0 and at most 1."),
+            ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "It must be from 0 to 1."),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite(),
+                "It must be a positive number; 1 turns it off.",
+            ),
+        ];
+        match checks.iter().find(|(_, _, valid, _)| !valid) {
+            None => Ok(()),
+            Some(&(field, value, _, remedy)) => Err(Error::GenerateOption { field, value: value.to_string(), remedy }),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// This stop token came; it is not part of the answer.
+    StopToken(u32),
+    /// `max_tokens` are there.
+    Length,
+    /// The model's `max_position_embeddings` are used up.
+    Context,
+    /// The callback broke off (a stop string, for example).
+    Callback,
+    /// The abort flag was set, or a callback ended the whole batch.
+    Aborted,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    pub ids: Vec<u32>,
+    /// Of each id, the natural log of its probability under the model itself: temperature 1, no penalty, no filters.
+    pub logps: Vec<f32>,
+    pub finish: FinishReason,
+}
+
+/// One sequence of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    pub prompt: Vec<u32>,
+    pub options: GenerateOptions,
+}
+
+/// What a callback of a batch ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halt {
+    Sequence,
+    Batch,
+}
+
+/// Decodes with borrowed weights. Memory of a sequence: 8·layers·kv_heads·head_dim bytes a token; buffers are reused.
+pub struct Generator<'a> {
+    decoder: Decoder<'a>,
+    spare: Vec<Cache>,
+    max_active: usize,
+    abort: Option<Arc<AtomicBool>>,
+}
+
+impl<'a> Generator<'a> {
+    pub fn new(weights: &'a Weights) -> Self {
+        Generator { decoder: Decoder::new(weights), spare: Vec::new(), max_active: MAX_ACTIVE, abort: None }
+    }
+
+    /// A flag that any thread may set; it is looked at before every step (at most 512 tokens of prompt, or one of every answer).
+    pub fn with_abort(mut self, abort: Arc<AtomicBool>) -> Self {
+        self.abort = Some(abort);
+        self
+    }
+
+    /// The number of sequences that a batch decodes together (at least 1; 32 unless set). More are faster and need more memory.
+    pub fn with_max_active(mut self, sequences: usize) -> Self {
+        self.max_active = sequences.max(1);
+        self
+    }
+
+    /// Continues `prompt`; `on_token` gets each token with its log-probability as it comes, and may end the answer.
+    ///
+    /// # Errors
+    /// `ZA_EMPTY_PROMPT`, `ZA_TOKEN_RANGE`, `ZA_CONTEXT_LENGTH`, `ZA_GENERATE_OPTION`, `ZA_NOT_FINITE`.
+    pub fn generate(
+        &mut self,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        mut on_token: impl FnMut(u32, f32) -> ControlFlow<()>,
+    ) -> Result<Generation> {
+        let request = Request { prompt: prompt.to_vec(), options: options.clone() };
+        let mut answers =
+            self.generate_batch(std::slice::from_ref(&request), |_, token, logp| match on_token(token, logp) {
+                ControlFlow::Continue(()) => ControlFlow::Continue(()),
+                ControlFlow::Break(()) => ControlFlow::Break(Halt::Sequence),
+            })?;
+        // A batch of one gives one answer.
+        answers.pop().ok_or(Error::EmptyPrompt)
+    }
+
+    /// Continues every request; up to [`Generator::with_max_active`] at a time, each finished one making room for the next.
+    /// `on_token` also gets the request's place. Answers come in the order of the requests.
+    ///
+    /// # Errors
+    /// As [`Generator::generate`], before any work is done (but `ZA_NOT_FINITE`).
+    pub fn generate_batch(
+        &mut self,
+        requests: &[Request],
+        mut on_token: impl FnMut(usize, u32, f32) -> ControlFlow<Halt>,
+    ) -> Result<Vec<Generation>> {
+        batch::run(self, requests, &mut on_token)
+    }
+
+    /// The log-probability of each of `ids[1..]` given the ids before it.
+    ///
+    /// # Errors
+    /// `ZA_EMPTY_PROMPT`, `ZA_TOKEN_RANGE`, `ZA_CONTEXT_LENGTH`, `ZA_ABORTED`.
+    pub fn score(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        check_tokens(ids, self.config())?;
+        let mut logps = Vec::with_capacity(ids.len());
+        let mut stats = head::Stats::default();
+        let mut scratch = Vec::new();
+        // The last token predicts nothing that is asked for.
+        self.in_pieces(&ids[..ids.len() - 1], |decoder, from, hidden| {
+            let rows = hidden.len() / decoder.config().hidden_size;
+            head::forward(&decoder.head(), hidden, &ids[from + 1..=from + rows], &mut stats, &mut scratch);
+            logps.extend_from_slice(&stats.logp);
+        })?;
+        Ok(logps)
+    }
+
+    /// The logits after each of `ids`, `[ids, vocabulary]`: for inspection, as this is large.
+    ///
+    /// # Errors
+    /// As [`Generator::score`].
+    pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        check_tokens(ids, self.config())?;
+        let mut logits = Vec::new();
+        self.in_pieces(ids, |decoder, from, hidden| {
+            let rows = hidden.len() / decoder.config().hidden_size;
+            let vocabulary = decoder.config().vocab_size;
+            logits.resize((from + rows) * vocabulary, 0.0);
+            head::logits(&decoder.head(), hidden, &mut logits[from * vocabulary..]);
+        })?;
+        Ok(logits)
+    }
+
+    fn config(&self) -> &'a Config {
+        self.decoder.config()
+    }
+
+    /// Runs `ids` through the network; `use_hidden` gets the place of each piece and its final states.
+    fn in_pieces(&mut self, ids: &[u32], mut use_hidden: impl FnMut(&Decoder, usize, &[f32])) -> Result<()> {
+        let mut caches = [self.take_cache()];
+        for (index, piece) in ids.chunks(decoder::ROWS).enumerate() {
+            if self.aborted() {
+                return Err(Error::Aborted);
+            }
+            let hidden = self.decoder.step(&mut caches, &[piece]);
+            use_hidden(&self.decoder, index * decoder::ROWS, &hidden);
+            self.decoder.give_back(hidden);
+        }
+        self.spare.extend(caches);
+        Ok(())
+    }
+
+    fn take_cache(&mut self) -> Cache {
+        match self.spare.pop() {
+            Some(mut cache) => {
+                cache.clear();
+                cache
+            }
+            None => Cache::new(self.config().layers),
+        }
+    }
+
+    fn aborted(&self) -> bool {
+        self.abort.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+}
+
+fn check_tokens(ids: &[u32], config: &Config) -> Result<()> {
+    if ids.is_empty() {
+        return Err(Error::EmptyPrompt);
+    }
+    if ids.len() > config.max_position_embeddings {
+        return Err(Error::ContextLength { length: ids.len(), limit: config.max_position_embeddings });
+    }
+    match ids.iter().position(|id| *id as usize >= config.vocab_size) {
+        None => Ok(()),
+        Some(position) => Err(Error::TokenRange { position, id: ids[position], vocabulary: config.vocab_size }),
+    }
+}
+
+#[cfg(test)]
+mod golden_test;
+#[cfg(test)]
+mod test;

@@ -1,0 +1,21 @@
+//! The Mistral / Llama decoder: what a layer is lives here, and nowhere else.
+//!
+//! ```text
+//! config    config.json of the family, checked; what is not implemented is refused by name
+//! layout    every parameter's place in one flat f32 arena (HF names, HF shapes)
+//! weights   safetensors and GGUF into that arena, and back to an HF folder
+//! train     forward and explicit backward over a packed batch, activations in a reused workspace
+//! generate  kv-cache decoding, sampling, log-probabilities of given text
+//! ```
+//! Knows the kernels; knows no losses, no text, no users.
+
+pub mod config;
+pub mod error;
+pub mod generate;
+pub mod layout;
+pub mod train;
+pub mod weights;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use layout::{Layout, TensorSpec, Weights};

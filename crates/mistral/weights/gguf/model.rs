@@ -1,0 +1,302 @@
+//! A Llama or Mistral model from a GGUF file: configuration, names, order of rows, dequantisation.
+
+use super::super::read_at::ReadAt;
+use super::super::safetensors::{FloatType, read_floats};
+use super::super::{CHUNK, LoadReport, Loaded, Source, arena};
+use super::{Gguf, TensorInfo, Value};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::layout::{Layout, Weights};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{CpuStorage, Device, Storage};
+use rayon::prelude::*;
+use serde_json::{Map, json};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::Path;
+
+/// Loads a GGUF file as f32.
+///
+/// # Errors
+/// Those of [`Gguf::read`], and `ZA_MODEL_CONFIG`, `ZA_MODEL_UNSUPPORTED` (architecture, rope scaling, biases, experts),
+/// `ZA_TENSOR_MISSING`, `ZA_TENSOR_SHAPE`, `ZA_OUT_OF_MEMORY`, `ZA_IO`.
+pub fn load(path: &Path) -> Result<Loaded> {
+    let file = File::open(path).map_err(|error| Error::io(path, "open it", error))?;
+    from_gguf(&Gguf::read(file, path)?)
+}
+
+/// The same from a header that has been read, of a file or of bytes.
+pub fn from_gguf<R: ReadAt>(gguf: &Gguf<R>) -> Result<Loaded> {
+    let place = gguf.path.display().to_string();
+    let architecture = architecture(gguf, &place)?;
+    let config = config(gguf, architecture, &place)?;
+    let layout = Layout::new(&config);
+
+    let by_name: HashMap<&str, &TensorInfo> =
+        gguf.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let mut used = Vec::with_capacity(layout.tensors.len());
+    for spec in &layout.tensors {
+        let name = gguf_name(&spec.name);
+        let tensor = *by_name.get(name.as_str()).ok_or_else(|| Error::TensorMissing {
+            place: place.clone(),
+            tensor: name.clone(),
+            remedy: "Download or convert the model again.".to_string(),
+        })?;
+        if tensor.shape != spec.shape {
+            return Err(Error::TensorShape {
+                place: place.clone(),
+                tensor: name,
+                expected: spec.shape.clone(),
+                found: tensor.shape.clone(),
+            });
+        }
+        used.push(tensor);
+    }
+    let report = report(gguf, &used);
+    let tokenizer = gguf.tokenizer_metadata()?;
+
+    let mut data = arena(layout.len, &format!("The model in {place}"))?;
+    for (spec, tensor) in layout.tensors.iter().zip(used) {
+        let out = &mut data[spec.range.clone()];
+        gguf.dequantize(tensor, out)?;
+        // llama.cpp interleaves the two halves of each rotary head for its own rotation; ours is transformers'.
+        if architecture == "llama" && (tensor.name.ends_with("attn_q.weight") || tensor.name.ends_with("attn_k.weight"))
+        {
+            deinterleave_heads(out, config.head_dim, config.hidden_size);
+        }
+    }
+    Ok(Loaded {
+        weights: Weights { config, layout, data },
+        source: Source::Gguf,
+        tokenizer_gguf: Some(tokenizer),
+        report,
+    })
+}
+
+fn architecture<'a, R: ReadAt>(gguf: &'a Gguf<R>, place: &str) -> Result<&'a str> {
+    let unsupported =
+        |what: String, remedy: &str| Error::Unsupported { place: place.to_string(), what, remedy: remedy.to_string() };
+    match gguf.get("general.architecture").and_then(Value::as_str) {
+        Some(name @ ("llama" | "mistral")) => {
+            for tensor in &gguf.tensors {
+                if tensor.name.ends_with(".bias") {
+                    return Err(unsupported(
+                        format!("the bias `{}`", tensor.name),
+                        "Only models without biases are implemented.",
+                    ));
+                }
+                if tensor.name == "rope_freqs.weight" {
+                    return Err(unsupported(
+                        "rope scaling (the tensor `rope_freqs.weight`)".to_string(),
+                        "Only plain rotary embeddings are implemented.",
+                    ));
+                }
+            }
+            Ok(name)
+        }
+        Some(other) => Err(unsupported(
+            format!("the architecture `{other}`"),
+            "Accepted are `llama` (which llama.cpp writes for Mistral too) and `mistral`.",
+        )),
+        None => Err(Error::ModelConfig {
+            place: place.to_string(),
+            field: "general.architecture".to_string(),
+            problem: "it is missing".to_string(),
+            remedy: "Take a GGUF file of a language model.".to_string(),
+        }),
+    }
+}
+
+/// GGUF's keys under the names of config.json, so that one set of checks serves both.
+fn config<R: ReadAt>(gguf: &Gguf<R>, architecture: &str, place: &str) -> Result<Config> {
+    let get = |key: &str| gguf.get(&format!("{architecture}.{key}"));
+    let wrong = |key: &str, problem: String| Error::ModelConfig {
+        place: place.to_string(),
+        field: format!("{architecture}.{key}"),
+        problem,
+        remedy: "Convert the model again with a current llama.cpp.".to_string(),
+    };
+    let unsupported =
+        |what: String, remedy: &str| Error::Unsupported { place: place.to_string(), what, remedy: remedy.to_string() };
+    let size = |key: &str| match get(key) {
+        None => Ok(None),
+        Some(value) => value.as_u64().map(Some).ok_or_else(|| {
+            wrong(key, "it is not one whole number (a list would mean layers of different kinds)".to_string())
+        }),
+    };
+    let required = |key: &str| size(key)?.ok_or_else(|| wrong(key, "it is missing".to_string()));
+    let number = |key: &str, default: Option<f64>| match get(key) {
+        // f32 in the file: its shortest decimal (1e-5) is the number that was meant.
+        Some(value) => value
+            .as_f64()
+            .and_then(|value| (value as f32).to_string().parse::<f64>().ok())
+            .filter(|value| value.is_finite())
+            .ok_or_else(|| wrong(key, "it is not a number".to_string())),
+        None => default.ok_or_else(|| wrong(key, "it is missing".to_string())),
+    };
+    if let Some(kind) = get("rope.scaling.type").and_then(Value::as_str)
+        && kind != "none"
+    {
+        return Err(unsupported(
+            format!("rope scaling (rope.scaling.type = {kind})"),
+            "Only plain rotary embeddings are implemented.",
+        ));
+    }
+    for key in ["rope.scaling.factor", "rope.scale_linear"] {
+        if number(key, Some(1.0))? != 1.0 {
+            return Err(unsupported(format!("rope scaling ({key})"), "Only plain rotary embeddings are implemented."));
+        }
+    }
+    if size("expert_count")?.unwrap_or(0) > 0 {
+        return Err(unsupported(
+            "a mixture of experts (expert_count)".to_string(),
+            "Only dense models are implemented.",
+        ));
+    }
+    let embedding = gguf.tensors.iter().find(|tensor| tensor.name == "token_embd.weight");
+    // The table itself says how many tokens there are; the keys are often left out.
+    let vocabulary = match embedding.and_then(|tensor| tensor.shape.first()) {
+        Some(rows) => *rows as u64,
+        None => required("vocab_size")?,
+    };
+    let heads = required("attention.head_count")?;
+    let kv_heads = size("attention.head_count_kv")?.unwrap_or(heads);
+    let head_dim = size("attention.key_length")?;
+    let shared = head_dim.or(required("embedding_length")?.checked_div(heads));
+    for key in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(value) = size(key)?
+            && Some(value) != shared
+        {
+            return Err(unsupported(
+                format!("{key} = {value} beside a head size of {}", shared.unwrap_or(0)),
+                "Keys, values and rotation must have one size.",
+            ));
+        }
+    }
+    let window = size("attention.sliding_window")?.filter(|window| *window > 0);
+    let token = |key: &str| gguf.get(&format!("tokenizer.ggml.{key}")).and_then(Value::as_u64);
+    let mut stops: Vec<u64> = token("eos_token_id").into_iter().collect();
+    stops.extend(token("eot_token_id").filter(|id| !stops.contains(id)));
+
+    let mut map = Map::new();
+    // llama.cpp writes Mistral as `llama`; a window tells them apart, and without one they are the same model.
+    let family = if architecture == "mistral" || window.is_some() { "mistral" } else { "llama" };
+    let fields = [
+        ("model_type", json!(family)),
+        ("vocab_size", json!(vocabulary)),
+        ("hidden_size", json!(required("embedding_length")?)),
+        ("intermediate_size", json!(required("feed_forward_length")?)),
+        ("num_hidden_layers", json!(required("block_count")?)),
+        ("num_attention_heads", json!(heads)),
+        ("num_key_value_heads", json!(kv_heads)),
+        ("head_dim", json!(head_dim)),
+        ("max_position_embeddings", json!(required("context_length")?)),
+        ("rms_norm_eps", json!(number("attention.layer_norm_rms_epsilon", None)?)),
+        ("rope_theta", json!(number("rope.freq_base", Some(10_000.0))?)),
+        ("sliding_window", json!(window)),
+        ("tie_word_embeddings", json!(!gguf.tensors.iter().any(|tensor| tensor.name == "output.weight"))),
+        ("bos_token_id", json!(token("bos_token_id"))),
+        ("eos_token_id", json!(stops)),
+    ];
+    map.extend(fields.map(|(name, value)| (name.to_string(), value)));
+    Config::from_map(map, place)
+}
+
+/// `model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`.
+fn gguf_name(name: &str) -> String {
+    const PARTS: [(&str, &str); 9] = [
+        ("input_layernorm", "attn_norm"),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ];
+    if let Some((layer, part)) = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
+        let part = part.strip_suffix(".weight").unwrap_or(part);
+        let found = PARTS.iter().find(|(ours, _)| *ours == part);
+        return format!("blk.{layer}.{}.weight", found.map_or(part, |(_, theirs)| theirs));
+    }
+    match name {
+        "model.embed_tokens.weight" => "token_embd.weight",
+        "model.norm.weight" => "output_norm.weight",
+        "lm_head.weight" => "output.weight",
+        other => other,
+    }
+    .to_string()
+}
+
+fn report<R>(gguf: &Gguf<R>, used: &[&TensorInfo]) -> LoadReport {
+    let mut dtypes: BTreeMap<String, usize> = BTreeMap::new();
+    for tensor in used {
+        *dtypes.entry(format!("{:?}", tensor.dtype)).or_default() += 1;
+    }
+    let known: std::collections::HashSet<&str> = used.iter().map(|tensor| tensor.name.as_str()).collect();
+    let mut unused: Vec<String> = gguf
+        .tensors
+        .iter()
+        .filter(|tensor| !known.contains(tensor.name.as_str()))
+        .map(|tensor| tensor.name.clone())
+        .collect();
+    unused.sort();
+    LoadReport { unused, dtypes: dtypes.into_iter().collect() }
+}
+
+impl<R: ReadAt> Gguf<R> {
+    /// Values of `tensor` into `out`, piece by piece: the quantised tensor is never whole in memory.
+    pub fn dequantize(&self, tensor: &TensorInfo, out: &mut [f32]) -> Result<()> {
+        let io = |error| Error::io(&self.path, "read", error);
+        let float = match tensor.dtype {
+            GgmlDType::F32 => Some(FloatType::F32),
+            GgmlDType::F16 => Some(FloatType::F16),
+            GgmlDType::BF16 => Some(FloatType::BF16),
+            _ => None,
+        };
+        if let Some(float) = float {
+            return read_floats(&self.source, float, tensor.range.start, out).map_err(io);
+        }
+        let dtype = tensor.dtype;
+        // A power of two, as the block sizes are: every piece starts at a block.
+        let chunk_bytes = CHUNK / dtype.block_size() * dtype.type_size();
+        out.par_chunks_mut(CHUNK).enumerate().try_for_each(|(index, out)| {
+            let length = out.len() / dtype.block_size() * dtype.type_size();
+            // candle reinterprets the bytes as blocks and asserts their alignment.
+            let mut buffer = vec![0u8; length + ALIGNMENT];
+            let start = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+            let bytes = &mut buffer[start..start + length];
+            self.source.read_exact_at(bytes, tensor.range.start + (index * chunk_bytes) as u64).map_err(io)?;
+            let values = blocks_to_floats(dtype, bytes, out.len()).map_err(|error| {
+                Error::format(&self.path.display().to_string(), format!("tensor `{}`: {error}", tensor.name))
+            })?;
+            out.copy_from_slice(&values);
+            Ok(())
+        })
+    }
+}
+
+const ALIGNMENT: usize = 8;
+
+fn blocks_to_floats(dtype: GgmlDType, bytes: &[u8], elements: usize) -> candle_core::Result<Vec<f32>> {
+    let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, dtype)?;
+    let tensor = QTensor::new(storage, elements)?.dequantize(&Device::Cpu)?;
+    let (storage, _) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(values)) => Ok(values.clone()),
+        _ => candle_core::bail!("candle gave something else than f32 on the CPU"),
+    }
+}
+
+/// Undoes llama.cpp's permutation: its row 2i + s of a head is transformers' row s·D/2 + i (`columns` values a row).
+fn deinterleave_heads(weight: &mut [f32], head_dim: usize, columns: usize) {
+    weight.par_chunks_mut(head_dim * columns).for_each(|head| {
+        let interleaved = head.to_vec();
+        for (row, values) in interleaved.chunks_exact(columns).enumerate() {
+            let target = (row % 2) * (head_dim / 2) + row / 2;
+            head[target * columns..][..columns].copy_from_slice(values);
+        }
+    });
+}

@@ -1,0 +1,144 @@
+import { close as closeDescriptor, openSync, read as readCallback } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { promisify } from "node:util";
+import { DataError } from "../errors";
+
+/** Bytes read at once. Large enough for the disk, small against the memory budget. */
+export const chunkSize = 1 << 20;
+
+/** Longest row that a reader accepts, in bytes (64 MiB). */
+export const maximumRowBytes = 64 << 20;
+
+/** Opens a file for reading; a failure is a {@link DataError} that names the file. */
+export async function openFile(path: string): Promise<FileHandle> {
+  let handle: FileHandle | undefined;
+  try {
+    handle = await open(path, "r");
+    if ((await handle.stat()).isDirectory()) throw Object.assign(new Error("it is a folder"), { code: "EISDIR" });
+    return handle;
+  } catch (cause) {
+    await handle?.close();
+    throw cannotRead(path, cause);
+  }
+}
+
+function cannotRead(path: string, cause: unknown): DataError {
+  const code = (cause as NodeJS.ErrnoException).code;
+  if (code === "ENOENT") {
+    return new DataError("ZA_DATA_FILE", "the file does not exist", {
+      place: { file: path },
+      remedy: "Check the path.",
+      cause,
+    });
+  }
+  return new DataError("ZA_DATA_FILE", `the file cannot be read (${code ?? String(cause)})`, {
+    place: { file: path },
+    remedy: code === "EISDIR" ? "Give the path of a file." : "Check the permissions of the file.",
+    cause,
+  });
+}
+
+/** A part of a file. `bytes` is valid only until the next part is asked for: the buffer is used again. */
+export interface Chunk {
+  bytes: Buffer;
+  /** Offset of the first byte in the file. */
+  start: number;
+}
+
+/** The file's bytes in order, through one reused buffer. */
+export async function* chunksOf(path: string): AsyncGenerator<Chunk> {
+  const handle = await openFile(path);
+  try {
+    const buffer = Buffer.allocUnsafeSlow(chunkSize);
+    for (let start = 0; ; ) {
+      const { bytesRead } = await handle.read(buffer, 0, chunkSize, start).catch((cause) => {
+        throw cannotRead(path, cause);
+      });
+      if (bytesRead === 0) return;
+      yield { bytes: buffer.subarray(0, bytesRead), start };
+      start += bytesRead;
+    }
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Descriptors of data sets that were let go of without `close()`. */
+const forgotten = new FinalizationRegistry<number>((descriptor) => closeDescriptor(descriptor, () => {}));
+
+/**
+ * Random access to a file that is opened at the first read and again after `close()`. Forgetting to close is allowed:
+ * a plain descriptor is used because Node warns about a `FileHandle` that is collected.
+ */
+export class FileBytes {
+  #descriptor: number | undefined;
+
+  constructor(readonly path: string) {}
+
+  /** The bytes `[start, end)`; shorter when the file ends before. */
+  async read(start: number, end: number): Promise<Buffer> {
+    const descriptor = this.#open();
+    const buffer = Buffer.allocUnsafe(end - start);
+    let filled = 0;
+    while (filled < buffer.length) {
+      const wanted = buffer.length - filled;
+      const { bytesRead } = await readDescriptor(descriptor, buffer, filled, wanted, start + filled).catch((cause) => {
+        throw cannotRead(this.path, cause);
+      });
+      if (bytesRead === 0) break;
+      filled += bytesRead;
+    }
+    return buffer.subarray(0, filled);
+  }
+
+  async close(): Promise<void> {
+    if (this.#descriptor === undefined) return;
+    forgotten.unregister(this);
+    const descriptor = this.#descriptor;
+    this.#descriptor = undefined;
+    await promisify(closeDescriptor)(descriptor);
+  }
+
+  #open(): number {
+    if (this.#descriptor === undefined) {
+      try {
+        this.#descriptor = openSync(this.path, "r");
+      } catch (cause) {
+        throw cannotRead(this.path, cause);
+      }
+      forgotten.register(this, this.#descriptor, this);
+    }
+    return this.#descriptor;
+  }
+}
+
+const readDescriptor = promisify(readCallback);
+
+/** A growing table of file offsets, 8 bytes each (files may be larger than 4 GiB). */
+export class Offsets {
+  #values = new Float64Array(1024);
+  length = 0;
+
+  push(value: number): void {
+    if (this.length === this.#values.length) {
+      const larger = new Float64Array(this.#values.length * 2);
+      larger.set(this.#values);
+      this.#values = larger;
+    }
+    this.#values[this.length++] = value;
+  }
+
+  at(index: number): number {
+    return index < this.length ? (this.#values[index] as number) : Number.NaN;
+  }
+}
+
+/** `ZA_DATA_INDEX` unless `index` is a row of the data set. */
+export function checkIndex(index: number, length: number, source: string): void {
+  if (!Number.isInteger(index) || index < 0 || index >= length) {
+    throw new DataError("ZA_DATA_INDEX", `there is no row ${index}: the data set has ${length} rows, counted from 0`, {
+      place: { file: source },
+      remedy: "Ask length() first.",
+    });
+  }
+}

@@ -1,0 +1,28 @@
+export {
+  type ConvertedDataset,
+  type ConvertedOptions,
+  type DataReport,
+  type DatasetInput,
+  pairDataset,
+  sftDataset,
+} from "./converted";
+export { type DatasetOptions, dataset } from "./dataset";
+export type { Dataset, Row } from "./dataset-type";
+export {
+  type ConvertCounts,
+  type ConvertOptions,
+  describeFormat,
+  type FormatName,
+  type Message,
+  type PairRow,
+  type Purpose,
+  type Role,
+  type SftRow,
+  toPair,
+  toSft,
+} from "./formats";
+export { fromArray } from "./in-memory";
+export { type JsonArrayOptions, jsonArray } from "./json-array";
+export { type JsonlOptions, jsonl } from "./jsonl";
+export { type Permutation, shuffled } from "./shuffle";
+export type { HoldOut } from "./subset";

@@ -1,0 +1,328 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { NativeModel } from "../../bindings/node/index";
+import type { Message } from "../data";
+import { aborted, fromNative, ModelError, throwIfAborted, ZephyrError } from "../errors";
+import { native } from "../native/load";
+import { type EncodeOptions, Tokenizer } from "./tokenizer";
+
+/** How a model is loaded. */
+export interface LoadOptions {
+  /** `"cpu"`; CUDA builds take more. @default "auto" */
+  device?: "auto" | "cpu";
+  /** Jinja source of a chat template that replaces the model's own, or `"zephyr"`. */
+  template?: string;
+}
+
+/** Decoding options; names and order of application as in transformers. */
+export interface GenerateOptions extends EncodeOptions {
+  /** @default 256 */
+  maxTokens?: number;
+  /** 0 is greedy. @default 0 */
+  temperature?: number;
+  /** 0 is off. @default 0 */
+  topK?: number;
+  /** 1 is off. @default 1 */
+  topP?: number;
+  /** 0 is off. @default 0 */
+  minP?: number;
+  /** 1 is off. @default 1 */
+  repetitionPenalty?: number;
+  /** The same seed gives the same text. @default 0 */
+  seed?: number;
+  /** Texts that end the answer; they are not part of it. */
+  stop?: readonly string[];
+  /** Stops the generation; the call rejects with `AbortedError`. */
+  signal?: AbortSignal;
+  /** Called with each finished piece of text; the pieces joined are the answer. */
+  onToken?: (piece: string) => void;
+}
+
+/** Why a generation ended: an end token or stop text, or the limit of tokens or context. */
+export type FinishReason = "stop" | "length";
+
+/** A generated answer. */
+export interface Generated {
+  text: string;
+  ids: Uint32Array;
+  finishReason: FinishReason;
+}
+
+/** The architecture as transformers names it. */
+export interface ModelConfig {
+  model_type: string;
+  vocab_size: number;
+  hidden_size: number;
+  intermediate_size: number;
+  num_hidden_layers: number;
+  num_attention_heads: number;
+  num_key_value_heads: number;
+  max_position_embeddings: number;
+  [key: string]: unknown;
+}
+
+/** How a model is written. */
+export interface SaveOptions {
+  /** @default "float32" */
+  dtype?: "float32" | "bfloat16" | "float16";
+  /** Largest file in bytes; bigger models are sharded. @default 5_000_000_000 */
+  maxShardBytes?: number;
+}
+
+/**
+ * A Mistral or Llama decoder in memory, with its tokenizer.
+ *
+ * Training changes a model in place. {@link Mistral.frozenCopy} shares the weights until then and costs nothing.
+ */
+export class Mistral {
+  /** @internal */
+  readonly native: NativeModel;
+  readonly tokenizer: Tokenizer;
+  /** Path it was loaded from, or what it was made of. */
+  readonly source: string;
+  /** Parameters that training has changed no more: see {@link Mistral.frozenCopy}. */
+  readonly frozen: boolean;
+
+  /** @internal Use {@link Mistral.fromPretrained}. */
+  constructor(handle: NativeModel, tokenizer: Tokenizer, source: string, frozen = false) {
+    this.native = handle;
+    this.tokenizer = tokenizer;
+    this.source = source;
+    this.frozen = frozen;
+  }
+
+  /**
+   * Loads a folder in Hugging Face's layout (config.json, safetensors, tokenizer.json) or a GGUF file (dequantised).
+   *
+   * @throws ModelError, TokenizerError, TemplateError that name file, field or tensor.
+   */
+  static async fromPretrained(path: string, options: LoadOptions = {}): Promise<Mistral> {
+    if (options.device !== undefined && options.device !== "cpu" && options.device !== "auto") {
+      throw new ModelError("ZA_MODEL_INVALID", `device ${JSON.stringify(options.device)} is not in this build`, {
+        remedy: 'Take device "cpu" or "auto".',
+      });
+    }
+    try {
+      const addon = native();
+      const handle = await addon.NativeModel.load(path);
+      const metadata = handle.ggufTokenizer();
+      const tokenizer = metadata
+        ? new Tokenizer(addon.NativeTokenizer.fromGguf(metadata, options.template))
+        : await folderTokenizer(path, options.template);
+      return Mistral.#checked(handle, tokenizer, path);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** A model with random weights (normal with `initializer_range`), a pure function of the seed. */
+  static async random(config: Record<string, unknown>, tokenizer: Tokenizer, seed: number): Promise<Mistral> {
+    try {
+      const handle = await native().NativeModel.random(JSON.stringify(config), seed);
+      return Mistral.#checked(handle, tokenizer, `random(${seed})`);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  static #checked(handle: NativeModel, tokenizer: Tokenizer, source: string): Mistral {
+    const model = new Mistral(handle, tokenizer, source);
+    const rows = model.config.vocab_size;
+    if (tokenizer.vocabularySize > rows) {
+      throw new ModelError(
+        "ZA_MODEL_INVALID",
+        `the tokenizer has ${tokenizer.vocabularySize} entries, but the model's vocabulary is ${rows}`,
+        { place: { file: source }, remedy: "Take the tokenizer that belongs to this model." },
+      );
+    }
+    return model;
+  }
+
+  get config(): ModelConfig {
+    return JSON.parse(this.native.configJson());
+  }
+
+  /** Number of parameters; tied embeddings count once. */
+  get parameters(): number {
+    return this.native.parameters;
+  }
+
+  /** Token ids that end an answer: the config's, and the tokenizer's end token. */
+  get stopTokenIds(): number[] {
+    const ids = new Set(this.native.eosTokenIds);
+    if (this.tokenizer.eosTokenId !== undefined) ids.add(this.tokenizer.eosTokenId);
+    return [...ids];
+  }
+
+  /** The weights as they are now. Shared, not copied, until one of the two is trained. */
+  frozenCopy(): Mistral {
+    return new Mistral(this.native.snapshot(), this.tokenizer, this.source, true);
+  }
+
+  /** Answers a conversation (or continues plain text, given as a string). */
+  async generate(prompt: readonly Message[] | string, options: GenerateOptions = {}): Promise<Generated> {
+    const ids =
+      typeof prompt === "string"
+        ? this.tokenizer.encode(prompt, {
+            addSpecialTokens: true,
+            ...(options.specialsInContent ? { specials: options.specialsInContent } : {}),
+          })
+        : this.tokenizer.encodePrompt(prompt, options);
+    const { signal, onToken, stop } = options;
+    throwIfAborted(signal);
+    const abort = new (native().NativeAbort)();
+    const stopWork = () => abort.abort();
+    signal?.addEventListener("abort", stopWork, { once: true });
+    try {
+      const result = await this.native.generate(
+        this.tokenizer.native,
+        ids,
+        this.#decoding(options, 0),
+        [...(stop ?? [])],
+        abort,
+        (piece) => onToken?.(piece),
+      );
+      return { ...result, finishReason: result.finishReason as FinishReason };
+    } catch (error) {
+      throw signal?.aborted ? aborted(signal.reason) : fromNative(error);
+    } finally {
+      signal?.removeEventListener("abort", stopWork);
+    }
+  }
+
+  /** The answer as a stream of text pieces. Leaving the loop stops the generation. */
+  async *stream(prompt: readonly Message[] | string, options: GenerateOptions = {}): AsyncGenerator<string, void> {
+    const leave = new AbortController();
+    const signal = options.signal ? AbortSignal.any([options.signal, leave.signal]) : leave.signal;
+    const pieces: string[] = [];
+    let wake = () => {};
+    let finished = false;
+    let failure: unknown;
+    const running = this.generate(prompt, {
+      ...options,
+      signal,
+      onToken: (piece) => {
+        options.onToken?.(piece);
+        pieces.push(piece);
+        wake();
+      },
+    })
+      .catch((error: unknown) => {
+        failure = error;
+      })
+      .finally(() => {
+        finished = true;
+        wake();
+      });
+    try {
+      for (;;) {
+        const piece = pieces.shift();
+        if (piece !== undefined) yield piece;
+        else if (finished) break;
+        else
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+      }
+      if (failure) throw failure;
+    } finally {
+      leave.abort();
+      await running;
+    }
+  }
+
+  /**
+   * Answers many conversations at once: the weights are read once a step for all of them.
+   * Sequence `i` is sampled with `seed + i`.
+   */
+  async generateBatch(
+    prompts: readonly (readonly Message[])[],
+    options: Omit<GenerateOptions, "onToken" | "stop"> & { batchSize?: number } = {},
+  ): Promise<Generated[]> {
+    const size = options.batchSize ?? 256;
+    const answers: Generated[] = [];
+    const { signal } = options;
+    const abort = new (native().NativeAbort)();
+    const stopWork = () => abort.abort();
+    signal?.addEventListener("abort", stopWork, { once: true });
+    try {
+      for (let start = 0; start < prompts.length; start += size) {
+        throwIfAborted(signal);
+        const ids = prompts.slice(start, start + size).map((prompt) => this.tokenizer.encodePrompt(prompt, options));
+        const batch = await this.native.generateBatch(ids, this.#decoding(options, start), abort);
+        for (const { ids, finishReason } of batch) {
+          const text = this.tokenizer.decode(ids, { skipSpecialTokens: true });
+          answers.push({ text, ids, finishReason: finishReason as FinishReason });
+        }
+      }
+    } catch (error) {
+      throw signal?.aborted ? aborted(signal.reason) : fromNative(error);
+    } finally {
+      signal?.removeEventListener("abort", stopWork);
+    }
+    return answers;
+  }
+
+  /** Log-probability of each token after the first, in nats: `[length − 1]`. */
+  async score(ids: Uint32Array | readonly number[]): Promise<Float32Array> {
+    try {
+      return await this.native.score(ids instanceof Uint32Array ? ids : Uint32Array.from(ids));
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** Writes a folder that transformers, and {@link Mistral.fromPretrained}, load. */
+  async save(folder: string, options: SaveOptions = {}): Promise<void> {
+    try {
+      await this.native.save(folder, options.dtype ?? "float32", options.maxShardBytes ?? 5_000_000_000);
+      await writeFile(join(folder, "tokenizer.json"), this.tokenizer.toJson());
+      await writeFile(join(folder, "tokenizer_config.json"), this.tokenizer.configJson());
+    } catch (error) {
+      throw fromNative(error, { file: folder });
+    }
+  }
+
+  #decoding(options: GenerateOptions, offset: number) {
+    return {
+      maxTokens: options.maxTokens ?? 256,
+      temperature: options.temperature ?? 0,
+      topK: options.topK ?? 0,
+      topP: options.topP ?? 1,
+      minP: options.minP ?? 0,
+      repetitionPenalty: options.repetitionPenalty ?? 1,
+      seed: (options.seed ?? 0) + offset,
+      stopTokenIds: this.stopTokenIds,
+    };
+  }
+}
+
+/** The tokenizer files of a folder (or of the folder that a weights file lies in). */
+async function folderTokenizer(path: string, template: string | undefined): Promise<Tokenizer> {
+  const optional = async (name: string) => {
+    try {
+      return await readFile(join(path, name), "utf8");
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      throw error;
+    }
+  };
+  const file = join(path, "tokenizer.json");
+  let tokenizer: Uint8Array;
+  try {
+    tokenizer = await readFile(file);
+  } catch (error) {
+    throw new ZephyrError("ZA_TOKENIZER_INVALID", "the model's folder has no tokenizer.json", {
+      place: { file },
+      remedy: "Put the tokenizer.json of the model into its folder.",
+      cause: error,
+    });
+  }
+  const config = await optional("tokenizer_config.json");
+  const chosen = template ?? (await optional("chat_template.jinja"));
+  return Tokenizer.fromFiles({
+    tokenizer,
+    ...(config === undefined ? {} : { config }),
+    ...(chosen === undefined ? {} : { template: chosen }),
+  });
+}

@@ -1,0 +1,197 @@
+import type { NativeTokenizer } from "../../bindings/node/index";
+import type { Message } from "../data";
+import { fromNative } from "../errors";
+import { native } from "../native/load";
+
+/** Token ids with the mask of supervised tokens, of equal length. */
+export interface EncodedRow {
+  ids: Uint32Array;
+  /** 1 where the token is learnt, else 0. */
+  supervised: Uint8Array;
+}
+
+/** A conversation as tokens, each with its owner. */
+export interface EncodedChat extends EncodedRow {
+  /** Index of the message whose content the token belongs to, −1 for the template's own tokens. */
+  owners: Int32Array;
+  /** Tokens that hold the end of one owner's text and the start of the next. */
+  straddling: number;
+}
+
+/** A preference pair as tokens: `chosen` and `rejected` are whole sequences, prompt included. */
+export interface EncodedPair {
+  promptLength: number;
+  chosen: EncodedRow;
+  rejected: EncodedRow;
+}
+
+/** How conversations become tokens. */
+export interface EncodeOptions {
+  /**
+   * What a special token spelled in *content* becomes: `"text"` keeps it text, `"parse"` turns it into that token as
+   * transformers does.
+   * @default "text"
+   */
+  specialsInContent?: "text" | "parse";
+  /**
+   * Where an answer ends: `"eos"` at its end token, `"turn"` at all that the template writes for the turn (TRL: the
+   * newline after `</s>` belongs to the answer).
+   * @default "eos"
+   */
+  answerEnd?: "eos" | "turn";
+}
+
+/** The files that make a tokenizer. */
+export interface TokenizerFiles {
+  /** tokenizer.json */
+  tokenizer: Uint8Array;
+  /** tokenizer_config.json */
+  config?: string;
+  /** A chat template that replaces the tokenizer's own: Jinja source, or `"zephyr"` for the built-in one. */
+  template?: string;
+}
+
+function guarded<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw fromNative(error);
+  }
+}
+
+/** A tokenizer with its chat template. */
+export class Tokenizer {
+  /** @internal */
+  readonly native: NativeTokenizer;
+  /** What it was read from, to be saved beside a trained model. */
+  readonly files: TokenizerFiles | undefined;
+
+  /** @internal Use {@link Tokenizer.fromFiles} or `Mistral.fromPretrained`. */
+  constructor(handle: NativeTokenizer, files?: TokenizerFiles) {
+    this.native = handle;
+    this.files = files;
+  }
+
+  /** Reads tokenizer files; throws a `TokenizerError` or `TemplateError` that names the place. */
+  static fromFiles(files: TokenizerFiles): Tokenizer {
+    const { tokenizer, config, template } = files;
+    return guarded(() => new Tokenizer(native().NativeTokenizer.fromJson(tokenizer, config, template), files));
+  }
+
+  /** Trains a byte-level BPE tokenizer; the same texts give the same file. Returns tokenizer.json's text. */
+  static train(texts: string[], vocabularySize: number, specialTokens: string[]): string {
+    return guarded(() => native().trainTokenizer(texts, vocabularySize, specialTokens));
+  }
+
+  /**
+   * The same tokenizer with another chat template: Jinja source, `"zephyr"` for the built-in one, `"model"` for the one
+   * it has.
+   */
+  withTemplate(template: string): Tokenizer {
+    if (template === "model") return this;
+    return guarded(() => new Tokenizer(this.native.withChatTemplate(template), this.files));
+  }
+
+  /** Entries, added tokens included. */
+  get vocabularySize(): number {
+    return this.native.vocabularySize;
+  }
+
+  get eosTokenId(): number | undefined {
+    return this.native.eosTokenId ?? undefined;
+  }
+
+  get bosTokenId(): number | undefined {
+    return this.native.bosTokenId ?? undefined;
+  }
+
+  /** Jinja source of the chat template in use. */
+  get chatTemplate(): string {
+    return this.native.chatTemplate;
+  }
+
+  /** The tokenizer as tokenizer.json, also when it came out of a GGUF file. */
+  toJson(): string {
+    return guarded(() => this.native.toJson());
+  }
+
+  /** The special tokens and the template as tokenizer_config.json, as transformers reads it. */
+  configJson(): string {
+    return guarded(() => this.native.configJson());
+  }
+
+  encode(text: string, options: { addSpecialTokens?: boolean; specials?: "text" | "parse" } = {}): Uint32Array {
+    return guarded(() => this.native.encode(text, options.addSpecialTokens ?? false, options.specials === "parse"));
+  }
+
+  decode(ids: Uint32Array | readonly number[], options: { skipSpecialTokens?: boolean } = {}): string {
+    const tokens = ids instanceof Uint32Array ? ids : Uint32Array.from(ids);
+    return guarded(() => this.native.decode(tokens, options.skipSpecialTokens ?? false));
+  }
+
+  /** The text that the template makes of a conversation. */
+  render(messages: readonly Message[], options: { addGenerationPrompt?: boolean } = {}): string {
+    return guarded(() => this.native.render(JSON.stringify(messages), options.addGenerationPrompt ?? false));
+  }
+
+  /** The ids of a conversation, ready for the assistant to answer. */
+  encodePrompt(messages: readonly Message[], options: EncodeOptions = {}): Uint32Array {
+    return guarded(() => this.native.encodePrompt(JSON.stringify(messages), options.specialsInContent === "parse"));
+  }
+
+  /** A conversation with its mask: assistant contents and their end tokens are supervised, nothing else. */
+  encodeChat(messages: readonly Message[], options: EncodeOptions = {}): EncodedChat {
+    return guarded(() => this.native.encodeChat(JSON.stringify(messages), ...flags(options)));
+  }
+
+  /** A conversational preference pair. */
+  encodePair(
+    pair: { prompt: readonly Message[]; chosen: readonly Message[]; rejected: readonly Message[] },
+    options: EncodeOptions = {},
+  ): EncodedPair {
+    const { prompt, chosen, rejected } = pair;
+    return this.#pair(() =>
+      this.native.encodePair(
+        JSON.stringify(prompt),
+        JSON.stringify(chosen),
+        JSON.stringify(rejected),
+        ...flags(options),
+      ),
+    );
+  }
+
+  /** A preference pair of plain strings; the end token is appended to both answers, as TRL does. */
+  encodePairText(
+    pair: { prompt: string; chosen: string; rejected: string },
+    options: EncodeOptions = {},
+  ): EncodedPair {
+    const parse = options.specialsInContent === "parse";
+    return this.#pair(() => this.native.encodePairText(pair.prompt, pair.chosen, pair.rejected, parse));
+  }
+
+  /** Plain text, every token of it supervised; the end token is appended. */
+  encodeText(text: string, options: EncodeOptions = {}): EncodedRow {
+    return guarded(() => this.native.encodeText(text, options.specialsInContent === "parse"));
+  }
+
+  /** A plain prompt with its completion, of which only the completion is supervised. */
+  encodePromptCompletion(prompt: string, completion: string, options: EncodeOptions = {}): EncodedRow {
+    const parse = options.specialsInContent === "parse";
+    return guarded(() => this.native.encodePromptCompletion(prompt, completion, parse));
+  }
+
+  #pair(encode: () => { prompt: Uint32Array; chosen: Uint32Array; rejected: Uint32Array }): EncodedPair {
+    const { prompt, chosen, rejected } = guarded(encode);
+    const whole = (completion: Uint32Array): EncodedRow => {
+      const ids = new Uint32Array(prompt.length + completion.length);
+      ids.set(prompt);
+      ids.set(completion, prompt.length);
+      return { ids, supervised: new Uint8Array(ids.length).fill(1, prompt.length) };
+    };
+    return { promptLength: prompt.length, chosen: whole(chosen), rejected: whole(rejected) };
+  }
+}
+
+function flags(options: EncodeOptions): [parseSpecials: boolean, wholeTurn: boolean] {
+  return [options.specialsInContent === "parse", options.answerEnd === "turn"];
+}

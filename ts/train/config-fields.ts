@@ -1,0 +1,130 @@
+import { z } from "zod";
+
+/** Losses of the DPO table, as TRL's `loss_type`. */
+export const dpoLosses = [
+  "sigmoid",
+  "hinge",
+  "ipo",
+  "exo_pair",
+  "nca_pair",
+  "robust",
+  "bco_pair",
+  "sppo_hard",
+  "aot",
+  "aot_unpaired",
+  "apo_zero",
+  "apo_down",
+  "discopop",
+  "sft",
+  "sigmoid_norm",
+] as const;
+
+/** Name of a DPO loss. */
+export type DpoLoss = (typeof dpoLosses)[number];
+
+const positive = z.number().positive();
+const count = z.int().positive();
+const steps = z.int().nonnegative();
+
+/** Fields that both trainers have. Every key is optional in the input; `@default` is what resolving fills in. */
+export const sharedFields = {
+  /** Peak learning rate. TRL `learning_rate`. @default 2e-5 (SFT), 1e-6 (DPO) */
+  learningRate: z.number().nonnegative().optional(),
+  /** Course of the learning rate after warm-up. TRL `lr_scheduler_type`. @default "linear" */
+  lrScheduler: z.enum(["constant", "constant_with_warmup", "linear", "cosine"]).optional(),
+  /** Optimiser steps of linear warm-up; not together with warmupRatio. TRL `warmup_steps`. @default 0 */
+  warmupSteps: steps.optional(),
+  /** Share of all steps that is warm-up, rounded up; not together with warmupSteps. TRL `warmup_ratio`. @default none */
+  warmupRatio: z.number().min(0).max(1).optional(),
+  /** Passes over the data; may be a fraction; not together with maxSteps. TRL `num_train_epochs`. @default 3 */
+  epochs: positive.optional(),
+  /** Optimiser steps; not together with epochs. TRL `max_steps`. @default none */
+  maxSteps: count.optional(),
+  /** Rows (SFT), packs (SFT with packing) or pairs (DPO) in a micro-batch. TRL `per_device_train_batch_size`. @default 8 */
+  batchSize: count.optional(),
+  /** Micro-batches in an optimiser step. TRL `gradient_accumulation_steps`. @default 1 */
+  gradientAccumulation: count.optional(),
+  /** Longest sequence in tokens; longer ones are cut and counted. TRL `max_length`. @default 1024 */
+  maxLength: z.int().min(2).optional(),
+  /** Decoupled weight decay of AdamW. TRL `weight_decay`. @default 0 */
+  weightDecay: z.number().nonnegative().optional(),
+  /** First moment decay of AdamW. TRL `adam_beta1`. @default 0.9 */
+  adamBeta1: z.number().min(0).lt(1).optional(),
+  /** Second moment decay of AdamW. TRL `adam_beta2`. @default 0.999 */
+  adamBeta2: z.number().min(0).lt(1).optional(),
+  /** Term added to the root of the second moment. TRL `adam_epsilon`. @default 1e-8 */
+  adamEpsilon: positive.optional(),
+  /** Global gradient norm above which gradients are scaled down; null never clips. TRL `max_grad_norm`. @default 1 */
+  maxGradNorm: positive.nullable().optional(),
+  /** Seed of the shuffle and of sampling. TRL `seed`. @default 42 */
+  seed: z.int().nonnegative().optional(),
+  /** Visit the rows of each epoch in a new order. TRL samples at random as well. @default true */
+  shuffle: z.boolean().optional(),
+  /** Steps between two logged steps. TRL `logging_steps`. @default 10 */
+  logSteps: count.optional(),
+  /** Steps between two checkpoints; 0 saves only at the end. TRL `save_steps`. @default 500 */
+  saveSteps: steps.optional(),
+  /** Steps between two evaluations; 0 evaluates only at the end. TRL `eval_steps`. @default 0 */
+  evalSteps: steps.optional(),
+  /** Folder of the run; null writes nothing. TRL `output_dir`. @default null */
+  outputDir: z.string().min(1).nullable().optional(),
+  /**
+   * What the backward computes again instead of keeping: "none" is fastest, "norms-and-swiglu" saves a third of the
+   * activations, "layer" keeps only each layer's input (TRL `gradient_checkpointing`). The same bits. @default "norms-and-swiglu"
+   */
+  recompute: z.enum(["none", "norms-and-swiglu", "layer"]).optional(),
+  /** Threads of the core; null takes all cores. @default null */
+  threads: count.nullable().optional(),
+  /** Chat template: "model" takes that of the tokenizer (Zephyr's when it has none), "zephyr" the built-in one. Other text is a Jinja template. @default "model" */
+  template: z.string().min(1).optional(),
+  /** Where an answer ends: "eos" at the end token, "turn" after the line break behind it (TRL's convention). @default "eos" */
+  answerEnd: z.enum(["eos", "turn"]).optional(),
+  /** Content that spells a special token: "text" keeps it text, "parse" makes it that token (as TRL). @default "text" */
+  specialsInContent: z.enum(["text", "parse"]).optional(),
+  /**
+   * How long sequences are cut: "keep-answer" keeps whole answers and shortens what stands before them; "keep-start"
+   * keeps the first maxLength tokens, as TRL's `keep_start`.
+   * @default "keep-answer"
+   */
+  truncation: z.enum(["keep-answer", "keep-start"]).optional(),
+  /** Rows that cannot be used: "error" refuses the data, "skip" leaves them out and lists them. @default "error" */
+  onBadRow: z.enum(["error", "skip"]).optional(),
+  /** Go on from the last checkpoint in outputDir. TRL `resume_from_checkpoint`. @default false */
+  resume: z.boolean().optional(),
+};
+
+/** Fields of supervised fine-tuning. */
+export const sftFields = {
+  ...sharedFields,
+  /** Tokens that are learnt: those of assistant turns, or all. TRL `assistant_only_loss`. @default "assistant" */
+  lossOn: z.enum(["assistant", "all"]).optional(),
+  /** Put several documents into one sequence (best fit, documents isolated). TRL `packing`, strategy bfd. @default false */
+  packing: z.boolean().optional(),
+};
+
+/** Fields of direct preference optimisation. */
+export const dpoFields = {
+  ...sharedFields,
+  /** Strength of the pull towards the reference. TRL `beta`. @default 0.1 */
+  beta: positive.optional(),
+  /** Loss, or several that are added with lossWeights. TRL `loss_type`. @default "sigmoid" */
+  lossType: z.union([z.enum(dpoLosses), z.array(z.enum(dpoLosses)).nonempty()]).optional(),
+  /** Weight of each loss of lossType. TRL `loss_weights`. @default 1 for each */
+  lossWeights: z.array(z.number().nonnegative()).nonempty().optional(),
+  /** Assumed share of wrong labels; at most ½; refused by losses that have none. TRL `label_smoothing`. @default 0 */
+  labelSmoothing: z.number().min(0).max(0.5).optional(),
+  /** Divergence between policy and reference. TRL `f_divergence_type`. @default "reverse_kl" */
+  fDivergence: z.enum(["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]).optional(),
+  /** α of the α-divergence. TRL `f_alpha_divergence_coef`. @default 0.5 */
+  fAlpha: z.number().optional(),
+  /** IPO's log-ratios per token (TRL) or as sums (the paper's code). @default "tokens" */
+  ipoNormalisation: z.enum(["tokens", "none"]).optional(),
+  /** Temperature of the discopop loss. TRL `discopop_tau`. @default 0.05 */
+  discopopTau: positive.optional(),
+  /** Prompt tokens kept (from the end) when a pair is too long; null keeps as many as fit. TRL < 0.29 `max_prompt_length`. @default null */
+  maxPromptLength: count.nullable().optional(),
+  /** Compute the reference's log-probs once before training. TRL `precompute_ref_log_probs`. @default true */
+  precomputeRefLogps: z.boolean().optional(),
+  /** Pairs in a batch of that computation; null takes batchSize. TRL `precompute_ref_batch_size`. @default null */
+  refBatchSize: count.nullable().optional(),
+};

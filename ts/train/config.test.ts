@@ -1,0 +1,160 @@
+import { describe, expect, it } from "vitest";
+import { recipes } from "../../recipes/zephyr";
+import { ConfigError } from "../errors";
+import { type DpoConfigInput, dpoConfig, nearestKey, resolveConfig, type SftConfigInput, sftConfig } from "./config";
+
+function refusal(work: () => unknown): ConfigError {
+  try {
+    work();
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigError);
+    return error as ConfigError;
+  }
+  throw new Error("the configuration was accepted");
+}
+
+const sft = (input: object) => resolveConfig(sftConfig, input as SftConfigInput);
+const dpo = (input: object) => resolveConfig(dpoConfig, input as DpoConfigInput);
+
+describe("resolveConfig", () => {
+  it("fills in TRL's defaults and freezes", () => {
+    const config = sft({});
+    expect(config).toMatchObject({
+      learningRate: 2e-5,
+      lrScheduler: "linear",
+      epochs: 3,
+      maxSteps: null,
+      warmupSteps: 0,
+      warmupRatio: null,
+      batchSize: 8,
+      maxLength: 1024,
+      maxGradNorm: 1,
+      adamEpsilon: 1e-8,
+      lossOn: "assistant",
+      packing: false,
+    });
+    expect(Object.isFrozen(config)).toBe(true);
+    expect(dpo({})).toMatchObject({ learningRate: 1e-6, beta: 0.1, lossType: ["sigmoid"], lossWeights: [1] });
+    expect(Object.isFrozen(dpo({}).lossType)).toBe(true);
+    expect(Object.values(dpo({}))).not.toContain(undefined);
+    expect(Object.values(sft({}))).not.toContain(undefined);
+  });
+
+  it("keeps what is given, and takes undefined as left out", () => {
+    expect(sft({ maxSteps: 5, warmupRatio: 0.1, maxGradNorm: null, seed: undefined })).toMatchObject({
+      maxSteps: 5,
+      epochs: null,
+      warmupRatio: 0.1,
+      warmupSteps: null,
+      maxGradNorm: null,
+      seed: 42,
+    });
+    expect(dpo({ lossType: ["sigmoid", "sft"], lossWeights: [1, 0.2] })).toMatchObject({
+      lossType: ["sigmoid", "sft"],
+      lossWeights: [1, 0.2],
+    });
+  });
+
+  it("a resolved configuration resolves to itself where alternatives are taken out", () => {
+    const { warmupRatio, maxSteps, ...rest } = sft({ epochs: 2 });
+    expect([warmupRatio, maxSteps]).toEqual([null, null]);
+    expect(sft(rest)).toEqual(sft({ epochs: 2 }));
+  });
+
+  it("reports all problems at once, each with field and remedy", () => {
+    const error = refusal(() =>
+      sft({
+        learningrate: 1,
+        nonsense: 2,
+        batchSize: 0,
+        lrScheduler: "cosin",
+        warmupSteps: 3,
+        warmupRatio: 0.1,
+        seed: 1.5,
+      }),
+    );
+    expect(error.code).toBe("ZA_CONFIG_INVALID");
+    expect(error.problems.map(({ field }) => field).sort()).toEqual([
+      "batchSize",
+      "learningrate",
+      "lrScheduler",
+      "nonsense",
+      "seed",
+      "warmupRatio",
+    ]);
+    for (const { remedy } of error.problems) expect(remedy).toMatch(/[.?]$/);
+    expect(error.message).toContain("Did you mean learningRate?");
+    expect(error.message).toContain('"constant_with_warmup"');
+    expect(error.problems.find(({ field }) => field === "nonsense")?.remedy).toBe("Remove it.");
+  });
+
+  it("knows TRL's spelling and near misses", () => {
+    expect(nearestKey("learning_rate", ["learningRate", "seed"])).toBe("learningRate");
+    expect(nearestKey("betta", ["beta", "seed"])).toBe("beta");
+    expect(nearestKey("something", ["beta", "seed"])).toBeUndefined();
+  });
+
+  it.each([
+    [{ warmupSteps: 3, lrScheduler: "constant" }, "lrScheduler"],
+    [{ epochs: 1, maxSteps: 3 }, "maxSteps"],
+    [{ resume: true }, "resume"],
+    [{ epochs: 0 }, "epochs"],
+    [{ adamBeta2: 1 }, "adamBeta2"],
+    [{ maxGradNorm: 0 }, "maxGradNorm"],
+    [{ learningRate: Number.NaN }, "learningRate"],
+    [{ learningRate: "1e-5" }, "learningRate"],
+    [{ truncation: "keep-end" }, "truncation"],
+    [{ beta: 0.1 }, "beta"],
+  ])("SFT refuses %o", (input, field) => {
+    expect(refusal(() => sft(input)).problems.map((problem) => problem.field)).toEqual([field]);
+  });
+
+  it.each([
+    [{ lossType: "dpo" }, "lossType"],
+    [{ lossType: [] }, "lossType"],
+    [{ lossType: ["sigmoid", "sft"], lossWeights: [1] }, "lossWeights"],
+    [{ lossWeights: [0] }, "lossWeights"],
+    [{ lossType: "hinge", labelSmoothing: 0.1 }, "labelSmoothing"],
+    [{ lossType: "exo_pair" }, "labelSmoothing"],
+    [{ lossType: "robust", labelSmoothing: 0.5 }, "labelSmoothing"],
+    [{ lossType: "sft", labelSmoothing: 0.1 }, "labelSmoothing"],
+    [{ labelSmoothing: 0.6 }, "labelSmoothing"],
+    [{ lossType: "nca_pair", fDivergence: "js_divergence" }, "fDivergence"],
+    [{ fAlpha: 0.3 }, "fAlpha"],
+    [{ ipoNormalisation: "none" }, "ipoNormalisation"],
+    [{ discopopTau: 0.1 }, "discopopTau"],
+    [{ refBatchSize: 2, precomputeRefLogps: false }, "refBatchSize"],
+    [{ maxPromptLength: 1024 }, "maxPromptLength"],
+    [{ packing: true }, "packing"],
+  ])("DPO refuses %o", (input, field) => {
+    expect(refusal(() => dpo(input)).problems.map((problem) => problem.field)).toEqual([field]);
+  });
+
+  it.each([
+    [{ lossType: ["sigmoid", "sft"], labelSmoothing: 0.1 }],
+    [{ lossType: "exo_pair", labelSmoothing: 1e-3 }],
+    [{ fDivergence: "alpha_divergence", fAlpha: 0.3 }],
+    [{ lossType: "ipo", ipoNormalisation: "none" }],
+  ])("DPO accepts %o", (input) => {
+    const { lossType = "sigmoid", ...rest } = input as DpoConfigInput;
+    expect(dpo(input)).toMatchObject({ ...rest, lossType: typeof lossType === "string" ? [lossType] : lossType });
+  });
+});
+
+describe("recipes", () => {
+  it("resolve, and have the global batch of their source", () => {
+    const stages = [
+      [resolveConfig(sftConfig, recipes.zephyr.sft), 128],
+      [resolveConfig(dpoConfig, recipes.zephyr.dpo), 128],
+      [resolveConfig(sftConfig, recipes.zephyr.handbook.sft), 128],
+      [resolveConfig(dpoConfig, recipes.zephyr.handbook.dpo), 128],
+      [resolveConfig(sftConfig, recipes.zephyrPaper.sft), 512],
+      [resolveConfig(dpoConfig, recipes.zephyrPaper.dpo), 32],
+    ] as const;
+    for (const [config, global] of stages) expect(config.batchSize * config.gradientAccumulation).toBe(global);
+    expect(recipes.zephyr.dpo.beta).toBe(0.01);
+    expect(recipes.zephyrPaper.dpo).toMatchObject({ beta: 0.1, epochs: 3, lrScheduler: "linear" });
+    expect(recipes.zephyr.sft.lossOn).toBeUndefined();
+    expect(recipes.zephyr.handbook.sft.lossOn).toBe("all");
+  });
+});

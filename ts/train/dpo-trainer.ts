@@ -1,0 +1,246 @@
+import type { NativeSession } from "../../bindings/node/index";
+import { type DatasetInput, pairDataset } from "../data";
+import { throwIfAborted } from "../errors";
+import type { Mistral } from "../model/mistral";
+import type { EncodedPair } from "../model/tokenizer";
+import { planBatches } from "./batches";
+import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
+import { EventStream, type Metrics, type TrainerEvent } from "./events";
+import { type Examples, pairExamples, predictedTokens } from "./examples";
+import {
+  addLine,
+  applyStep,
+  failRun,
+  finishRun,
+  nativeBatch,
+  openSession,
+  poll,
+  type Run,
+  resumeRun,
+  scheduleOf,
+  warn,
+  warnAboutData,
+} from "./run";
+import { RunFolder } from "./run-folder";
+import { sampleAfter, sampleBefore } from "./samples";
+import type { TrainResult } from "./sft-trainer";
+
+/** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
+export interface DpoTrainerOptions extends DpoConfigInput {
+  /** Trained in place. */
+  policy: Mistral;
+  /** The frozen reference. @default the policy as it is when `fit` is called */
+  ref?: Mistral;
+  /** A path, rows in memory, or a data set of preference pairs; `fit(pairs)` takes it as well. */
+  dataset?: DatasetInput;
+  /** Held-out pairs, evaluated every `evalSteps` and at the end. */
+  evalDataset?: DatasetInput;
+  /** Stops the run between two micro-batches; `fit` then rejects with `AbortedError`. */
+  signal?: AbortSignal;
+  /** Replaces an earlier run in outputDir. @default false */
+  overwrite?: boolean;
+  /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
+  samples?: number;
+}
+
+/** Log-probability sums of the answers under the reference, one entry a pair. */
+interface ReferenceLogps {
+  chosen: Float64Array;
+  rejected: Float64Array;
+}
+
+/**
+ * Direct preference optimisation (dDPO; Rafailov et al. 2023, and the whole loss table of TRL): best- against
+ * worst-rated answers, with a frozen reference and no reward model.
+ *
+ * The reference's log-probabilities are computed once, before the first step; no second model is in memory then.
+ * When the reference is the policy's own start, the first step asserts loss ln 2 and rewards 0.
+ *
+ * @example
+ * const { model } = await new DpoTrainer({ policy, ref, beta: 0.1 }).fit("pairs.jsonl");
+ */
+export class DpoTrainer implements AsyncIterable<TrainerEvent> {
+  readonly config: DpoConfig;
+  readonly #options: DpoTrainerOptions;
+  readonly #events = new EventStream();
+
+  /** @throws ConfigError with all problems of the configuration at once, before any work */
+  constructor(options: DpoTrainerOptions) {
+    const { policy, ref, dataset, evalDataset, signal, overwrite, samples, ...config } = options;
+    this.config = resolveConfig(dpoConfig, config);
+    this.#options = options;
+  }
+
+  /** The events of the run; iterating does not start it. */
+  [Symbol.asyncIterator](): AsyncIterator<TrainerEvent> {
+    return this.#events[Symbol.asyncIterator]();
+  }
+
+  /** Runs the whole training. */
+  async fit(pairs: DatasetInput | undefined = this.#options.dataset): Promise<TrainResult> {
+    const { config } = this;
+    const { policy, ref, signal, overwrite, samples } = this.#options;
+    let run: Run | undefined;
+    try {
+      throwIfAborted(signal);
+      if (pairs === undefined) throw new TypeError("DpoTrainer has no pairs: give `dataset`, or call fit(pairs)");
+      const folder =
+        config.outputDir === null
+          ? undefined
+          : await RunFolder.open(config.outputDir, { method: "dpo", model: policy.source, ...config }, {
+              resume: config.resume,
+              ...(overwrite === undefined ? {} : { overwrite }),
+            });
+      const tokenizer = policy.tokenizer.withTemplate(config.template);
+      const { onBadRow } = config;
+      const dataset = pairDataset(pairs, { onBadRow });
+      const encoding = { ...config, ...(signal ? { signal } : {}) };
+      const examples = await pairExamples(dataset, tokenizer, encoding);
+      const { evalDataset } = this.#options;
+      const held = evalDataset && (await pairExamples(pairDataset(evalDataset, { onBadRow }), tokenizer, encoding));
+      const plan = planBatches({ ...config, rows: examples.rows.length });
+      const rate = scheduleOf(config, plan.totalSteps);
+      const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
+      run = {
+        method: "dpo",
+        model: policy,
+        config,
+        session: openSession(policy, config, { loss: lossSettings(config), referenceIsStart }),
+        plan,
+        folder,
+        events: this.#events,
+        signal,
+        history: [],
+        pending: [],
+        warnings: [],
+        report: examples.report,
+        packing: undefined,
+        startedAt: performance.now(),
+        loggedAt: performance.now(),
+        loggedTokens: 0,
+        doneSteps: 0,
+      };
+      const shown = await sampleBefore(policy, dataset, samples ?? (folder ? 2 : 0));
+      this.#events.push({
+        type: "start",
+        method: "dpo",
+        totalSteps: plan.totalSteps,
+        doneSteps: run.doneSteps,
+        rows: examples.rows.length,
+        tokens: examples.report.tokens,
+        supervisedTokens: examples.report.supervisedTokens,
+        format: examples.report.description,
+      });
+      warnAboutData(run);
+      if (config.gradientAccumulation > 1 && config.lossType.some((loss) => loss.startsWith("aot"))) {
+        warn(run, "aot losses sort each micro-batch: with gradientAccumulation they differ from the large batch, as in TRL");
+      }
+
+      const scorer = referenceIsStart && config.precomputeRefLogps ? run.session : openSession(ref ?? policy.frozenCopy(), config);
+      const precomputed = config.precomputeRefLogps ? await scoreAll(run, scorer, examples.rows) : undefined;
+      const heldReference = held && (await scoreAll(run, scorer, held.rows));
+      if (precomputed && scorer !== run.session) await scorer.release();
+      await resumeRun(run);
+      run.startedAt = run.loggedAt = performance.now();
+
+      for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
+        const { microBatches, epochsDone } = plan.step(step);
+        const inStep = microBatches.flatMap((rows) => Array.from(rows, (row) => examples.rows[row]!));
+        const chosenTokens = inStep.reduce((sum, { chosen }) => sum + predictedTokens(chosen), 0);
+        for (const rows of microBatches) {
+          poll(run);
+          const batch = nativeBatch(Array.from(rows).flatMap((row) => sides(examples.rows[row]!)));
+          const reference = precomputed
+            ? pick(precomputed, rows)
+            : split(await scorer.sequenceLogps(batch));
+          await run.session.accumulateDpo(
+            batch,
+            reference.chosen,
+            reference.rejected,
+            inStep.length,
+            chosenTokens,
+            true,
+          );
+        }
+        await applyStep(run, step, epochsDone, rate(step - 1));
+        if (held && heldReference && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
+          await evaluate(run, held, heldReference, step);
+        }
+      }
+      if (held && heldReference) await evaluate(run, held, heldReference, run.doneSteps);
+      if (!precomputed) await scorer.release();
+      const metrics = await finishRun(run, await sampleAfter(policy, shown));
+      this.#events.close();
+      return { model: policy, metrics, history: run.history, steps: run.doneSteps, outputDir: folder?.path };
+    } catch (error) {
+      return failRun(run, error, signal).catch((typed) => {
+        this.#events.close(typed);
+        throw typed;
+      });
+    }
+  }
+}
+
+/** The core's names of the loss options. */
+function lossSettings(config: DpoConfig): Record<string, unknown> {
+  return {
+    beta: config.beta,
+    lossType: config.lossType,
+    lossWeights: config.lossWeights,
+    labelSmoothing: config.labelSmoothing,
+    fDivergenceType: config.fDivergence,
+    ...(config.fDivergence === "alpha_divergence" ? { fAlphaDivergenceCoef: config.fAlpha } : {}),
+    ...(config.lossType.includes("discopop") ? { discopopTau: config.discopopTau } : {}),
+    ...(config.lossType.includes("ipo") ? { ipoNormalisation: config.ipoNormalisation } : {}),
+  };
+}
+
+function sides(pair: EncodedPair) {
+  return [pair.chosen, pair.rejected];
+}
+
+/** Interleaved sums taken apart: chosen 0, rejected 0, chosen 1, … */
+function split(sums: Float64Array): ReferenceLogps {
+  return {
+    chosen: sums.filter((_, index) => index % 2 === 0),
+    rejected: sums.filter((_, index) => index % 2 === 1),
+  };
+}
+
+function pick(all: ReferenceLogps, rows: Uint32Array): ReferenceLogps {
+  return {
+    chosen: Float64Array.from(rows, (row) => all.chosen[row]!),
+    rejected: Float64Array.from(rows, (row) => all.rejected[row]!),
+  };
+}
+
+async function scoreAll(run: Run, scorer: NativeSession, pairs: readonly EncodedPair[]): Promise<ReferenceLogps> {
+  const size = (run.config as DpoConfig).refBatchSize ?? run.config.batchSize;
+  const sums = new Float64Array(2 * pairs.length);
+  for (let start = 0; start < pairs.length; start += size) {
+    poll(run);
+    const batch = nativeBatch(pairs.slice(start, start + size).flatMap(sides));
+    sums.set(await scorer.sequenceLogps(batch), 2 * start);
+  }
+  return split(sums);
+}
+
+async function evaluate(
+  run: Run,
+  held: Examples<EncodedPair>,
+  reference: ReferenceLogps,
+  step: number,
+): Promise<void> {
+  const size = run.config.batchSize;
+  const chosenTokens = held.rows.reduce((sum, { chosen }) => sum + predictedTokens(chosen), 0);
+  for (let start = 0; start < held.rows.length; start += size) {
+    poll(run);
+    const batch = nativeBatch(held.rows.slice(start, start + size).flatMap(sides));
+    const chosen = reference.chosen.slice(start, start + size);
+    const rejected = reference.rejected.slice(start, start + size);
+    await run.session.accumulateDpo(batch, chosen, rejected, held.rows.length, chosenTokens, false);
+  }
+  const metrics: Metrics = JSON.parse(await run.session.takeEvaluation());
+  await addLine(run, { step, ...metrics });
+  run.events.push({ type: "eval", step, metrics });
+}

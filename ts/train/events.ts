@@ -1,0 +1,154 @@
+/**
+ * Numbers of a step under TRL's names: `loss`, `grad_norm`, `learning_rate`, `entropy`, `num_tokens`,
+ * `mean_token_accuracy`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}`,
+ * `logits/{chosen,rejected}`; of an evaluation with the prefix `eval_`.
+ */
+export type Metrics = Readonly<Record<string, number>>;
+
+/** The run is planned and about to make its first step. */
+export interface StartEvent {
+  type: "start";
+  method: "sft" | "dpo";
+  /** Optimiser steps of the whole run. */
+  totalSteps: number;
+  /** Steps already done, when the run is resumed. */
+  doneSteps: number;
+  /** Rows or pairs that are trained on. */
+  rows: number;
+  /** Tokens of one epoch. */
+  tokens: number;
+  /** Tokens of one epoch that the loss sees. */
+  supervisedTokens: number;
+  /** Packs and their fill rate (0 to 1), when packing. */
+  packing?: { packs: number; fillRate: number };
+  /** How the rows are read, one sentence. */
+  format: string;
+}
+
+/** An optimiser step was made and is logged. */
+export interface StepEvent {
+  type: "step";
+  /** 1-based. */
+  step: number;
+  totalSteps: number;
+  /** Passes over the data done, a fraction. */
+  epoch: number;
+  metrics: Metrics;
+  /** Tokens per second since the last logged step. */
+  tokensPerSecond: number;
+  /** Estimate of the seconds left. */
+  secondsLeft: number;
+}
+
+/** The held-out rows were evaluated. */
+export interface EvalEvent {
+  type: "eval";
+  step: number;
+  metrics: Metrics;
+}
+
+/** A checkpoint lies complete under its final name. */
+export interface CheckpointEvent {
+  type: "checkpoint";
+  step: number;
+  path: string;
+}
+
+/** Something the user should know, but the run goes on. */
+export interface WarningEvent {
+  type: "warning";
+  message: string;
+}
+
+/** The run is over. */
+export interface EndEvent {
+  type: "end";
+  steps: number;
+  seconds: number;
+  /** Tokens trained on. */
+  tokens: number;
+  /** Metrics of the last step. */
+  metrics: Metrics;
+}
+
+/** What a trainer tells while it works. */
+export type TrainerEvent = StartEvent | StepEvent | EvalEvent | CheckpointEvent | WarningEvent | EndEvent;
+
+/** Step events that a slow reader may have waiting; older ones are dropped then. */
+const waitingSteps = 1024;
+
+/**
+ * Hands events to any number of readers. A reader sees the events from its start on. A slow reader loses old step
+ * events, never another kind; nobody waits for it.
+ */
+export class EventStream implements AsyncIterable<TrainerEvent> {
+  readonly #readers = new Set<Reader>();
+  #closed: { error?: unknown } | undefined;
+
+  push(event: TrainerEvent): void {
+    for (const reader of this.#readers) reader.push(event);
+  }
+
+  /** Ends all readers, after what they have waiting; with an error, they throw it. */
+  close(error?: unknown): void {
+    this.#closed ??= error === undefined ? {} : { error };
+    for (const reader of this.#readers) reader.wake();
+  }
+
+  [Symbol.asyncIterator](): AsyncGenerator<TrainerEvent> {
+    const reader = new Reader();
+    // Joined here, not at the first next(): events pushed in between must not be lost.
+    this.#readers.add(reader);
+    return this.#read(reader);
+  }
+
+  async *#read(reader: Reader): AsyncGenerator<TrainerEvent> {
+    try {
+      for (;;) {
+        const event = reader.shift();
+        if (event) yield event;
+        else if (this.#closed) {
+          if ("error" in this.#closed) throw this.#closed.error;
+          return;
+        } else await reader.changed();
+      }
+    } finally {
+      this.#readers.delete(reader);
+    }
+  }
+}
+
+class Reader {
+  #queue: TrainerEvent[] = [];
+  #steps = 0;
+  #wake: (() => void) | undefined;
+
+  push(event: TrainerEvent): void {
+    if (event.type === "step" && ++this.#steps > waitingSteps) {
+      this.#queue.splice(
+        this.#queue.findIndex((each) => each.type === "step"),
+        1,
+      );
+      this.#steps--;
+    }
+    this.#queue.push(event);
+    this.wake();
+  }
+
+  shift(): TrainerEvent | undefined {
+    const event = this.#queue.shift();
+    if (event?.type === "step") this.#steps--;
+    return event;
+  }
+
+  changed(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
+  wake(): void {
+    this.#wake?.();
+    this.#wake = undefined;
+  }
+}

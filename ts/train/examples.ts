@@ -1,0 +1,177 @@
+/**
+ * From rows to token sequences: every row of a data set is encoded once, before the first step, so that what cannot be
+ * trained on is refused or counted then, and the number of steps is known. Held as typed arrays (5 bytes a token).
+ */
+import type { ConvertedDataset, DataReport, PairRow, SftRow } from "../data";
+import { DataError, fromNative, type Place, throwIfAborted, ZephyrError } from "../errors";
+import type { EncodedChat, EncodedPair, EncodedRow, EncodeOptions, Tokenizer } from "../model/tokenizer";
+import { type Fitted, keepAnswers, keepBothAnswers, keepCompletion, keepPairStart, keepStart } from "./truncate";
+
+/** How rows are encoded and fitted. */
+export interface ExampleOptions extends EncodeOptions {
+  maxLength: number;
+  truncation: "keep-answer" | "keep-start";
+  onBadRow: "error" | "skip";
+  signal?: AbortSignal;
+}
+
+/** What encoding found, besides the data report. */
+export interface ExampleReport extends DataReport {
+  /** Tokens of the kept sequences, prompts included. */
+  tokens: number;
+  /** Supervised tokens of the kept sequences. */
+  supervisedTokens: number;
+  /** Rows that lost tokens to maxLength. */
+  cutRows: number;
+  /** Tokens lost to maxLength. */
+  cutTokens: number;
+  /** Tokens that straddle the edge between template and content. */
+  straddlingTokens: number;
+}
+
+/** Encoded rows, with the place of each. */
+export interface Examples<T> {
+  rows: T[];
+  places: Place[];
+  report: ExampleReport;
+}
+
+/** Supervised tokens that can be predicted: all but a sequence's first. */
+export function predictedTokens(row: EncodedRow): number {
+  let count = 0;
+  for (let position = 1; position < row.supervised.length; position++) count += row.supervised[position]!;
+  return count;
+}
+
+/** Encodes rows for supervised fine-tuning. */
+export function sftExamples(
+  dataset: ConvertedDataset<SftRow>,
+  tokenizer: Tokenizer,
+  options: ExampleOptions & { lossOn: "assistant" | "all" },
+): Promise<Examples<EncodedRow>> {
+  const { maxLength } = options;
+  const start = options.truncation === "keep-start" || options.lossOn === "all";
+  const fit = (row: SftRow, count: Counter): Fitted<EncodedRow> | undefined => {
+    if (row.kind === "text") return keepStart(tokenizer.encodeText(row.text, options), maxLength);
+    if (row.kind === "prompt-completion") {
+      const encoded = learnAll(tokenizer.encodePromptCompletion(row.prompt, row.completion, options), options.lossOn);
+      return start ? keepStart(encoded, maxLength) : keepCompletion(encoded, maxLength);
+    }
+    const chat = tokenizer.encodeChat(row.messages, options);
+    count.straddling += chat.straddling;
+    leaveOutGiven(chat, row.supervisedFrom);
+    return start ? keepStart(learnAll(chat, options.lossOn), maxLength) : keepAnswers(chat, maxLength);
+  };
+  return encodeAll(dataset, options, fit, (row) => [row]);
+}
+
+/** Encodes preference pairs. */
+export function pairExamples(
+  dataset: ConvertedDataset<PairRow>,
+  tokenizer: Tokenizer,
+  options: ExampleOptions & { maxPromptLength: number | null },
+): Promise<Examples<EncodedPair>> {
+  const fit = (row: PairRow) => {
+    const pair = row.kind === "chat" ? tokenizer.encodePair(row, options) : tokenizer.encodePairText(row, options);
+    return options.truncation === "keep-start"
+      ? keepPairStart(pair, options.maxLength)
+      : keepBothAnswers(pair, options.maxLength, options.maxPromptLength);
+  };
+  return encodeAll(dataset, options, fit, (pair) => [pair.chosen, pair.rejected]);
+}
+
+/** Answers of the given part of a conversation are context, not something to learn. */
+function leaveOutGiven(chat: EncodedChat, supervisedFrom: number): void {
+  let owner = -1;
+  for (let position = 0; position < chat.ids.length; position++) {
+    // The end token belongs to the template; the answer before it tells whose it is.
+    if (chat.owners[position]! >= 0) owner = chat.owners[position]!;
+    if (owner < supervisedFrom) chat.supervised[position] = 0;
+  }
+}
+
+function learnAll<T extends EncodedRow>(row: T, lossOn: "assistant" | "all"): T {
+  if (lossOn === "all") row.supervised.fill(1);
+  return row;
+}
+
+interface Counter {
+  straddling: number;
+}
+
+async function encodeAll<Row, Encoded>(
+  dataset: ConvertedDataset<Row>,
+  options: ExampleOptions,
+  fit: (row: Row, count: Counter) => Fitted<Encoded> | undefined,
+  sequences: (encoded: Encoded) => EncodedRow[],
+): Promise<Examples<Encoded>> {
+  const found = await dataset.report();
+  const report: ExampleReport = {
+    ...found,
+    skippedRows: [...found.skippedRows],
+    tokens: 0,
+    supervisedTokens: 0,
+    cutRows: 0,
+    cutTokens: 0,
+    straddlingTokens: 0,
+  };
+  const rows: Encoded[] = [];
+  const places: Place[] = [];
+  const count: Counter = { straddling: 0 };
+  for await (const row of dataset.rows()) {
+    throwIfAborted(options.signal);
+    if (row.error) throw row.error;
+    let fitted: Fitted<Encoded> | undefined;
+    let refusal: ZephyrError | undefined;
+    try {
+      fitted = fit(row.value, count);
+    } catch (error) {
+      refusal = inRow(fromNative(error), row.place);
+    }
+    if (!fitted) {
+      refusal ??= tooLong(row.place, options);
+      if (options.onBadRow === "error") throw refusal;
+      report.kept--;
+      report.skipped++;
+      report.skippedRows.push({ place: refusal.place ?? row.place, code: refusal.code, problem: refusal.problem });
+      continue;
+    }
+    if (fitted.cut > 0) {
+      report.cutRows++;
+      report.cutTokens += fitted.cut;
+    }
+    for (const sequence of sequences(fitted.row)) {
+      report.tokens += sequence.ids.length;
+      report.supervisedTokens += predictedTokens(sequence);
+    }
+    rows.push(fitted.row);
+    places.push(row.place);
+    if (rows.length % 256 === 0) await new Promise((resolve) => setImmediate(resolve));
+  }
+  report.straddlingTokens = count.straddling;
+  if (rows.length === 0) {
+    const first = report.skippedRows[0];
+    throw new DataError("ZA_DATA_EMPTY", `none of the ${report.rows} rows can be used; the first: ${first?.problem}`, {
+      place: first?.place ?? { file: report.source },
+      remedy: "Raise maxLength, or check that this is the right file.",
+    });
+  }
+  return { rows, places, report };
+}
+
+/** The same error, with the row's place added: the text crate knows the field, not the file. */
+function inRow(error: ZephyrError, place: Place): ZephyrError {
+  return new DataError(error.code, error.problem, {
+    place: { ...place, ...error.place },
+    cause: error,
+    ...(error.remedy === undefined ? {} : { remedy: error.remedy }),
+  });
+}
+
+function tooLong(place: Place, options: ExampleOptions): DataError {
+  const what = options.truncation === "keep-start" ? "no answer token is left" : "the answer alone does not fit";
+  return new DataError("ZA_DATA_TOO_LONG", `${what} within maxLength ${options.maxLength}`, {
+    place,
+    remedy: 'Raise maxLength, set onBadRow to "skip", or truncation to "keep-start" to cut answers.',
+  });
+}

@@ -1,0 +1,137 @@
+import type { TrainerEvent } from "./events";
+
+/** What a progress line shows. */
+export interface ProgressState {
+  method: "sft" | "dpo";
+  step: number;
+  totalSteps: number;
+  tokensPerSecond: number;
+  secondsLeft: number;
+  loss?: number | undefined;
+  /** `rewards/margins` and `rewards/accuracies` of DPO. */
+  margin?: number | undefined;
+  accuracy?: number | undefined;
+}
+
+/** Narrowest and widest bar, in characters. */
+const barWidths = [8, 30] as const;
+
+/**
+ * One line of at most `width` characters: method, bar, step/total, loss, margins, accuracy, tok/s, time left. When it
+ * is too narrow, the bar shrinks first, then fields go from the end.
+ */
+export function progressLine(state: ProgressState, width: number): string {
+  const done = state.totalSteps > 0 ? Math.min(1, state.step / state.totalSteps) : 0;
+  const fields = fieldsOf(state);
+  const head = (bar: number) => [state.method, ...(bar > 0 ? [progressBar(done, bar)] : []), fields[0]].join(" ");
+  for (let kept = fields.length; kept > 0; kept--) {
+    const rest = fields.slice(1, kept).map((field) => `  ${field}`);
+    const room = width - head(0).length - rest.join("").length - 1;
+    const line = head(room >= barWidths[0] ? Math.min(room, barWidths[1]) : 0) + rest.join("");
+    // The bar is worth more than the last fields, so a line without it is only taken when nothing else is left.
+    if (line.length <= width && (room >= barWidths[0] || kept === 1)) return line;
+  }
+  return head(0).slice(0, Math.max(0, width));
+}
+
+function fieldsOf(state: ProgressState): string[] {
+  const fields = [`${state.step}/${state.totalSteps}`];
+  if (state.loss !== undefined) fields.push(`loss ${state.loss.toFixed(4)}`);
+  if (state.margin !== undefined) fields.push(`margins ${state.margin.toFixed(3)}`);
+  fields.push(`${Math.round(state.tokensPerSecond)} tok/s`, `ETA ${duration(state.secondsLeft)}`);
+  if (state.accuracy !== undefined) fields.push(`acc ${state.accuracy.toFixed(2)}`);
+  return fields;
+}
+
+function progressBar(done: number, width: number): string {
+  const full = Math.round(done * width);
+  return "█".repeat(full) + "░".repeat(width - full);
+}
+
+/** Seconds as `45s`, `3:07` or `2:03:07`; `?` when unknown. */
+export function duration(seconds: number): string {
+  if (!Number.isFinite(seconds) || seconds < 0) return "?";
+  const whole = Math.round(seconds);
+  const pad = (value: number) => String(value).padStart(2, "0");
+  if (whole < 60) return `${whole}s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}:${pad(whole % 60)}`;
+  return `${Math.floor(whole / 3600)}:${pad(Math.floor((whole % 3600) / 60))}:${pad(whole % 60)}`;
+}
+
+/** Where progress is written; `process.stderr` fits. */
+export interface ProgressStream {
+  write(text: string): unknown;
+  isTTY?: boolean | undefined;
+  columns?: number | undefined;
+}
+
+/**
+ * Shows trainer events: on a terminal one line that is written over, elsewhere one plain line per logged step.
+ *
+ * @returns a function to call with every event
+ */
+export function showProgress(stream: ProgressStream = process.stderr): (event: TrainerEvent) => void {
+  const terminal = stream.isTTY === true;
+  let method: "sft" | "dpo" = "sft";
+  let open = false;
+  const line = (text: string) => {
+    // A line of the terminal that is being written over is finished before anything else is printed.
+    stream.write(open ? `\r\x1b[2K${text}\n` : `${text}\n`);
+    open = false;
+  };
+  return (event) => {
+    switch (event.type) {
+      case "start": {
+        method = event.method;
+        line(event.format);
+        const packs = event.packing
+          ? `, ${event.packing.packs} packs ${(100 * event.packing.fillRate).toFixed(1)} % full`
+          : "";
+        const resumed = event.doneSteps > 0 ? `, going on after step ${event.doneSteps}` : "";
+        line(
+          `${method}: ${event.rows} ${method === "dpo" ? "pairs" : "rows"}, ${event.tokens} tokens (${event.supervisedTokens} supervised)${packs}; ${event.totalSteps} steps${resumed}`,
+        );
+        break;
+      }
+      case "step": {
+        const state: ProgressState = {
+          method,
+          step: event.step,
+          totalSteps: event.totalSteps,
+          tokensPerSecond: event.tokensPerSecond,
+          secondsLeft: event.secondsLeft,
+          loss: event.metrics.loss,
+          margin: event.metrics["rewards/margins"],
+          accuracy: event.metrics["rewards/accuracies"],
+        };
+        if (terminal) {
+          stream.write(`\r\x1b[2K${progressLine(state, (stream.columns ?? 80) - 1)}`);
+          open = true;
+        } else line(`${method} ${fieldsOf(state).join("  ")}`);
+        break;
+      }
+      case "eval":
+        line(`eval at step ${event.step}: ${metricsText(event.metrics)}`);
+        break;
+      case "checkpoint":
+        line(`saved ${event.path}`);
+        break;
+      case "warning":
+        line(`warning: ${event.message}`);
+        break;
+      case "end": {
+        const speed = event.seconds > 0 ? `, ${Math.round(event.tokens / event.seconds)} tok/s` : "";
+        if (open) stream.write("\n");
+        open = false;
+        line(`${method}: ${event.steps} steps in ${duration(event.seconds)}${speed}`);
+        break;
+      }
+    }
+  };
+}
+
+function metricsText(metrics: Readonly<Record<string, number>>): string {
+  return Object.entries(metrics)
+    .map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`)
+    .join("  ");
+}

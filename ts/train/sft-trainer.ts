@@ -1,0 +1,186 @@
+import { type DatasetInput, sftDataset } from "../data";
+import { throwIfAborted } from "../errors";
+import type { Mistral } from "../model/mistral";
+import type { EncodedRow } from "../model/tokenizer";
+import { planBatches } from "./batches";
+import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from "./config";
+import { EventStream, type Metrics, type TrainerEvent } from "./events";
+import { type Examples, predictedTokens, sftExamples } from "./examples";
+import { pack } from "./packing";
+import {
+  addLine,
+  applyStep,
+  failRun,
+  finishRun,
+  nativeBatch,
+  openSession,
+  poll,
+  type Run,
+  resumeRun,
+  scheduleOf,
+  warnAboutData,
+} from "./run";
+import { RunFolder } from "./run-folder";
+import { sampleAfter, sampleBefore } from "./samples";
+
+/** What an {@link SftTrainer} is made of: a model, rows, and any option of {@link SftConfigInput}. */
+export interface SftTrainerOptions extends SftConfigInput {
+  /** Trained in place. */
+  model: Mistral;
+  /** A path, rows in memory, or a data set. */
+  dataset: DatasetInput;
+  /** Held-out rows, evaluated every `evalSteps` and at the end. */
+  evalDataset?: DatasetInput;
+  /** Stops the run between two micro-batches; `fit` then rejects with `AbortedError`. */
+  signal?: AbortSignal;
+  /** Replaces an earlier run in outputDir. @default false */
+  overwrite?: boolean;
+  /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
+  samples?: number;
+}
+
+/** What training gave. */
+export interface TrainResult {
+  model: Mistral;
+  /** Metrics of the last logged step. */
+  metrics: Metrics;
+  /** Lines of metrics.jsonl. */
+  history: readonly Metrics[];
+  /** Optimiser steps made in all. */
+  steps: number;
+  /** Folder of the run, when one was asked for. */
+  outputDir: string | undefined;
+}
+
+/**
+ * Supervised fine-tuning (dSFT): mean cross-entropy of the assistant's tokens, over the global count of the optimizer
+ * step, so that accumulation equals the large batch.
+ *
+ * @example
+ * const { model } = await new SftTrainer({ model, dataset: "conversations.jsonl", outputDir: "runs/sft" }).fit();
+ */
+export class SftTrainer implements AsyncIterable<TrainerEvent> {
+  readonly config: SftConfig;
+  readonly #options: SftTrainerOptions;
+  readonly #events = new EventStream();
+
+  /** @throws ConfigError with all problems of the configuration at once, before any work */
+  constructor(options: SftTrainerOptions) {
+    const { model, dataset, evalDataset, signal, overwrite, samples, ...config } = options;
+    this.config = resolveConfig(sftConfig, config);
+    this.#options = options;
+  }
+
+  /** The events of the run; iterating does not start it. */
+  [Symbol.asyncIterator](): AsyncIterator<TrainerEvent> {
+    return this.#events[Symbol.asyncIterator]();
+  }
+
+  /** Runs the whole training. */
+  async fit(): Promise<TrainResult> {
+    const { config } = this;
+    const { model, signal, overwrite, samples } = this.#options;
+    let run: Run | undefined;
+    try {
+      throwIfAborted(signal);
+      const folder =
+        config.outputDir === null
+          ? undefined
+          : await RunFolder.open(config.outputDir, { method: "sft", model: model.source, ...config }, {
+              resume: config.resume,
+              ...(overwrite === undefined ? {} : { overwrite }),
+            });
+      const tokenizer = model.tokenizer.withTemplate(config.template);
+      const { onBadRow } = config;
+      const dataset = sftDataset(this.#options.dataset, { onBadRow });
+      const encoding = { ...config, ...(signal ? { signal } : {}) };
+      const examples = await sftExamples(dataset, tokenizer, encoding);
+      const { evalDataset } = this.#options;
+      const held = evalDataset && (await sftExamples(sftDataset(evalDataset, { onBadRow }), tokenizer, encoding));
+      const { items, packing } = batchItems(examples, config);
+      const plan = planBatches({ ...config, rows: items.length });
+      const rate = scheduleOf(config, plan.totalSteps);
+      run = {
+        method: "sft",
+        model,
+        config,
+        session: openSession(model, config),
+        plan,
+        folder,
+        events: this.#events,
+        signal,
+        history: [],
+        pending: [],
+        warnings: [],
+        report: examples.report,
+        packing,
+        startedAt: performance.now(),
+        loggedAt: performance.now(),
+        loggedTokens: 0,
+        doneSteps: 0,
+      };
+      const shown = await sampleBefore(model, dataset, samples ?? (folder ? 2 : 0));
+      await resumeRun(run);
+      this.#events.push({
+        type: "start",
+        method: "sft",
+        totalSteps: plan.totalSteps,
+        doneSteps: run.doneSteps,
+        rows: examples.rows.length,
+        tokens: examples.report.tokens,
+        supervisedTokens: examples.report.supervisedTokens,
+        ...(packing ? { packing } : {}),
+        format: examples.report.description,
+      });
+      warnAboutData(run);
+      run.startedAt = run.loggedAt = performance.now();
+
+      for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
+        const { microBatches, epochsDone } = plan.step(step);
+        const batches = microBatches.map((rows) => Array.from(rows).flatMap((row) => items[row]!));
+        const tokens = batches.flat().reduce((sum, row) => sum + predictedTokens(row), 0);
+        for (const batch of batches) {
+          poll(run);
+          await run.session.accumulateSft(nativeBatch(batch), tokens, true);
+        }
+        await applyStep(run, step, epochsDone, rate(step - 1));
+        if (held && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
+          await evaluate(run, held, step);
+        }
+      }
+      if (held) await evaluate(run, held, run.doneSteps);
+      const metrics = await finishRun(run, await sampleAfter(model, shown));
+      this.#events.close();
+      return { model, metrics, history: run.history, steps: run.doneSteps, outputDir: folder?.path };
+    } catch (error) {
+      return failRun(run, error, signal).catch((typed) => {
+        this.#events.close(typed);
+        throw typed;
+      });
+    }
+  }
+}
+
+/** What a batch is counted in: packs of documents, or single documents. Documents never see each other. */
+function batchItems(examples: Examples<EncodedRow>, config: SftConfig) {
+  const { rows } = examples;
+  if (!config.packing) return { items: rows.map((row) => [row]), packing: undefined };
+  const { packs, fillRate } = pack(
+    rows.map(({ ids }) => ids.length),
+    config.maxLength,
+  );
+  const items = packs.map((documents) => Array.from(documents, (document) => rows[document]!));
+  return { items, packing: { packs: packs.length, fillRate } };
+}
+
+async function evaluate(run: Run, held: Examples<EncodedRow>, step: number): Promise<void> {
+  const tokens = held.report.supervisedTokens;
+  for (let start = 0; start < held.rows.length; start += run.config.batchSize) {
+    poll(run);
+    const batch = held.rows.slice(start, start + run.config.batchSize);
+    await run.session.accumulateSft(nativeBatch(batch), tokens, false);
+  }
+  const metrics: Metrics = JSON.parse(await run.session.takeEvaluation());
+  await addLine(run, { step, ...metrics });
+  run.events.push({ type: "eval", step, metrics });
+}
