@@ -46,6 +46,14 @@ export declare class NativeModel {
   score(ids: Uint32Array): Promise<Float32Array>
 }
 
+/** A learning-rate schedule of transformers. */
+export declare class NativeSchedule {
+  /** `kind`: constant, linear, cosine or constant_with_warmup. Give `warmup_steps` or `warmup_ratio`, not both. */
+  constructor(kind: string, learningRate: number, warmupSteps: number | undefined | null, warmupRatio: number | undefined | null, totalSteps: number)
+  /** Rate of the optimizer step with this 0-based index. */
+  rate(step: number): number
+}
+
 /** One training session on one model: gradients, moments, workspace. */
 export declare class NativeSession {
   /** `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`; `loss`: JSON of the DPO loss settings, for DPO. */
@@ -64,6 +72,8 @@ export declare class NativeSession {
   save(folder: string, extra: string): Promise<undefined>
   /** Restores weights, moments and step from a saved folder; resolves to the `extra` JSON saved with them. */
   restore(folder: string): Promise<string>
+  /** Gives gradients, moments and workspace back at once; waiting for the garbage collector could take long. */
+  release(): Promise<undefined>
   /** Bytes of gradients, moments and workspace. */
   bytes(): Promise<number>
 }

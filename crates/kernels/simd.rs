@@ -23,12 +23,12 @@ pub(crate) enum Level {
 /// The best instruction set of the processor we run on. The standard library caches the CPUID answers.
 #[inline]
 pub(crate) fn level() -> Level {
-    #[cfg(test)]
-    let (avx512, avx2) = test::allowed();
-    #[cfg(not(test))]
-    let (avx512, avx2) = (true, true);
     #[cfg(target_arch = "x86_64")]
     {
+        #[cfg(test)]
+        let (avx512, avx2) = test::allowed();
+        #[cfg(not(test))]
+        let (avx512, avx2) = (true, true);
         let fma = avx2 && is_x86_feature_detected!("fma") && is_x86_feature_detected!("avx2");
         if fma
             && avx512
@@ -259,14 +259,14 @@ impl Vector for Four {
 mod test {
     use super::*;
     use std::process::Command;
-    use std::sync::OnceLock;
 
     /// Set in a child process of the tests: the best instruction set that it may use.
     const LIMIT: &str = "ZEPHYR_KERNELS_TEST_SIMD";
 
     /// Whether AVX-512 and AVX2 may be used.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn allowed() -> (bool, bool) {
-        static ALLOWED: OnceLock<(bool, bool)> = OnceLock::new();
+        static ALLOWED: std::sync::OnceLock<(bool, bool)> = std::sync::OnceLock::new();
         *ALLOWED.get_or_init(|| match std::env::var(LIMIT).as_deref() {
             Ok("baseline") => (false, false),
             Ok("avx2") => (false, true),

@@ -12,6 +12,8 @@ export interface LoadOptions {
   device?: "auto" | "cpu";
   /** Jinja source of a chat template that replaces the model's own, or `"zephyr"`. */
   template?: string;
+  /** Folder of the tokenizer, when it is not the model's. */
+  tokenizer?: string;
 }
 
 /** Decoding options; names and order of application as in transformers. */
@@ -105,10 +107,10 @@ export class Mistral {
     try {
       const addon = native();
       const handle = await addon.NativeModel.load(path);
-      const metadata = handle.ggufTokenizer();
+      const metadata = options.tokenizer === undefined ? handle.ggufTokenizer() : null;
       const tokenizer = metadata
         ? new Tokenizer(addon.NativeTokenizer.fromGguf(metadata, options.template))
-        : await folderTokenizer(path, options.template);
+        : await folderTokenizer(options.tokenizer ?? path, options.template);
       return Mistral.#checked(handle, tokenizer, path);
     } catch (error) {
       throw fromNative(error);
@@ -267,6 +269,15 @@ export class Mistral {
   async score(ids: Uint32Array | readonly number[]): Promise<Float32Array> {
     try {
       return await this.native.score(ids instanceof Uint32Array ? ids : Uint32Array.from(ids));
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** The logits after each token, row by row: `[length × vocabulary]`. Large; for inspection. */
+  async logits(ids: Uint32Array | readonly number[]): Promise<Float32Array> {
+    try {
+      return await this.native.logits(ids instanceof Uint32Array ? ids : Uint32Array.from(ids));
     } catch (error) {
       throw fromNative(error);
     }

@@ -274,4 +274,10 @@ impl NativeModel {
         let (weights, ids) = (self.current(), ids.to_vec());
         submit(env, move || Ok(Float32Array::new(Generator::new(&weights).score(&ids)?)))
     }
+    /// The logits after each id, `[ids, vocabulary]`, row by row.
+    #[napi(ts_return_type = "Promise<Float32Array>")]
+    pub fn logits<'env>(&self, env: &'env Env, ids: Uint32Array) -> napi::Result<Object<'env>> {
+        let (weights, ids) = (self.current(), ids.to_vec());
+        submit(env, move || Ok(Float32Array::new(Generator::new(&weights).logits(&ids)?)))
+    }
 }

@@ -14,10 +14,15 @@ mod cpu;
 /// One update's settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Config {
+    /// Learning rate of this step.
     pub lr: f64,
+    /// Decay of the first moment.
     pub beta1: f64,
+    /// Decay of the second moment.
     pub beta2: f64,
+    /// Added to the denominator after the bias correction.
     pub eps: f64,
+    /// Decoupled decay, multiplied by the learning rate.
     pub weight_decay: f64,
     /// The update's number, from 1.
     pub step: u64,

@@ -1,6 +1,6 @@
 //! The three orientations over the `gemm` crate; few rows (decoding) go to [`few_rows`].
 
-use super::{Mat, MatMut, few_rows};
+use super::{Mat, MatMut, few_rows, transpose};
 use gemm::Parallelism;
 
 /// Multiply-adds below which one thread is faster than two.
@@ -55,9 +55,15 @@ fn product(c: MatMut, k: usize, a: Operand, b: Operand, alpha: f32, beta: f32) {
 
 pub(super) fn nt(c: MatMut, a: Mat, b: Mat, alpha: f32, beta: f32) {
     if a.rows <= few_rows::MOST_ROWS {
-        return few_rows::nt(c, a, b, alpha, beta);
+        few_rows::nt(c, a, b, alpha, beta);
+    } else if a.rows >= transpose::LEAST_ROWS && a.cols >= transpose::LEAST_COLS {
+        transpose::panels(b, |first, panel| {
+            let columns = MatMut::strided(&mut c.data[first..], c.rows, panel.cols, c.stride);
+            product(columns, a.cols, plain(a), plain(panel), alpha, beta);
+        });
+    } else {
+        product(c, a.cols, plain(a), transposed(b), alpha, beta);
     }
-    product(c, a.cols, plain(a), transposed(b), alpha, beta);
 }
 
 pub(super) fn nn(c: MatMut, a: Mat, b: Mat, alpha: f32, beta: f32) {

@@ -12,6 +12,7 @@ mod test;
 mod cpu;
 pub(crate) mod few_rows;
 pub(crate) mod tile;
+mod transpose;
 
 /// A row-major matrix inside a slice; row `i` starts at `i · stride`.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,5 @@
 use super::{Mat, MatMut, nn, nt, tn};
-use crate::oracle::{assert_close, assert_deterministic, random};
+use crate::oracle::{assert_close, assert_deterministic, random, with_threads};
 use crate::simd::LANES;
 use proptest::prelude::*;
 
@@ -69,7 +69,16 @@ fn agrees_with_a_triple_loop() {
                 }
             }
         }
-        for size in [(1, 576, 576), (2, 300, 130), (4, 1001, 577), (5, 1001, 577), (130, 257, 400), (257, 129, 33)] {
+        for size in [
+            (1, 576, 576),
+            (2, 300, 130),
+            (4, 1001, 577),
+            (5, 1001, 577),
+            (130, 257, 400),
+            (257, 129, 33),
+            (128, 201, 1031),
+            (131, 64, 1024),
+        ] {
             for (alpha, beta) in [(1.0, 0.0), (0.5, 1.0), (-2.0, 0.25), (0.0, 1.0)] {
                 compare(o, size, alpha, beta);
             }
@@ -115,15 +124,18 @@ fn shapes_are_checked() {
 }
 
 #[test]
-fn same_bits_every_time() {
+fn the_number_of_threads_does_not_change_a_bit() {
     for o in [Nt, Nn, Tn] {
-        for size @ (m, n, k) in [(1, 3000, 577), (3, 3000, 577), (200, 300, 400)] {
+        for size @ (m, n, k) in [(1, 3000, 577), (3, 3000, 577), (33, 900, 600), (200, 300, 400), (513, 577, 1100)] {
             let (a, b) = (random(m * k, 1), random(k * n, 2));
-            assert_deterministic(&format!("{o:?} {size:?}"), || {
+            let run = || {
                 let mut c = vec![0.0; m * n];
                 ours(o, size, &a, &b, &mut c, 1.0, 0.0);
                 c
-            });
+            };
+            assert_deterministic(&format!("{o:?} {size:?}"), run);
+            let one = with_threads(1, run);
+            assert!(one == with_threads(2, run) && one == with_threads(3, run), "{o:?} {size:?}");
         }
     }
 }

@@ -16,18 +16,24 @@ const HEAD_CHUNK: usize = 64;
 ///
 /// With a sliding window the old ones stay and are masked: positions are absolute, and memory is bounded by the context.
 pub(super) struct Cache {
-    layers: Vec<(Vec<f32>, Vec<f32>)>,
+    layers: Vec<LayerCache>,
     length: usize,
+}
+
+#[derive(Clone, Default)]
+struct LayerCache {
+    keys: Vec<f32>,
+    values: Vec<f32>,
 }
 
 impl Cache {
     pub fn new(layers: usize) -> Self {
-        Cache { layers: vec![(Vec::new(), Vec::new()); layers], length: 0 }
+        Cache { layers: vec![LayerCache::default(); layers], length: 0 }
     }
 
     pub fn clear(&mut self) {
         self.length = 0;
-        for (keys, values) in &mut self.layers {
+        for LayerCache { keys, values } in &mut self.layers {
             keys.clear();
             values.clear();
         }
@@ -162,7 +168,7 @@ fn product(out: &mut [f32], x: &[f32], w: &[f32], rows: usize) {
 
 /// Puts the new keys and values into the caches, and lets every piece attend to its own.
 fn attend<'c>(
-    caches: impl Iterator<Item = &'c mut (Vec<f32>, Vec<f32>)>,
+    caches: impl Iterator<Item = &'c mut LayerCache>,
     pieces: &[&[u32]],
     qkv: &[f32],
     width: usize,
@@ -179,13 +185,13 @@ fn attend<'c>(
         (qkv, attended) = (rest, others);
         jobs.push((cache, mine, out));
     }
-    let run = |((cached_keys, cached_values), qkv, out): (&mut (Vec<f32>, Vec<f32>), &[f32], &mut [f32])| {
+    let run = |(cache, qkv, out): (&mut LayerCache, &[f32], &mut [f32])| {
         for row in qkv.chunks_exact(width) {
-            cached_keys.extend_from_slice(&row[queries..queries + keys]);
-            cached_values.extend_from_slice(&row[queries + keys..]);
+            cache.keys.extend_from_slice(&row[queries..queries + keys]);
+            cache.values.extend_from_slice(&row[queries + keys..]);
         }
-        let length = cached_keys.len() / keys;
-        attention::cached(qkv, width, cached_keys, cached_values, length, shape, out);
+        let length = cache.keys.len() / keys;
+        attention::cached(qkv, width, &cache.keys, &cache.values, length, shape, out);
     };
     jobs.into_par_iter().with_max_len(1).for_each(run);
 }

@@ -27,6 +27,8 @@ pub fn save_safetensors(
     dtype: FloatType,
     max_shard_bytes: u64,
 ) -> Result<Vec<PathBuf>> {
+    // The empty path names the current folder when joined, but cannot be listed.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, "create the folder", error))?;
     let shards = shards(weights, dtype, max_shard_bytes);
     let mut staged = Vec::new();
@@ -59,7 +61,7 @@ pub fn save_safetensors(
 }
 
 /// Consecutive tensors, up to the limit each.
-fn shards<'a>(weights: &'a Weights, dtype: FloatType, max_bytes: u64) -> Vec<Vec<&'a TensorSpec>> {
+fn shards(weights: &Weights, dtype: FloatType, max_bytes: u64) -> Vec<Vec<&TensorSpec>> {
     let mut shards: Vec<Vec<&TensorSpec>> = vec![Vec::new()];
     let mut filled = 0;
     for tensor in &weights.layout.tensors {

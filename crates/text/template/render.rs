@@ -46,6 +46,9 @@ impl Rendering {
     }
 }
 
+/// The byte ranges of contents, by message, in the order of the text.
+type Contents = Vec<(usize, Range<usize>)>;
+
 /// Where the marks of a message go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Marks {
@@ -116,7 +119,7 @@ impl ChatTemplate {
 }
 
 /// Fills the gaps between the contents with the template's spans.
-fn covered(text: String, contents: Vec<(usize, Range<usize>)>) -> Rendering {
+fn covered(text: String, contents: Contents) -> Rendering {
     let mut spans = Vec::with_capacity(contents.len() * 2 + 1);
     let (mut at, mut after) = (0, None);
     for (index, range) in contents {
@@ -167,7 +170,7 @@ impl Marker {
     }
 
     /// Takes the marks out: the text without them, and the range of each content; `None` if they do not pair up.
-    fn read(&self, marked: &str) -> Option<(String, Vec<(usize, Range<usize>)>)> {
+    fn read(&self, marked: &str) -> Option<(String, Contents)> {
         let mut text = String::with_capacity(marked.len());
         let mut contents = Vec::new();
         let mut open: Option<(usize, usize)> = None;

@@ -33,7 +33,7 @@ impl Config {
             Some(_) => Err(refused(name, "must be true, false or null")),
         };
         let additional = match value.get("additional_special_tokens") {
-            Some(Value::Array(list)) => list.iter().filter_map(|t| token_text(t)).collect(),
+            Some(Value::Array(list)) => list.iter().filter_map(token_text).collect(),
             _ => Vec::new(),
         };
         Ok(Self {

@@ -36,12 +36,12 @@ impl Tokenizer {
             !special || specials == Specials::Parse || within(trusted, start, end)
         };
         let mut pieces = PreTokenizedString::from(text);
-        pieces.split(|_, piece| split(piece, &self.added.raw, &allowed))?;
+        pieces.split(|_, piece| split(piece, &self.added.raw, allowed))?;
         pieces.split(|_, mut piece| {
             if let Some(normalizer) = self.inner.get_normalizer() {
                 normalizer.normalize(&mut piece)?;
             }
-            split(piece, &self.added.normalized, &allowed)
+            split(piece, &self.added.normalized, allowed)
         })?;
         if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut pieces)?;

@@ -1,0 +1,103 @@
+/** Whole training runs of TRL, step by step: loss, gradient norm, learning rate, metrics, and the final logits. */
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { DpoTrainer, Mistral, SftTrainer } from "../ts/index";
+import { golden, present, readJson, relative, tensor } from "./shared";
+
+interface Log {
+  step: number;
+  loss: number;
+  grad_norm: number;
+  learning_rate: number;
+  [name: string]: number;
+}
+
+interface Run {
+  args: Record<string, number & string>;
+  log: Log[];
+  input_ids?: number[][];
+}
+
+const tolerances = { first: 1e-4, last: 1e-3 };
+
+/** The tolerance grows evenly from the first step's to the last one's. */
+function tolerance(step: number, steps: number): number {
+  return tolerances.first + ((tolerances.last - tolerances.first) * (step - 1)) / (steps - 1);
+}
+
+function close(found: number, expected: number, within: number, what: string): void {
+  const error = Math.abs(found - expected) / Math.max(1, Math.abs(expected));
+  expect(error, `${what}: ${found} for ${expected}`).toBeLessThan(within);
+}
+
+function common(args: Run["args"]) {
+  return {
+    batchSize: args.batch!,
+    gradientAccumulation: args.grad_accum ?? 1,
+    maxSteps: args.steps!,
+    learningRate: args.lr!,
+    warmupSteps: args.warmup_steps!,
+    lrScheduler: args.scheduler as "cosine",
+    weightDecay: args.weight_decay!,
+    maxGradNorm: args.max_grad_norm!,
+    shuffle: false,
+    logSteps: 1,
+    // TRL's conventions: the line break after the end token is learnt, sequences are cut at their end.
+    answerEnd: "turn",
+    truncation: "keep-start",
+  } as const;
+}
+
+const load = (folder: string) => Mistral.fromPretrained(folder, { tokenizer: join(golden, "tokenizer") });
+
+describe.runIf(present(golden))("golden runs", () => {
+  for (const name of ["window", "headdim"]) {
+    const folder = join(golden, name);
+    const rows = () => readJson<{ sft: unknown[]; dpo: unknown[] }>(folder, "data.json");
+
+    it(`dSFT of ${name} follows TRL`, async () => {
+      const run = readJson<Run>(folder, "sft_run.json");
+      const model = await load(folder);
+      const maxLength = Math.max(...run.input_ids!.map((ids) => ids.length));
+      const trainer = new SftTrainer({ model, dataset: rows().sft, lossOn: "all", maxLength, ...common(run.args) });
+      const { history } = await trainer.fit();
+      expect(history).toHaveLength(run.log.length);
+      for (const [index, expected] of run.log.entries()) {
+        const found = history[index]!;
+        const within = tolerance(expected.step, run.log.length);
+        for (const key of ["loss", "grad_norm", "num_tokens"]) {
+          close(found[key]!, expected[key]!, within, `step ${expected.step} ${key}`);
+        }
+        expect(Math.abs(found.learning_rate! - expected.learning_rate)).toBeLessThan(1e-12);
+        // TRL averages the two micro-batches' means, we count tokens alike: close, not equal.
+        close(found.entropy!, expected.entropy!, 5e-3, `step ${expected.step} entropy`);
+      }
+      await finalLogits(model, folder, join(folder, "sft_run.safetensors"));
+    });
+
+    it(`dDPO of ${name} follows TRL`, async () => {
+      const run = readJson<Run>(folder, "dpo_run.json");
+      for (const precomputeRefLogps of [true, false]) {
+        const policy = await load(folder);
+        const trainer = new DpoTrainer({
+          policy,
+          ref: await Mistral.fromPretrained(join(folder, "ref"), options),
+          dataset: rows().dpo,
+          beta: run.args.beta!,
+          precomputeRefLogps,
+          ...common(run.args),
+        });
+        const { history } = await trainer.fit();
+        for (const [index, expected] of run.log.entries()) {
+          const found = history[index]!;
+          const within = tolerance(expected.step, run.log.length);
+          for (const key of Object.keys(expected)) {
+            if (key === "step" || key === "learning_rate") continue;
+            close(found[key]!, expected[key]!, within, `step ${expected.step} ${key}`);
+          }
+          expect(Math.abs(found.learning_rate! - expected.learning_rate)).toBeLessThan(1e-12);
+        }
+      }
+    });
+  }
+});

@@ -1,0 +1,67 @@
+/** Where the reference material lies that is not part of the repository, and a loud skip when it does not. */
+import { existsSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+function folder(variable: string, fallback: string): string {
+  return process.env[variable] ?? join(root, "..", "shared", fallback);
+}
+
+/** Reference numbers; any folder of the same layout. */
+export const golden = folder("ZEPHYR_GOLDEN", "golden");
+
+/** Real data: MT-Bench, pairs, the Mistral tokenizer. */
+export const data = folder("ZEPHYR_DATA", "data");
+
+/** Faults that users of comparable packages met. */
+export const cases = folder("ZEPHYR_CASES", "cases");
+
+/** The real model, as `shared/env/models.sh` lays it. */
+export const smollm2 = join(
+  process.env.ZEPHYR_TEST_DATA ?? join(homedir(), ".cache", "zephyr-align-test"),
+  "smollm2-135m-instruct.q4_1.gguf",
+);
+
+/** Whether a path is there; says so loudly when it is not. */
+export function present(path: string): boolean {
+  if (existsSync(path)) return true;
+  console.warn(`SKIPPED: ${path} is missing, the tests that need it do not run`);
+  return false;
+}
+
+export function readJson<T>(...path: string[]): T {
+  return JSON.parse(readFileSync(join(...path), "utf8"));
+}
+
+export function readJsonl<T>(...path: string[]): T[] {
+  return readFileSync(join(...path), "utf8")
+    .split("\n")
+    .filter((line) => line.trim() !== "")
+    .map((line) => JSON.parse(line));
+}
+
+/** A tensor of a safetensors file as numbers (F32 or I64). */
+export function tensor(file: string, name: string): { shape: number[]; values: Float64Array } {
+  const bytes = readFileSync(file);
+  const length = Number(bytes.readBigUInt64LE(0));
+  const header = JSON.parse(bytes.subarray(8, 8 + length).toString("utf8"));
+  const { dtype, shape, data_offsets } = header[name];
+  const content = bytes.subarray(8 + length + data_offsets[0], 8 + length + data_offsets[1]);
+  const size = dtype === "I64" ? 8 : 4;
+  const read = (at: number) => (dtype === "I64" ? Number(content.readBigInt64LE(at)) : content.readFloatLE(at));
+  return { shape, values: Float64Array.from({ length: content.length / size }, (_, i) => read(i * size)) };
+}
+
+/** `‖found − expected‖ / ‖expected‖`. */
+export function relative(found: ArrayLike<number>, expected: ArrayLike<number>): number {
+  let difference = 0;
+  let scale = 0;
+  for (let i = 0; i < expected.length; i++) {
+    difference += (found[i]! - expected[i]!) ** 2;
+    scale += expected[i]! ** 2;
+  }
+  return Math.sqrt(difference / Math.max(scale, 1e-30));
+}
