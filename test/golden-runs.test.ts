@@ -13,7 +13,12 @@ interface Log {
 }
 
 interface Run {
-  args: Record<string, number & string>;
+  args: Record<
+    "batch" | "grad_accum" | "steps" | "lr" | "warmup_steps" | "weight_decay" | "max_grad_norm" | "beta",
+    number
+  > & {
+    scheduler: "cosine";
+  };
   log: Log[];
   input_ids?: number[][];
 }
@@ -32,14 +37,14 @@ function close(found: number, expected: number, within: number, what: string): v
 
 function common(args: Run["args"]) {
   return {
-    batchSize: args.batch!,
+    batchSize: args.batch,
     gradientAccumulation: args.grad_accum ?? 1,
-    maxSteps: args.steps!,
-    learningRate: args.lr!,
-    warmupSteps: args.warmup_steps!,
-    lrScheduler: args.scheduler as "cosine",
-    weightDecay: args.weight_decay!,
-    maxGradNorm: args.max_grad_norm!,
+    maxSteps: args.steps,
+    learningRate: args.lr,
+    warmupSteps: args.warmup_steps,
+    lrScheduler: args.scheduler,
+    weightDecay: args.weight_decay,
+    maxGradNorm: args.max_grad_norm,
     shuffle: false,
     logSteps: 1,
     // TRL's conventions: the line break after the end token is learnt, sequences are cut at their end.
@@ -49,6 +54,21 @@ function common(args: Run["args"]) {
 }
 
 const load = (folder: string) => Mistral.fromPretrained(folder, { tokenizer: join(golden, "tokenizer") });
+
+/** Logits on the batch of forward.safetensors, row by row without its padding. */
+async function finalLogits(model: Mistral, folder: string, file: string): Promise<void> {
+  const ids = tensor(join(folder, "forward.safetensors"), "input_ids");
+  const mask = tensor(join(folder, "forward.safetensors"), "attention_mask").values;
+  const expected = tensor(file, "final_logits");
+  const [rows = 0, columns = 0, vocabulary = 0] = expected.shape;
+  for (let row = 0; row < rows; row++) {
+    const length = mask.subarray(row * columns, (row + 1) * columns).reduce((sum, one) => sum + one, 0);
+    const found = await model.logits(Array.from(ids.values.subarray(row * columns, row * columns + length)));
+    const start = row * columns * vocabulary;
+    const error = relative(found, expected.values.subarray(start, start + length * vocabulary));
+    expect(error, `final logits of row ${row}`).toBeLessThan(tolerances.last);
+  }
+}
 
 describe.runIf(present(golden))("golden runs", () => {
   for (const name of ["window", "headdim"]) {
@@ -81,9 +101,9 @@ describe.runIf(present(golden))("golden runs", () => {
         const policy = await load(folder);
         const trainer = new DpoTrainer({
           policy,
-          ref: await Mistral.fromPretrained(join(folder, "ref"), options),
+          ref: await load(join(folder, "ref.safetensors")),
           dataset: rows().dpo,
-          beta: run.args.beta!,
+          beta: run.args.beta,
           precomputeRefLogps,
           ...common(run.args),
         });

@@ -44,6 +44,8 @@ export declare class NativeModel {
   generateBatch(prompts: Array<Uint32Array>, decoding: NativeDecoding, abort: NativeAbort): Promise<Array<NativeGenerated>>
   /** Log-probability of each id after the first. */
   score(ids: Uint32Array): Promise<Float32Array>
+  /** The logits after each id, `[ids, vocabulary]`, row by row. */
+  logits(ids: Uint32Array): Promise<Float32Array>
 }
 
 /** A learning-rate schedule of transformers. */

@@ -161,10 +161,7 @@ export class Tokenizer {
   }
 
   /** A preference pair of plain strings; the end token is appended to both answers, as TRL does. */
-  encodePairText(
-    pair: { prompt: string; chosen: string; rejected: string },
-    options: EncodeOptions = {},
-  ): EncodedPair {
+  encodePairText(pair: { prompt: string; chosen: string; rejected: string }, options: EncodeOptions = {}): EncodedPair {
     const parse = options.specialsInContent === "parse";
     return this.#pair(() => this.native.encodePairText(pair.prompt, pair.chosen, pair.rejected, parse));
   }

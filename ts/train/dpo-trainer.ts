@@ -87,10 +87,14 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const folder =
         config.outputDir === null
           ? undefined
-          : await RunFolder.open(config.outputDir, { method: "dpo", model: policy.source, ...config }, {
-              resume: config.resume,
-              ...(overwrite === undefined ? {} : { overwrite }),
-            });
+          : await RunFolder.open(
+              config.outputDir,
+              { method: "dpo", model: policy.source, ...config },
+              {
+                resume: config.resume,
+                ...(overwrite === undefined ? {} : { overwrite }),
+              },
+            );
       const tokenizer = policy.tokenizer.withTemplate(config.template);
       const { onBadRow } = config;
       const dataset = pairDataset(pairs, { onBadRow });
@@ -133,10 +137,14 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       });
       warnAboutData(run);
       if (config.gradientAccumulation > 1 && config.lossType.some((loss) => loss.startsWith("aot"))) {
-        warn(run, "aot losses sort each micro-batch: with gradientAccumulation they differ from the large batch, as in TRL");
+        warn(
+          run,
+          "aot losses sort each micro-batch: with gradientAccumulation they differ from the large batch, as in TRL",
+        );
       }
 
-      const scorer = referenceIsStart && config.precomputeRefLogps ? run.session : openSession(ref ?? policy.frozenCopy(), config);
+      const scorer =
+        referenceIsStart && config.precomputeRefLogps ? run.session : openSession(ref ?? policy.frozenCopy(), config);
       const precomputed = config.precomputeRefLogps ? await scoreAll(run, scorer, examples.rows) : undefined;
       const heldReference = held && (await scoreAll(run, scorer, held.rows));
       if (precomputed && scorer !== run.session) await scorer.release();
@@ -150,9 +158,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         for (const rows of microBatches) {
           poll(run);
           const batch = nativeBatch(Array.from(rows).flatMap((row) => sides(examples.rows[row]!)));
-          const reference = precomputed
-            ? pick(precomputed, rows)
-            : split(await scorer.sequenceLogps(batch));
+          const reference = precomputed ? pick(precomputed, rows) : split(await scorer.sequenceLogps(batch));
           await run.session.accumulateDpo(
             batch,
             reference.chosen,
@@ -225,12 +231,7 @@ async function scoreAll(run: Run, scorer: NativeSession, pairs: readonly Encoded
   return split(sums);
 }
 
-async function evaluate(
-  run: Run,
-  held: Examples<EncodedPair>,
-  reference: ReferenceLogps,
-  step: number,
-): Promise<void> {
+async function evaluate(run: Run, held: Examples<EncodedPair>, reference: ReferenceLogps, step: number): Promise<void> {
   const size = run.config.batchSize;
   const chosenTokens = held.rows.reduce((sum, { chosen }) => sum + predictedTokens(chosen), 0);
   for (let start = 0; start < held.rows.length; start += size) {

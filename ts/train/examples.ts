@@ -3,7 +3,7 @@
  * trained on is refused or counted then, and the number of steps is known. Held as typed arrays (5 bytes a token).
  */
 import type { ConvertedDataset, DataReport, PairRow, SftRow } from "../data";
-import { DataError, fromNative, type Place, throwIfAborted, ZephyrError } from "../errors";
+import { DataError, fromNative, type Place, throwIfAborted, type ZephyrError } from "../errors";
 import type { EncodedChat, EncodedPair, EncodedRow, EncodeOptions, Tokenizer } from "../model/tokenizer";
 import { type Fitted, keepAnswers, keepBothAnswers, keepCompletion, keepPairStart, keepStart } from "./truncate";
 

@@ -9,12 +9,12 @@ import { AbortedError, aborted, ConfigError, fromNative, TrainingError, throwIfA
 import type { Mistral } from "../model/mistral";
 import type { EncodedRow } from "../model/tokenizer";
 import { native, packageVersion } from "../native/load";
-import { renderRunReport, type RunReportSample } from "../report";
+import { type RunReportSample, renderRunReport } from "../report";
 import type { BatchPlan } from "./batches";
 import type { DpoConfig, SftConfig } from "./config";
 import type { EventStream, Metrics } from "./events";
 import type { ExampleReport } from "./examples";
-import { type MetricsLine, RunFolder } from "./run-folder";
+import type { MetricsLine, RunFolder } from "./run-folder";
 
 /** Checkpoints kept in a run folder. */
 const keptCheckpoints = 2;
@@ -197,9 +197,7 @@ export async function resumeRun(run: Run): Promise<void> {
 
 function differing(before: unknown, after: unknown, path = ""): string[] {
   if (typeof before !== "object" || typeof after !== "object" || before === null || after === null) {
-    return Object.is(before, after)
-      ? []
-      : [`${path} (was ${JSON.stringify(before)}, is ${JSON.stringify(after)})`];
+    return Object.is(before, after) ? [] : [`${path} (was ${JSON.stringify(before)}, is ${JSON.stringify(after)})`];
   }
   const keys = new Set([...Object.keys(before), ...Object.keys(after)]);
   return [...keys].flatMap((key) =>

@@ -86,10 +86,14 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
       const folder =
         config.outputDir === null
           ? undefined
-          : await RunFolder.open(config.outputDir, { method: "sft", model: model.source, ...config }, {
-              resume: config.resume,
-              ...(overwrite === undefined ? {} : { overwrite }),
-            });
+          : await RunFolder.open(
+              config.outputDir,
+              { method: "sft", model: model.source, ...config },
+              {
+                resume: config.resume,
+                ...(overwrite === undefined ? {} : { overwrite }),
+              },
+            );
       const tokenizer = model.tokenizer.withTemplate(config.template);
       const { onBadRow } = config;
       const dataset = sftDataset(this.#options.dataset, { onBadRow });

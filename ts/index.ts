@@ -1,0 +1,55 @@
+/**
+ * zephyr-align: align a language model from TypeScript.
+ *
+ * `Mistral` loads a model, `SftTrainer` and `DpoTrainer` train it, `dataset` and its readers stream the rows.
+ */
+export { recipes } from "../recipes/zephyr";
+export * from "./data";
+export {
+  AbortedError,
+  ConfigError,
+  type ConfigProblem,
+  DataError,
+  type ErrorCode,
+  errorCodes,
+  IoError,
+  ModelError,
+  OutOfMemoryError,
+  type Place,
+  TemplateError,
+  TokenizerError,
+  TrainingError,
+  ZephyrError,
+} from "./errors";
+export {
+  type FinishReason,
+  type Generated,
+  type GenerateOptions,
+  type LoadOptions,
+  Mistral,
+  type ModelConfig,
+  type SaveOptions,
+} from "./model/mistral";
+export {
+  type EncodedChat,
+  type EncodedPair,
+  type EncodedRow,
+  type EncodeOptions,
+  Tokenizer,
+  type TokenizerFiles,
+} from "./model/tokenizer";
+export { type RunReportInput, renderRunReport } from "./report";
+export { type DpoConfig, type DpoConfigInput, dpoLosses, type SftConfig, type SftConfigInput } from "./train/config";
+export { DpoTrainer, type DpoTrainerOptions } from "./train/dpo-trainer";
+export type {
+  CheckpointEvent,
+  EndEvent,
+  EvalEvent,
+  Metrics,
+  StartEvent,
+  StepEvent,
+  TrainerEvent,
+  WarningEvent,
+} from "./train/events";
+export { showProgress } from "./train/progress";
+export { SftTrainer, type SftTrainerOptions, type TrainResult } from "./train/sft-trainer";
