@@ -17,7 +17,9 @@ pub enum Error {
     Config(String),
     #[error("sequence {index} of the batch has no supervised token. Remedy: leave the row out, or raise maxLength")]
     NothingToLearn { index: usize },
-    #[error("{what} is {value} at step {step}. Remedy: lower learningRate or check the rows of this step; the weights are those of the last finished step")]
+    #[error(
+        "{what} is {value} at step {step}. Remedy: lower learningRate or check the rows of this step; the weights are those of the last finished step"
+    )]
     NonFinite { what: &'static str, value: f64, step: u64 },
     #[error(
         "step 0 of DPO must have loss ln 2 and rewards 0 when the reference is the policy's own start, found {what}. \

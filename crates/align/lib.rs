@@ -16,6 +16,8 @@ pub mod metrics;
 pub mod schedule;
 pub mod session;
 pub mod state;
+#[cfg(test)]
+mod test;
 
 pub use batch::{Packed, Sequence};
 pub use error::{Error, Result};

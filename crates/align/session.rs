@@ -169,7 +169,10 @@ impl Session {
 
     /// Gives all memory back: gradients, moments and workspace. The session can be used again, as a new one.
     pub fn release(&mut self) {
-        *self = Self { rope: std::mem::replace(&mut self.rope, rope::Table::new(2, 1.0, 0)), ..Self::empty(self.options.clone()) };
+        *self = Self {
+            rope: std::mem::replace(&mut self.rope, rope::Table::new(2, 1.0, 0)),
+            ..Self::empty(self.options.clone())
+        };
     }
 
     /// Bytes of gradients, moments, activations and head buffers.
@@ -185,6 +188,10 @@ impl Session {
 
     /// Adds one micro-batch of SFT: mean cross-entropy of the predicted tokens over `tokens_in_step`, the count of
     /// predicted tokens of the whole optimizer step.
+    ///
+    /// # Errors
+    /// A loss that is not finite, an id outside the vocabulary, a document longer than `max_length`. After a loss that
+    /// is not finite nothing of the step is left; the weights are untouched in any case.
     pub fn accumulate_sft(&mut self, weights: &Weights, packed: &Packed, tokens_in_step: f64) -> Result<TokenSums> {
         self.forward(weights, packed, true)?;
         self.prepare_gradients(weights);
@@ -204,7 +211,7 @@ impl Session {
             &mut scratch.logits,
         );
         let sums = TokenSums::of(&self.head.stats, tokens_in_step);
-        self.finite("loss", sums.loss)?;
+        self.finite_or_discard("loss", sums.loss)?;
         self.backward(weights, packed);
         self.sums.add_sft(sums);
         self.tokens_seen += packed.ids.len() as u64;
@@ -212,6 +219,9 @@ impl Session {
     }
 
     /// Adds one micro-batch of DPO. `packed` holds the pairs interleaved: chosen 0, rejected 0, chosen 1, …
+    ///
+    /// # Errors
+    /// As [`Self::accumulate_sft`]; [`Error::ReferenceMismatch`] when the first step does not start at rewards 0.
     pub fn accumulate_dpo(
         &mut self,
         weights: &Weights,
@@ -221,7 +231,7 @@ impl Session {
         denominator: Denominator,
     ) -> Result<PairSums> {
         let (loss, sums) = self.pair_forward(weights, packed, reference, config, denominator, true)?;
-        self.finite("loss", loss.loss)?;
+        self.finite_or_discard("loss", loss.loss)?;
         if self.options.reference_is_start && self.step == 0 {
             rewards_are_zero(&loss)?;
         }
@@ -255,10 +265,7 @@ impl Session {
     pub fn apply(&mut self, weights: &mut Weights, update: &Update) -> Result<StepResult> {
         self.prepare_gradients(weights);
         let grad_norm = norm::sum_of_squares(&self.gradients).sqrt();
-        if let Err(error) = self.finite("grad_norm", grad_norm) {
-            self.discard();
-            return Err(error);
-        }
+        self.finite_or_discard("grad_norm", grad_norm)?;
         // clip_grad_norm_ of PyTorch: coefficient max / (norm + 1e-6), never above 1.
         let scale = update.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
         if self.first_moment.is_empty() {
@@ -416,8 +423,13 @@ impl Session {
         }
     }
 
-    fn finite(&self, what: &'static str, value: f64) -> Result<()> {
-        if value.is_finite() { Ok(()) } else { Err(Error::NonFinite { what, value, step: self.step + 1 }) }
+    /// A step that cannot be finished leaves no gradient behind: it would be added to the next one.
+    fn finite_or_discard(&mut self, what: &'static str, value: f64) -> Result<()> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        self.discard();
+        Err(Error::NonFinite { what, value, step: self.step + 1 })
     }
 }
 

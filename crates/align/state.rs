@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, View};
 use serde::{Deserialize, Serialize};
@@ -30,13 +30,13 @@ struct Record {
 }
 
 /// A flat f32 arena as a one-dimensional tensor, borrowed.
-struct Flat<'a> {
+pub(crate) struct Flat<'a> {
     values: &'a [f32],
     shape: [usize; 1],
 }
 
 impl<'a> Flat<'a> {
-    fn new(values: &'a [f32]) -> Self {
+    pub(crate) fn new(values: &'a [f32]) -> Self {
         Self { values, shape: [values.len()] }
     }
 }
@@ -68,10 +68,14 @@ pub fn save(session: &Session, weights: &Weights, folder: &Path, extra: &str) ->
     if folder.exists() {
         return Err(state_error(folder, "the folder exists already", "choose another name or remove it"));
     }
-    let temporary = folder.with_extension("partial");
+    let mut temporary = folder.as_os_str().to_os_string();
+    temporary.push(".partial");
+    let temporary = PathBuf::from(temporary);
+    // The parent of a bare name is the empty path, which cannot be opened.
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let written = write_all(session, weights, &temporary, extra)
         .and_then(|()| fs::rename(&temporary, folder))
-        .and_then(|()| sync_folder(folder.parent().unwrap_or(Path::new("."))));
+        .and_then(|()| sync_folder(parent));
     written.map_err(|error| {
         // What could not be finished is removed: it would only be taken for a saved state.
         let _ = fs::remove_dir_all(&temporary);
@@ -85,8 +89,11 @@ fn write_all(session: &Session, weights: &Weights, folder: &Path, extra: &str) -
     }
     fs::create_dir_all(folder)?;
     let (first, second) = session.moments();
-    let tensors =
-        [("weights", Flat::new(&weights.data)), ("first_moment", Flat::new(first)), ("second_moment", Flat::new(second))];
+    let tensors = [
+        ("weights", Flat::new(&weights.data)),
+        ("first_moment", Flat::new(first)),
+        ("second_moment", Flat::new(second)),
+    ];
     let path = folder.join(TENSORS);
     safetensors::serialize_to_file(tensors, None, &path).map_err(|error| match error {
         safetensors::SafeTensorError::IoError(error) => error,
@@ -130,16 +137,20 @@ pub fn restore(session: &mut Session, weights: &mut Weights, folder: &Path) -> R
         return Err(state_error(&path, reason, OTHER));
     }
     let file = SafeTensorsFile::open(&folder.join(TENSORS))?;
-    let read = |name: &str| -> Result<Vec<f32>> {
+    // Before the first step there are no moments yet.
+    let moments = if record.step == 0 { 0 } else { record.parameters };
+    let read = |name: &str, expected: usize| -> Result<Vec<f32>> {
         let values = file.floats(name)?;
-        // Before the first step there are no moments yet.
-        if values.len() == record.parameters || (record.step == 0 && values.is_empty()) {
+        if values.len() == expected {
             return Ok(values);
         }
-        Err(state_error(&file.path, format!("{name} holds {} numbers", values.len()), OTHER))
+        let reason = format!("{name} holds {} numbers, not {expected}", values.len());
+        Err(state_error(&file.path, reason, "resume from another saved state"))
     };
-    let (first, second) = (read("first_moment")?, read("second_moment")?);
-    weights.data.copy_from_slice(&read("weights")?);
+    let (first, second) = (read("first_moment", moments)?, read("second_moment", moments)?);
+    // Everything is read before anything is overwritten.
+    let saved = read("weights", record.parameters)?;
+    weights.data.copy_from_slice(&saved);
     session.restore(record.step, record.tokens_seen, first, second);
     Ok(record.extra)
 }

@@ -7,76 +7,80 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Each message names the place (file, field, tensor, position), then the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{}: {problem}.", path.display())]
+    #[error(
+        "{}: {problem}. Remedy: Give the folder of a whole model (config.json and safetensors), or a .gguf file.", path.display()
+    )]
     ModelNotFound { path: PathBuf, problem: String },
 
     #[error(
-        "{place}: {problem}. The file is damaged or was written by a faulty program: download or convert it again."
+        "{place}: {problem}. The file is damaged or was written by a faulty program. Remedy: Download or convert it again."
     )]
     ModelFormat { place: String, problem: String },
 
-    #[error("{place}, field `{field}`: {problem}. {remedy}")]
+    #[error("{place}, field `{field}`: {problem}. Remedy: {remedy}")]
     ModelConfig { place: String, field: String, problem: String, remedy: String },
 
-    #[error("{place}: {what} is not supported. {remedy}")]
+    #[error("{place}: {what} is not supported. Remedy: {remedy}")]
     Unsupported { place: String, what: String, remedy: String },
 
-    #[error("{place} does not hold the tensor `{tensor}`. {remedy}")]
+    #[error("{place} does not hold the tensor `{tensor}`. Remedy: {remedy}")]
     TensorMissing { place: String, tensor: String, remedy: String },
 
     #[error(
-        "{place}, tensor `{tensor}`: the shape is {found:?}, the config asks for {expected:?}. Take the config.json and the weights from the same model."
+        "{place}, tensor `{tensor}`: the shape is {found:?}, the config asks for {expected:?}. Remedy: Take the config.json and the weights from the same model."
     )]
     TensorShape { place: String, tensor: String, expected: Vec<usize>, found: Vec<usize> },
 
     #[error(
-        "{place}, tensor `{tensor}`: the type {found} cannot be read as weights. Convert the model to one of {accepted}."
+        "{place}, tensor `{tensor}`: the type {found} cannot be read as weights. Remedy: Convert the model to one of {accepted}."
     )]
     TensorDtype { place: String, tensor: String, found: String, accepted: &'static str },
 
     #[error(
-        "{}: the file is missing, but {index} places {tensors} tensor(s) in it. Download the whole model again.", shard.display()
+        "{}: the file is missing, but {index} places {tensors} tensor(s) in it. Remedy: Download the whole model again.", shard.display()
     )]
     ShardMissing { shard: PathBuf, index: String, tensors: usize },
 
     #[error(
-        "Token id {id} at position {position} is outside the vocabulary of {vocabulary}. Encode the text with the tokenizer of this model."
+        "Token id {id} at position {position} is outside the vocabulary of {vocabulary}. Remedy: Encode the text with the tokenizer of this model."
     )]
     TokenRange { position: usize, id: u32, vocabulary: usize },
 
-    #[error("{length} tokens do not fit: the model's max_position_embeddings is {limit}. Shorten the text.")]
+    #[error("{length} tokens do not fit: the model's max_position_embeddings is {limit}. Remedy: Shorten the text.")]
     ContextLength { length: usize, limit: usize },
 
-    #[error("A packed batch is malformed: {0}. This is a fault of the caller, not of the data.")]
+    #[error(
+        "A packed batch is malformed: {0}. Remedy: This is a fault of the caller, not of the data; report it with the steps that led here."
+    )]
     Batch(String),
 
     #[error(
-        "The prompt holds no tokens: there is nothing to continue. Give at least one token (the bos token will do)."
+        "The prompt holds no tokens: there is nothing to continue. Remedy: Give at least one token (the bos token will do)."
     )]
     EmptyPrompt,
 
-    #[error("Generation option `{field}` is {value}. {remedy}")]
+    #[error("Generation option `{field}` is {value}. Remedy: {remedy}")]
     GenerateOption { field: &'static str, value: String, remedy: &'static str },
 
     #[error(
-        "The model's logits after {position} tokens are not finite, so nothing can be sampled. The weights are damaged, or training has diverged."
+        "The model's logits after {position} tokens are not finite, so nothing can be sampled. Remedy: The weights are damaged, or training has diverged; load the model again, or train at a lower learning rate."
     )]
     NotFinite { position: usize },
 
-    #[error("Stopped, because the abort flag was set.")]
+    #[error("Stopped, because the abort flag was set. Remedy: Start it again without setting the flag.")]
     Aborted,
 
     #[error(
-        "{what} needs {bytes} bytes, which this machine does not give. Take a smaller model or batch, or a machine with more memory."
+        "{what} needs {bytes} bytes, which this machine does not give. Remedy: Take a smaller model or batch, or a machine with more memory."
     )]
     OutOfMemory { what: String, bytes: usize },
 
     #[error(
-        "{}: the disk is full. Free some space and save again; what was there under this name before is untouched.", path.display()
+        "{}: the disk is full. Remedy: Free some space and save again; what was there under this name before is untouched.", path.display()
     )]
     DiskFull { path: PathBuf },
 
-    #[error("{}: could not {action}: {source}.", path.display())]
+    #[error("{}: could not {action}: {source}. Remedy: Check the path, its permissions and the disk.", path.display())]
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
 }
 
@@ -134,5 +138,17 @@ mod test {
         let denied = Error::io(path, "write", denied);
         assert_eq!(denied.code(), "ZA_IO");
         assert!(denied.to_string().contains("could not write"));
+    }
+
+    #[test]
+    fn every_message_ends_with_a_remedy() {
+        let source = include_str!("error.rs");
+        let (variants, _) = source.split_once("impl Error {").unwrap();
+        let messages: Vec<&str> = variants.split("#[error(").skip(1).collect();
+        assert!(messages.len() > 10);
+        for message in messages {
+            let (message, _) = message.split_once(")]").unwrap();
+            assert!(message.contains(". Remedy: "), "{message}");
+        }
     }
 }

@@ -78,14 +78,7 @@ impl Layout {
                 let gate = build.add(name("mlp.gate_proj"), &[inner, hidden]);
                 let up = build.add(name("mlp.up_proj"), &[inner, hidden]);
                 let down = build.add(name("mlp.down_proj"), &[hidden, inner]);
-                LayerLayout {
-                    input_norm,
-                    qkv: q.start..v.end,
-                    o,
-                    post_norm,
-                    gate_up: gate.start..up.end,
-                    down,
-                }
+                LayerLayout { input_norm, qkv: q.start..v.end, o, post_norm, gate_up: gate.start..up.end, down }
             })
             .collect();
         let final_norm = build.add("model.norm.weight".into(), &[hidden]);

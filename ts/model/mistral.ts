@@ -308,8 +308,8 @@ export class Mistral {
   }
 }
 
-/** The tokenizer files of a folder (or of the folder that a weights file lies in). */
-async function folderTokenizer(path: string, template: string | undefined): Promise<Tokenizer> {
+/** The tokenizer of a folder that holds tokenizer.json, and tokenizer_config.json or chat_template.jinja when it has them. */
+export async function folderTokenizer(path: string, template?: string): Promise<Tokenizer> {
   const optional = async (name: string) => {
     try {
       return await readFile(join(path, name), "utf8");

@@ -56,6 +56,13 @@ function candidates(): string[] {
 }
 
 let loaded: NativeAddon | undefined;
+let failures: LoadAttempt[] = [];
+let source: string | undefined;
+
+/** Where the addon was looked for, in order; `loaded` is the one in use. For `doctor`. */
+export function nativeAttempts(): { loaded: string | undefined; failures: readonly LoadAttempt[] } {
+  return { loaded: source, failures };
+}
 
 /**
  * The addon, loaded once a process. `ZEPHYR_ALIGN_NATIVE` names a file that is taken instead of all others.
@@ -65,6 +72,7 @@ let loaded: NativeAddon | undefined;
 export function native(): NativeAddon {
   if (loaded) return loaded;
   const attempts: LoadAttempt[] = [];
+  failures = attempts;
   for (const path of candidates()) {
     try {
       const addon = require(path) as NativeAddon;
@@ -74,6 +82,7 @@ export function native(): NativeAddon {
         continue;
       }
       loaded = addon;
+      source = path;
       return addon;
     } catch (error) {
       attempts.push({ path, reason: error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error) });

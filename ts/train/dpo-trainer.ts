@@ -177,7 +177,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       if (!precomputed) await scorer.release();
       const metrics = await finishRun(run, await sampleAfter(policy, shown));
       this.#events.close();
-      return { model: policy, metrics, history: run.history, steps: run.doneSteps, outputDir: folder?.path };
+      const { history, doneSteps: steps, report } = run;
+      return { model: policy, metrics, history, steps, outputDir: folder?.path, report };
     } catch (error) {
       return failRun(run, error, signal).catch((typed) => {
         this.#events.close(typed);

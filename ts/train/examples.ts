@@ -43,25 +43,51 @@ export function predictedTokens(row: EncodedRow): number {
   return count;
 }
 
+/** How rows of supervised fine-tuning are encoded. */
+export type SftExampleOptions = ExampleOptions & { lossOn: "assistant" | "all" };
+
+/** How pairs are encoded. */
+export type PairExampleOptions = ExampleOptions & { maxPromptLength: number | null };
+
+/** One row as the trainer learns it; `undefined` when its answer does not fit. */
+export function sftExample(
+  row: SftRow,
+  tokenizer: Tokenizer,
+  options: SftExampleOptions,
+  count: Counter,
+): Fitted<EncodedRow> | undefined {
+  const { maxLength } = options;
+  const start = options.truncation === "keep-start" || options.lossOn === "all";
+  if (row.kind === "text") return keepStart(tokenizer.encodeText(row.text, options), maxLength);
+  if (row.kind === "prompt-completion") {
+    const encoded = learnAll(tokenizer.encodePromptCompletion(row.prompt, row.completion, options), options.lossOn);
+    return start ? keepStart(encoded, maxLength) : keepCompletion(encoded, maxLength);
+  }
+  const chat = tokenizer.encodeChat(row.messages, options);
+  count.straddling += chat.straddling;
+  leaveOutGiven(chat, row.supervisedFrom);
+  return start ? keepStart(learnAll(chat, options.lossOn), maxLength) : keepAnswers(chat, maxLength);
+}
+
+/** One pair as the trainer learns it; `undefined` when an answer does not fit. */
+export function pairExample(
+  row: PairRow,
+  tokenizer: Tokenizer,
+  options: PairExampleOptions,
+): Fitted<EncodedPair> | undefined {
+  const pair = row.kind === "chat" ? tokenizer.encodePair(row, options) : tokenizer.encodePairText(row, options);
+  return options.truncation === "keep-start"
+    ? keepPairStart(pair, options.maxLength)
+    : keepBothAnswers(pair, options.maxLength, options.maxPromptLength);
+}
+
 /** Encodes rows for supervised fine-tuning. */
 export function sftExamples(
   dataset: ConvertedDataset<SftRow>,
   tokenizer: Tokenizer,
-  options: ExampleOptions & { lossOn: "assistant" | "all" },
+  options: SftExampleOptions,
 ): Promise<Examples<EncodedRow>> {
-  const { maxLength } = options;
-  const start = options.truncation === "keep-start" || options.lossOn === "all";
-  const fit = (row: SftRow, count: Counter): Fitted<EncodedRow> | undefined => {
-    if (row.kind === "text") return keepStart(tokenizer.encodeText(row.text, options), maxLength);
-    if (row.kind === "prompt-completion") {
-      const encoded = learnAll(tokenizer.encodePromptCompletion(row.prompt, row.completion, options), options.lossOn);
-      return start ? keepStart(encoded, maxLength) : keepCompletion(encoded, maxLength);
-    }
-    const chat = tokenizer.encodeChat(row.messages, options);
-    count.straddling += chat.straddling;
-    leaveOutGiven(chat, row.supervisedFrom);
-    return start ? keepStart(learnAll(chat, options.lossOn), maxLength) : keepAnswers(chat, maxLength);
-  };
+  const fit = (row: SftRow, count: Counter) => sftExample(row, tokenizer, options, count);
   return encodeAll(dataset, options, fit, (row) => [row]);
 }
 
@@ -69,14 +95,9 @@ export function sftExamples(
 export function pairExamples(
   dataset: ConvertedDataset<PairRow>,
   tokenizer: Tokenizer,
-  options: ExampleOptions & { maxPromptLength: number | null },
+  options: PairExampleOptions,
 ): Promise<Examples<EncodedPair>> {
-  const fit = (row: PairRow) => {
-    const pair = row.kind === "chat" ? tokenizer.encodePair(row, options) : tokenizer.encodePairText(row, options);
-    return options.truncation === "keep-start"
-      ? keepPairStart(pair, options.maxLength)
-      : keepBothAnswers(pair, options.maxLength, options.maxPromptLength);
-  };
+  const fit = (row: PairRow) => pairExample(row, tokenizer, options);
   return encodeAll(dataset, options, fit, (pair) => [pair.chosen, pair.rejected]);
 }
 
@@ -95,7 +116,9 @@ function learnAll<T extends EncodedRow>(row: T, lossOn: "assistant" | "all"): T 
   return row;
 }
 
-interface Counter {
+/** Counts while rows are encoded. */
+export interface Counter {
+  /** Tokens that hold the end of the template and the start of a content, or the other way round. */
   straddling: number;
 }
 

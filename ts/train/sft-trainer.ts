@@ -5,7 +5,7 @@ import type { EncodedRow } from "../model/tokenizer";
 import { planBatches } from "./batches";
 import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
-import { type Examples, predictedTokens, sftExamples } from "./examples";
+import { type ExampleReport, type Examples, predictedTokens, sftExamples } from "./examples";
 import { pack } from "./packing";
 import {
   addLine,
@@ -50,6 +50,8 @@ export interface TrainResult {
   steps: number;
   /** Folder of the run, when one was asked for. */
   outputDir: string | undefined;
+  /** What the data held, and what became of it. */
+  report: ExampleReport;
 }
 
 /**
@@ -155,7 +157,14 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
       if (held) await evaluate(run, held, run.doneSteps);
       const metrics = await finishRun(run, await sampleAfter(model, shown));
       this.#events.close();
-      return { model, metrics, history: run.history, steps: run.doneSteps, outputDir: folder?.path };
+      return {
+        model,
+        metrics,
+        history: run.history,
+        steps: run.doneSteps,
+        outputDir: folder?.path,
+        report: run.report,
+      };
     } catch (error) {
       return failRun(run, error, signal).catch((typed) => {
         this.#events.close(typed);

@@ -167,9 +167,7 @@ impl Activations {
         let derived: usize = self
             .derived
             .iter()
-            .map(|layer| {
-                layer.normed_attention.capacity() + layer.normed_mlp.capacity() + layer.product.capacity()
-            })
+            .map(|layer| layer.normed_attention.capacity() + layer.normed_mlp.capacity() + layer.product.capacity())
             .sum();
         let stream: usize = self.residuals.iter().map(Vec::capacity).sum();
         let flow = self.flow.d_residual.capacity()

@@ -44,12 +44,7 @@ pub fn backward(
         }
         layer_backward(weights, layer, rope, batch, input, saved, derived, flow, gradients);
     }
-    embedding::backward(
-        &flow.d_residual,
-        config.hidden_size,
-        batch.ids,
-        &mut gradients[layout.embed.clone()],
-    );
+    embedding::backward(&flow.d_residual, config.hidden_size, batch.ids, &mut gradients[layout.embed.clone()]);
 }
 
 /// The elementwise results that the policy did not save, by the kernels that made them the first time.
@@ -129,15 +124,7 @@ fn layer_backward(
         &attention_shape(&weights.config, batch),
         &mut flow.d_qkv,
     );
-    rope::apply(
-        &mut flow.d_qkv,
-        qkv,
-        heads + kv_heads,
-        head_dim,
-        batch.positions,
-        rope,
-        rope::Direction::Backward,
-    );
+    rope::apply(&mut flow.d_qkv, qkv, heads + kv_heads, head_dim, batch.positions, rope, rope::Direction::Backward);
     linear_backward(
         Mat::new(&flow.d_qkv, tokens, qkv),
         Mat::new(&derived.normed_attention, tokens, hidden),
@@ -159,11 +146,5 @@ fn layer_backward(
 fn linear_backward(d_y: Mat, x: Mat, weight: &[f32], d_weight: &mut [f32], d_x: &mut [f32]) {
     let (tokens, outputs, inputs) = (d_y.rows, d_y.cols, x.cols);
     gemm::tn(MatMut::new(d_weight, outputs, inputs), d_y, x, 1.0, 1.0);
-    gemm::nn(
-        MatMut::new(d_x, tokens, inputs),
-        d_y,
-        Mat::new(weight, outputs, inputs),
-        1.0,
-        0.0,
-    );
+    gemm::nn(MatMut::new(d_x, tokens, inputs), d_y, Mat::new(weight, outputs, inputs), 1.0, 0.0);
 }

@@ -94,21 +94,8 @@ pub(super) fn layer_forward(
         1.0,
         0.0,
     );
-    rope::apply(
-        &mut saved.qkv,
-        qkv,
-        heads + kv_heads,
-        head_dim,
-        batch.positions,
-        rope,
-        rope::Direction::Forward,
-    );
-    attention::forward(
-        &saved.qkv,
-        &attention_shape(&weights.config, batch),
-        &mut saved.attended,
-        &mut saved.lse,
-    );
+    rope::apply(&mut saved.qkv, qkv, heads + kv_heads, head_dim, batch.positions, rope, rope::Direction::Forward);
+    attention::forward(&saved.qkv, &attention_shape(&weights.config, batch), &mut saved.attended, &mut saved.lse);
     // The projections back into the stream accumulate onto it: no delta buffer, no extra pass.
     saved.residual_mid.copy_from_slice(input);
     gemm::nt(

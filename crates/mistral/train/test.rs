@@ -12,10 +12,8 @@ use crate::weights;
 
 /// The golden folder, or a loud skip.
 fn golden() -> Option<PathBuf> {
-    let folder = std::env::var_os("ZEPHYR_GOLDEN").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("ZEPHYR_GOLDEN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden"), PathBuf::from);
     if folder.is_dir() {
         return Some(folder);
     }
@@ -58,8 +56,7 @@ fn gradient(
     let rope = rope_table(&weights.config, 64);
     let mut activations = Activations::new(recompute);
     forward(weights, &rope, &packed.batch(), &mut activations, true).unwrap();
-    let hidden: Vec<f32> =
-        rows.iter().flat_map(|&row| activations.hidden[row * width..][..width].to_vec()).collect();
+    let hidden: Vec<f32> = rows.iter().flat_map(|&row| activations.hidden[row * width..][..width].to_vec()).collect();
     let head = Head {
         weight: &weights.data[weights.layout.lm_head.clone()],
         vocabulary: weights.config.vocab_size,
@@ -247,8 +244,7 @@ fn packed_equals_one_by_one() {
     let weights = small(true, Some(6));
     let documents = documents();
     let (rows, targets) = predictions(&documents);
-    let (logps, gradients) =
-        gradient(&weights, &Packed::new(&documents), &rows, &targets, -1.0, Recompute::default());
+    let (logps, gradients) = gradient(&weights, &Packed::new(&documents), &rows, &targets, -1.0, Recompute::default());
     let (mut single_logps, mut single_gradients) = (Vec::new(), vec![0.0; gradients.len()]);
     for document in &documents {
         if document.len() < 2 {

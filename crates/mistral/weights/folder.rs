@@ -50,7 +50,7 @@ fn read_config(folder: &Path) -> Result<Config> {
     let path = folder.join("config.json");
     let text = read_text(&path)?.ok_or_else(|| Error::ModelNotFound {
         path: folder.to_path_buf(),
-        problem: "the folder holds no config.json; give the folder of a whole model".to_string(),
+        problem: "the folder holds no config.json".to_string(),
     })?;
     let mut config = Config::from_json(&text, &path.display().to_string())?;
     // transformers' generate() stops at the ids of this file, which are often more than config.json names.
@@ -108,9 +108,7 @@ fn open_shards(folder: &Path) -> Result<Shards> {
     }
     Err(Error::ModelNotFound {
         path: folder.to_path_buf(),
-        problem: format!(
-            "the folder holds neither {SINGLE} nor {INDEX}; give the folder of a whole model, or a .gguf file itself"
-        ),
+        problem: format!("the folder holds neither {SINGLE} nor {INDEX}"),
     })
 }
 

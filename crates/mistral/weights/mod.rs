@@ -54,11 +54,9 @@ pub struct Loaded {
 /// `ZA_MODEL_NOT_FOUND`, and what [`folder::load`] and [`gguf::load`] give. There is no partial model.
 pub fn load(path: &Path) -> Result<Loaded> {
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::ModelNotFound {
-            path: path.to_path_buf(),
-            problem: "there is no such file or folder; give a folder with config.json and safetensors, or a .gguf file"
-                .to_string(),
-        },
+        std::io::ErrorKind::NotFound => {
+            Error::ModelNotFound { path: path.to_path_buf(), problem: "there is no such file or folder".to_string() }
+        }
         _ => Error::io(path, "look at it", error),
     })?;
     if metadata.is_dir() {

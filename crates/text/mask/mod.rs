@@ -66,19 +66,18 @@ fn check_messages(template: &ChatTemplate, messages: &[Message], place: &str) ->
     let mut previous = "";
     for (index, message) in messages.iter().enumerate() {
         let role = message.role();
-        let wrong = |reason: String| Error::RoleOrder {
+        let wrong = |reason: String, remedy: &str| Error::RoleOrder {
             place: format!("{place}[{index}].role"),
             role: role.to_string(),
             reason,
+            remedy: remedy.to_string(),
         };
         if !roles.contains(&role) {
-            return Err(wrong(format!(
-                "the template knows the roles {}; rename it, or drop the message",
-                roles.join(", ")
-            )));
+            let reason = format!("the template knows the roles {}", roles.join(", "));
+            return Err(wrong(reason, "Rename it, or drop the message."));
         }
         if role == "assistant" && previous == "assistant" {
-            return Err(wrong("two answers in a row; join them, or put the question between them".to_string()));
+            return Err(wrong("two answers in a row".to_string(), "Join them, or put the question between them."));
         }
         if message.text(place, index)?.trim().is_empty() && role == "assistant" {
             return Err(Error::EmptyAnswer { place: format!("{place}[{index}].content") });

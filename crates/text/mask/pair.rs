@@ -40,12 +40,11 @@ pub fn encode_pair(
         one_answer(answer, place)?;
         check_messages(template, answer, place)?;
         if prompt.last().is_some_and(|m| m.role() == "assistant") {
-            let reason =
-                "the prompt ends with an answer, and another follows; move it to chosen and rejected".to_string();
             return Err(Error::RoleOrder {
                 place: format!("prompt[{}].role", prompt.len() - 1),
                 role: "assistant".into(),
-                reason,
+                reason: "the prompt ends with an answer, and another follows".to_string(),
+                remedy: "Move it to chosen and rejected.".to_string(),
             });
         }
         let messages: Vec<Message> = prompt.iter().chain(answer).cloned().collect();
@@ -93,8 +92,12 @@ fn one_answer(answer: &[Message], place: &str) -> Result<()> {
         [_, second, ..] => (1, second),
         [] => return Err(Error::EmptyAnswer { place: place.to_string() }),
     };
-    let reason = "each side of a pair is one assistant message; move what comes before it to the prompt".to_string();
-    Err(Error::RoleOrder { place: format!("{place}[{index}].role"), role: message.role().to_string(), reason })
+    Err(Error::RoleOrder {
+        place: format!("{place}[{index}].role"),
+        role: message.role().to_string(),
+        reason: "each side of a pair is one assistant message".to_string(),
+        remedy: "Move what comes before it to the prompt.".to_string(),
+    })
 }
 
 /// Renames `chosen[3].content` (counted through the prompt) to `chosen[0].content`.

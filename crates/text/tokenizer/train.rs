@@ -19,14 +19,11 @@ pub fn train_bpe(texts: impl Iterator<Item = String> + Send, vocabulary: usize, 
     let wrong = |reason: String| Error::TokenizerTrain { vocabulary, reason };
     let least = 256 + specials.len();
     if vocabulary < least {
-        return Err(wrong(format!(
-            "it must hold 256 bytes and {} special tokens; ask for at least {least}",
-            specials.len()
-        )));
+        return Err(wrong(format!("256 bytes and {} special tokens need {least}", specials.len())));
     }
     for (index, special) in specials.iter().enumerate() {
         if special.is_empty() || specials[..index].contains(special) {
-            return Err(wrong(format!("special token {special:?} is empty or given twice; name each once")));
+            return Err(wrong(format!("special token {special:?} is empty or given twice")));
         }
     }
     guarded(|| {

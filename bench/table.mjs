@@ -1,0 +1,62 @@
+/**
+ * Tables of the committed results: results/README.md is made from results/*.json, never by hand.
+ *
+ * usage: node bench/table.mjs
+ */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** The table of train.mjs's report, as Markdown. */
+export function trainTable(report) {
+  const { machine, versions } = report;
+  const head = ["", "ours tok/s", "TRL tok/s", "ratio", "ours peak MiB", "TRL peak MiB", "memory ratio"];
+  const speed = ({ tokens_per_s, spread }) =>
+    `${tokens_per_s.toFixed(1)} ±${((spread.relative / 2) * 100).toFixed(0)} %`;
+  const rows = report.results.map(({ title, ours, peer, ratio, memory_ratio }) => [
+    title,
+    speed(ours),
+    speed(peer),
+    `${ratio.toFixed(2)}×`,
+    ours.peak_rss_mib.toFixed(0),
+    peer.peak_rss_mib.toFixed(0),
+    memory_ratio.toFixed(2),
+  ]);
+  const scoring = report.results.find(({ ours }) => ours.precompute_seconds)?.ours.precompute_seconds;
+  const about = [
+    `${report.model}, ${report.dtype}, ${report.threads} threads, batch ${report.batch}, max length ${report.max_length};`,
+    `medians of ${report.repetitions} runs of ${report.steps_measured} steps (a first one left out), both sides in turn on`,
+    `the same rows; ± is half the span of the runs. ${machine.cpu}, ${machine.cores} cores, ${machine.memory_gib} GiB;`,
+    `${Object.entries(versions)
+      .map(([name, version]) => `${name} ${version}`)
+      .join(", ")}; ${report.date.slice(0, 10)}.`,
+    ...(scoring
+      ? [`A cached reference is scored before the first step, on both sides; ours took ${scoring.toFixed(1)} s.`]
+      : []),
+  ];
+  return `${markdown([head, ...rows])}\n\n${about.join("\n")}\n`;
+}
+
+/** Columns of even width, so that the table also reads well in a terminal. */
+function markdown([head, ...rows]) {
+  const widths = head.map((_, column) => Math.max(3, ...[head, ...rows].map((row) => row[column].length)));
+  const line = (row) =>
+    `| ${row.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[column]))).join(" | ")} |`;
+  const rule = widths.map((width, column) => (column === 0 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`));
+  return [line(head), line(rule), ...rows.map(line)].join("\n");
+}
+
+/** Writes the README of a results folder. */
+export function writeTables(folder) {
+  const file = join(folder, "train.json");
+  const parts = ["# Measured", "", "Made by `bench/table.mjs` from the JSON files beside it. Do not edit.", ""];
+  if (existsSync(file)) {
+    parts.push("## Training against TRL on the CPU: `npm run bench:train -- --write`", "");
+    parts.push(trainTable(JSON.parse(readFileSync(file, "utf8"))));
+  }
+  writeFileSync(join(folder, "README.md"), parts.join("\n"));
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  writeTables(join(dirname(fileURLToPath(import.meta.url)), "results"));
+}

@@ -1,0 +1,48 @@
+/** What the demo trains with. Chosen on seeds other than the default one; see docs/demo.md. */
+import type { DpoConfigInput, SftConfigInput } from "../../ts/train/config";
+
+/** Sizes of the demo's data. */
+export interface DemoSizes {
+  /** Teacher conversations for dSFT. */
+  conversations: number;
+  /** Tasks that preference pairs are made of. */
+  preferenceTasks: number;
+  /** Samples of the dSFT model for each prompt. */
+  samples: number;
+  /** Held-out tasks of each category. */
+  heldOutPerCategory: number;
+}
+
+/** The demo as it is reported. */
+export const sizes: DemoSizes = { conversations: 1600, preferenceTasks: 600, samples: 4, heldOutPerCategory: 30 };
+
+/** A smoke test of the same road; its scores mean nothing. */
+export const quickSizes: DemoSizes = { conversations: 64, preferenceTasks: 24, samples: 2, heldOutPerCategory: 2 };
+
+/** dSFT on the teacher's conversations. */
+export const sft: SftConfigInput = {
+  learningRate: 1e-3,
+  lrScheduler: "cosine",
+  warmupRatio: 0.1,
+  epochs: 2,
+  batchSize: 32,
+  maxLength: 256,
+  logSteps: 5,
+  recompute: "none",
+};
+
+/** dDPO on the rated pairs. */
+export const dpo: DpoConfigInput = {
+  beta: 0.1,
+  learningRate: 1e-4,
+  lrScheduler: "cosine",
+  warmupRatio: 0.1,
+  epochs: 1,
+  batchSize: 16,
+  maxLength: 256,
+  logSteps: 5,
+  recompute: "none",
+};
+
+/** Sampling for the pairs, and the difference of scores that makes one. */
+export const preferences = { temperature: 1, margin: 1 } as const;

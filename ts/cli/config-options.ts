@@ -1,0 +1,239 @@
+/**
+ * The options of `sft` and `dpo`, made of the trainers' own fields: a new field of a trainer is a new flag, with its
+ * documentation and default, and nothing is written twice.
+ */
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import type { z } from "zod";
+import { recipes } from "../../recipes/zephyr";
+import { ConfigError, type ConfigProblem } from "../errors";
+import { dpoConfig, resolveConfig, sftConfig } from "../train/config";
+import { dpoFields, sftFields, sharedFields } from "../train/config-fields";
+import { kebab, withFlagNames } from "./flag-names";
+import docs from "./option-docs.json";
+
+/** What is trained how. */
+export type Method = "sft" | "dpo";
+
+/** A configuration under construction: keys of the trainer's config. */
+type Layer = Record<string, unknown>;
+
+/** Files that a `--config` may name, besides the trainer's own keys. */
+const inputKeys = ["model", "ref", "tokenizer", "data", "evalData"] as const;
+
+/** Inputs of a run that are not options of the trainer. */
+export type Inputs = Partial<Record<(typeof inputKeys)[number], string>>;
+
+const fieldsOf = { sft: sftFields, dpo: dpoFields } as const;
+
+/** The recipes of `--recipe`. */
+export const recipeNames = ["zephyr", "zephyr-paper", "zephyr-handbook"] as const;
+
+function recipeOf(name: (typeof recipeNames)[number], method: Method): Layer {
+  const chosen = {
+    zephyr: recipes.zephyr,
+    "zephyr-paper": recipes.zephyrPaper,
+    "zephyr-handbook": recipes.zephyr.handbook,
+  };
+  return { ...chosen[name][method] };
+}
+
+/** What a flag's text is turned into. */
+interface FieldKind {
+  type: "number" | "boolean" | "text" | "list";
+  nullable: boolean;
+  /** A list's elements. */
+  element?: "number" | "text";
+  choices?: readonly string[];
+}
+
+function kindOf(schema: z.ZodType): FieldKind {
+  // biome-ignore lint/suspicious/noExplicitAny: zod's definitions are a union of all its kinds
+  const { def } = schema as any;
+  switch (def.type) {
+    case "optional":
+      return kindOf(def.innerType);
+    case "nullable":
+      return { ...kindOf(def.innerType), nullable: true };
+    case "number":
+      return { type: "number", nullable: false };
+    case "boolean":
+      return { type: "boolean", nullable: false };
+    case "enum":
+      return { type: "text", nullable: false, choices: Object.values(def.entries) };
+    case "array": {
+      const { type, choices } = kindOf(def.element);
+      return {
+        type: "list",
+        nullable: false,
+        element: type === "number" ? "number" : "text",
+        ...(choices ? { choices } : {}),
+      };
+    }
+    // One or several: on the command line a list of one.
+    case "union":
+      return def.options.map(kindOf).find(({ type }: FieldKind) => type === "list");
+    default:
+      return { type: "text", nullable: false };
+  }
+}
+
+function number(text: string): number {
+  const value = text.trim() === "" ? Number.NaN : Number(text);
+  if (Number.isNaN(value)) throw new InvalidArgumentError("It is not a number.");
+  return value;
+}
+
+function choice(text: string, choices: readonly string[] | undefined): string {
+  if (choices && !choices.includes(text)) throw new InvalidArgumentError(`Choose from ${choices.join(", ")}.`);
+  return text;
+}
+
+function parserOf(kind: FieldKind): (text: string) => unknown {
+  const single = (type: "number" | "text", text: string) =>
+    type === "number" ? number(text) : choice(text, kind.choices);
+  return (text) => {
+    if (kind.nullable && text === "none") return null;
+    if (kind.type === "list") return text.split(",").map((part) => single(kind.element ?? "text", part.trim()));
+    return single(kind.type === "number" ? "number" : "text", text);
+  };
+}
+
+function placeholder(key: string, kind: FieldKind): string {
+  if (kind.type === "list") return kind.element === "number" ? "<n,…>" : "<name,…>";
+  if (kind.choices) return `<${kind.choices.length > 3 ? "name" : kind.choices.join("|")}>`;
+  if (key === "template") return "<name|file>";
+  return kind.type === "number" ? "<n>" : "<text>";
+}
+
+/** The documentation of a field: its comment in config-fields.ts. */
+function documented(key: string, kind: FieldKind, method: Method): string {
+  const doc = (docs as Record<string, { text: string; default?: string }>)[key];
+  if (!doc) return "";
+  const names = kind.choices && kind.choices.length > 3 ? ` One of ${kind.choices.join(", ")}.` : "";
+  // "2e-5 (SFT), 1e-6 (DPO)"
+  const own = doc.default?.split(", ").find((part) => part.endsWith(`(${method.toUpperCase()})`));
+  const initial = own?.split(" ")[0] ?? (doc.default === "null" ? "none" : doc.default);
+  return withFlagNames(
+    `${doc.text}${names}${initial === undefined ? "" : ` (default: ${initial})`}`,
+    Object.keys(docs),
+  );
+}
+
+/** Adds a flag for every field of the trainer. */
+export function addConfigOptions(command: Command, method: Method): void {
+  for (const [key, schema] of Object.entries(fieldsOf[method])) {
+    if (key === "outputDir") continue;
+    const kind = kindOf(schema);
+    const group = key in sharedFields ? "Training options:" : "Loss options:";
+    const flag = kebab(key);
+    const text = documented(key, kind, method);
+    if (kind.type === "boolean") {
+      // Both are there, so that a flag can undo a --config; the one that changes the default is shown.
+      const on = /\(default: true\)$/.test(text);
+      command.addOption(new Option(`--${flag}`, text).hideHelp(on).helpGroup(group));
+      command.addOption(new Option(`--no-${flag}`, `Off: ${text}`).hideHelp(!on).helpGroup(group));
+      continue;
+    }
+    const option = new Option(`--${flag} ${placeholder(key, kind)}`, text).argParser(parserOf(kind));
+    command.addOption(option.helpGroup(group));
+  }
+}
+
+/** Keys of which a higher layer's choice replaces a lower layer's: at most one of each pair may be given. */
+const alternatives = [
+  ["epochs", "maxSteps"],
+  ["warmupSteps", "warmupRatio"],
+] as const;
+
+function over(lower: Layer, higher: Layer): Layer {
+  const kept = { ...lower };
+  for (const [one, other] of alternatives) {
+    if (higher[one] !== undefined) delete kept[other];
+    if (higher[other] !== undefined) delete kept[one];
+  }
+  // A warm-up of the recipe does not bind someone who asks for a schedule without one.
+  if (higher.lrScheduler === "constant") {
+    delete kept.warmupSteps;
+    delete kept.warmupRatio;
+  }
+  return { ...kept, ...higher };
+}
+
+/** The configuration that recipe, `--config` and flags make, in this order. */
+export function collectConfig(method: Method, given: Record<string, unknown>): { config: Layer; inputs: Inputs } {
+  const recipe = given.recipe ? recipeOf(given.recipe as (typeof recipeNames)[number], method) : {};
+  const { config: fromFile, inputs } = given.config
+    ? configFile(String(given.config), method)
+    : { config: {}, inputs: {} };
+  const flags = Object.fromEntries(
+    Object.keys(fieldsOf[method]).flatMap((key) => (given[key] === undefined ? [] : [[key, given[key]]])),
+  );
+  for (const key of inputKeys) if (given[key] !== undefined) inputs[key] = String(given[key]);
+  const config = over(over(recipe, fromFile), flags);
+  if (typeof config.template === "string") config.template = templateOf(config.template);
+  return { config, inputs };
+}
+
+/** Refuses what the trainer would refuse, before a model of gigabytes is read. */
+export function checkConfig(method: Method, config: Layer): void {
+  if (method === "sft") resolveConfig(sftConfig, config);
+  else resolveConfig(dpoConfig, config);
+}
+
+/** A chat template by name, or the Jinja source in a file of that name. */
+export function templateOf(name: string): string {
+  if (name === "model" || name === "zephyr" || name.includes("{")) return name;
+  if (existsSync(name) && statSync(name).isFile()) return readFileSync(name, "utf8");
+  throw usageProblem("template", `there is no file ${name}`, "Give model, zephyr, or a file with a Jinja template.");
+}
+
+/** A refusal in the form that all problems of a configuration have. */
+export function usageProblem(field: string, problem: string, remedy: string): ConfigError {
+  const problems: ConfigProblem[] = [{ field, problem, remedy }];
+  return new ConfigError("ZA_CONFIG_INVALID", problem, { problems, remedy });
+}
+
+/**
+ * Reads `--config`: keys of the trainer, and the files of the run. A run folder's config.json is one too; what it holds
+ * of defaults is left out, because a resolved configuration has keys that may not be given together.
+ */
+function configFile(path: string, method: Method): { config: Layer; inputs: Inputs } {
+  const place = { file: path };
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(readFileSync(path, "utf8"));
+  } catch (error) {
+    const problem = error instanceof SyntaxError ? `it is not JSON: ${error.message}` : "the file cannot be read";
+    throw new ConfigError("ZA_CONFIG_INVALID", problem, {
+      place,
+      remedy: "Give a JSON file of options.",
+      cause: error,
+    });
+  }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+    const remedy = 'Write an object, for example {"learningRate": 1e-6}.';
+    throw new ConfigError("ZA_CONFIG_INVALID", "the configuration is not an object", { place, remedy });
+  }
+  const { method: ofRun, outputDir, ...rest } = parsed as Layer;
+  if (ofRun !== undefined && ofRun !== method) {
+    const remedy = `Use it with zephyr-align ${String(ofRun)}.`;
+    throw new ConfigError("ZA_CONFIG_INVALID", `it is the configuration of a ${String(ofRun)} run`, { place, remedy });
+  }
+  const inputs: Inputs = {};
+  for (const key of inputKeys) {
+    if (typeof rest[key] === "string") inputs[key] = rest[key];
+    delete rest[key];
+  }
+  return { config: ofRun === undefined ? rest : withoutDefaults(rest, method), inputs };
+}
+
+function withoutDefaults(config: Layer, method: Method): Layer {
+  const defaults: Layer = { ...(method === "sft" ? resolveConfig(sftConfig, {}) : resolveConfig(dpoConfig, {})) };
+  const fields: Record<string, z.ZodType> = fieldsOf[method];
+  const chosen = Object.entries(config).filter(([key, value]) => {
+    if (value === null && fields[key] && !kindOf(fields[key]).nullable) return false;
+    return JSON.stringify(value) !== JSON.stringify(defaults[key]);
+  });
+  return Object.fromEntries(chosen);
+}

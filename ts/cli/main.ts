@@ -1,0 +1,13 @@
+#!/usr/bin/env node
+import { buildProgram } from "./program";
+import { reportError } from "./report-error";
+
+// A reader that leaves (| head) ends the program quietly.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+
+const program = buildProgram();
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = reportError(error, program.opts().debug === true);
+}

@@ -1,0 +1,28 @@
+/** The help of the flags is the comments of config-fields.ts: `npx vitest run ts/cli -u` writes option-docs.json anew. */
+import { readFileSync } from "node:fs";
+import { expect, it } from "vitest";
+import { dpoFields, sftFields } from "../train/config-fields";
+
+/** Every field's comment, as one line without its marks. */
+function commentsOf(source: string): Record<string, { text: string; default?: string }> {
+  const found = [...source.matchAll(/\/\*\*((?:(?!\*\/)[^])*)\*\/\s*(\w+):/g)].map(([, comment = "", key = ""]) => {
+    const line = comment
+      .replace(/^\s*\*/gm, " ")
+      .replaceAll(/\s+/g, " ")
+      .replaceAll("`", "")
+      .trim();
+    const [text = "", initial] = line.split(/\s*@default\s+/);
+    const plain = text.replace(/\bnull\b/g, "none");
+    return [key, { text: plain, ...(initial === undefined ? {} : { default: initial.replaceAll('"', "") }) }] as const;
+  });
+  return Object.fromEntries(found);
+}
+
+it("every flag has the comment of its field as help", async () => {
+  const comments = commentsOf(readFileSync(new URL("../train/config-fields.ts", import.meta.url), "utf8"));
+  for (const key of Object.keys({ ...sftFields, ...dpoFields })) {
+    expect(comments[key]?.text, key).toMatch(/\.$/);
+    expect(comments[key]?.default, key).toBeDefined();
+  }
+  await expect(`${JSON.stringify(comments, null, 2)}\n`).toMatchFileSnapshot("option-docs.json");
+});

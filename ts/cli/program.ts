@@ -1,0 +1,52 @@
+import { Command } from "commander";
+import { packageVersion } from "../native/load";
+import { addChat } from "./chat";
+import { addDemo } from "./demo";
+import { addDoctor } from "./doctor";
+import { addDpo } from "./dpo";
+import { addEval } from "./eval";
+import { addInspect } from "./inspect-mask";
+import { addSft } from "./sft";
+import { styleOf } from "./style";
+
+/** The whole command line. It throws instead of ending the process; `main.ts` does that. */
+export function buildProgram(): Command {
+  const out = styleOf(process.stdout);
+  const error = styleOf(process.stderr);
+  const program = new Command("zephyr-align")
+    .description("Align a language model: distil, fine-tune, optimise preferences, judge. No Python.")
+    .version(packageVersion(), "-V, --version")
+    .option("--debug", "Print the stack of errors.")
+    .exitOverride()
+    .showHelpAfterError("(zephyr-align --help lists the commands, zephyr-align <command> --help the options)")
+    .configureHelp({
+      helpWidth: Math.min(110, process.stdout.columns ?? 100),
+      styleTitle: (text) => out.bold(text),
+      styleOptionTerm: (text) => out.cyan(text),
+      styleSubcommandTerm: (text) => out.cyan(text),
+    })
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error/, error.red(error.bold("error")))) });
+  for (const add of [addDemo, addSft, addDpo, addEval, addChat, addInspect, addDoctor]) add(program);
+  for (const command of program.commands) inherit(command, program);
+  return program.addHelpText(
+    "after",
+    `
+Examples:
+  $ zephyr-align demo                                      the whole road on a small world, in minutes
+  $ zephyr-align sft --model base --data chats.jsonl --recipe zephyr --out runs/sft
+  $ zephyr-align dpo --model runs/sft/model --data pairs.jsonl --recipe zephyr --out runs/dpo
+  $ zephyr-align chat --model runs/dpo/model
+
+Exit codes: 0 done, 1 other error, 2 options, 3 data, 4 model or tokenizer files, 130 interrupted.`,
+  );
+}
+
+/** Settings that a parent's commands do not have by themselves; `--debug` is accepted everywhere. */
+function inherit(command: Command, program: Command): void {
+  command.copyInheritedSettings(program);
+  if (command.commands.length === 0) {
+    command.option("--debug", "Print the stack of errors.");
+    command.on("option:debug", () => program.setOptionValue("debug", true));
+  }
+  for (const child of command.commands) inherit(child, program);
+}

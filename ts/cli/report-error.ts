@@ -1,0 +1,72 @@
+import { CommanderError } from "commander";
+import {
+  AbortedError,
+  ConfigError,
+  DataError,
+  fromNative,
+  IoError,
+  ModelError,
+  placeText,
+  TemplateError,
+  TokenizerError,
+  type ZephyrError,
+} from "../errors";
+import { dpoFields, sftFields } from "../train/config-fields";
+import { kebab, withFlagNames } from "./flag-names";
+import { interruptedExit } from "./interrupt";
+import { styleOf } from "./style";
+
+/** Exit codes, as the help names them. */
+export const exitCodes = { ok: 0, other: 1, usage: 2, data: 3, model: 4, interrupted: interruptedExit } as const;
+
+const configKeys = [...new Set([...Object.keys(sftFields), ...Object.keys(dpoFields)])];
+
+function exitCodeOf(error: ZephyrError): number {
+  if (error instanceof AbortedError) return exitCodes.interrupted;
+  if (error instanceof ConfigError || error.code === "ZA_FOLDER_NOT_EMPTY") return exitCodes.usage;
+  if (error instanceof DataError) return exitCodes.data;
+  const ofModel = [ModelError, TokenizerError, TemplateError].some((kind) => error instanceof kind);
+  return ofModel ? exitCodes.model : exitCodes.other;
+}
+
+/**
+ * Prints an error as a person reads it (place, problem, remedy, code) and tells the exit code.
+ *
+ * @param debug print the stack as well
+ */
+export function reportError(thrown: unknown, debug: boolean): number {
+  // commander has printed its own message; help and version are no errors.
+  if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+  const error = fromNative(thrown);
+  const { red, bold, dim } = styleOf(process.stderr);
+  const lines: string[] = [];
+  if (error instanceof AbortedError) lines.push("interrupted");
+  else if (error instanceof ConfigError && error.problems.length > 0) {
+    lines.push(`${red(bold("error"))} ${dim(error.code)} the options cannot be used:`);
+    for (const { field, problem, remedy } of error.problems) {
+      const flag = configKeys.includes(field) ? (field === "outputDir" ? "--out" : `--${kebab(field)}`) : field;
+      lines.push(`  ${bold(flag)}: ${withFlagNames(problem, configKeys)}. ${withFlagNames(remedy, configKeys)}`);
+    }
+  } else {
+    const place = placeText(error.place);
+    lines.push(`${red(bold("error"))} ${dim(error.code)}${place ? ` ${bold(place)}` : ""}`);
+    lines.push(`  ${withFlagNames(error.problem, configKeys)}`);
+    if (error.remedy) lines.push(`  ${dim("→")} ${remedyOf(error)}`);
+  }
+  if (debug) lines.push(dim(stacks(error)));
+  process.stderr.write(`${lines.join("\n")}\n`);
+  return exitCodeOf(error);
+}
+
+/** The remedy in terms of flags: the library's speaks of options in code. */
+function remedyOf(error: ZephyrError): string {
+  if (error instanceof IoError && error.code === "ZA_FOLDER_NOT_EMPTY") {
+    return "Choose another --out, or give --resume to go on, or --overwrite to replace the run.";
+  }
+  return withFlagNames(error.remedy ?? "", configKeys);
+}
+
+function stacks(error: Error): string {
+  const cause = error.cause instanceof Error ? `\ncaused by ${stacks(error.cause)}` : "";
+  return `${error.stack ?? error.message}${cause}`;
+}
