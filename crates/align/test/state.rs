@@ -133,8 +133,7 @@ fn damaged_and_foreign_states_are_refused_whole() {
     assert_eq!(code(&|path| tensors(path, |_| Vec::new())), "ZA_MODEL_FORMAT");
     // A state of step 0 whose weights are gone.
     let empty = |path: &Path| {
-        let nothing = state::Flat::new(&[]);
-        let tensors = ["weights", "first_moment", "second_moment"].map(|name| (name, &nothing));
+        let tensors = ["weights", "first_moment", "second_moment"].map(|name| (name, state::Flat::new(&[])));
         safetensors::serialize_to_file(tensors, None, &path.join("state.safetensors")).unwrap();
         edit("step", 0.into())(path);
     };
