@@ -1,4 +1,4 @@
-/** What the demo trains with. Chosen on seeds other than the default one; see docs/demo.md. */
+/** What the demo trains with. Chosen by hand on seed 1; the other seeds are untouched. */
 import type { DpoConfigInput, SftConfigInput } from "../../ts/train/config";
 
 /** Sizes of the demo's data. */
@@ -14,7 +14,7 @@ export interface DemoSizes {
 }
 
 /** The demo as it is reported. */
-export const sizes: DemoSizes = { conversations: 1600, preferenceTasks: 600, samples: 4, heldOutPerCategory: 30 };
+export const sizes: DemoSizes = { conversations: 3200, preferenceTasks: 600, samples: 6, heldOutPerCategory: 30 };
 
 /** A smoke test of the same road; its scores mean nothing. */
 export const quickSizes: DemoSizes = { conversations: 64, preferenceTasks: 24, samples: 2, heldOutPerCategory: 2 };
@@ -24,7 +24,7 @@ export const sft: SftConfigInput = {
   learningRate: 1e-3,
   lrScheduler: "cosine",
   warmupRatio: 0.1,
-  epochs: 2,
+  epochs: 4,
   batchSize: 32,
   maxLength: 256,
   logSteps: 5,
@@ -33,8 +33,11 @@ export const sft: SftConfigInput = {
 
 /** dDPO on the rated pairs. */
 export const dpo: DpoConfigInput = {
+  // The chosen answers' own likelihood keeps a model this small from unlearning them (TRL's replacement of rpo_alpha).
+  lossType: ["sigmoid", "sft"],
+  lossWeights: [1, 1],
   beta: 0.1,
-  learningRate: 1e-4,
+  learningRate: 5e-5,
   lrScheduler: "cosine",
   warmupRatio: 0.1,
   epochs: 1,
