@@ -25,7 +25,7 @@ export function maskText(pieces: readonly { text: string; class: TokenClass }[],
       if (style.coloured) return paint[stretch.class](text);
       const [open, close] = marks[stretch.class];
       // The mark closes before the line break that ends a stretch, so that lines stay lines.
-      const [, body = "", breaks = ""] = /^([^]*?)(\n*)$/.exec(text) ?? [];
+      const [, body = "", breaks = ""] = /^([\s\S]*?)(\n*)$/.exec(text) ?? [];
       return `${open}${body}${close}${breaks}`;
     })
     .join("");

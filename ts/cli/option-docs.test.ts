@@ -5,7 +5,7 @@ import { dpoFields, sftFields } from "../train/config-fields";
 
 /** Every field's comment, as one line without its marks. */
 function commentsOf(source: string): Record<string, { text: string; default?: string }> {
-  const found = [...source.matchAll(/\/\*\*((?:(?!\*\/)[^])*)\*\/\s*(\w+):/g)].map(([, comment = "", key = ""]) => {
+  const found = [...source.matchAll(/\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\s*(\w+):/g)].map(([, comment = "", key = ""]) => {
     const line = comment
       .replace(/^\s*\*/gm, " ")
       .replaceAll(/\s+/g, " ")

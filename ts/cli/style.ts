@@ -13,7 +13,7 @@ export interface Style {
   marked(text: string): string;
 }
 
-const escape = "\u001b[";
+const escapeCode = "\u001b[";
 
 /** The style of a stream; FORCE_COLOR (not "0") gives colours to a pipe as well. */
 export function styleOf(stream: { isTTY?: boolean | undefined }): Style {
@@ -22,7 +22,7 @@ export function styleOf(stream: { isTTY?: boolean | undefined }): Style {
   const coloured = !NO_COLOR && (forced || (stream.isTTY === true && process.env.TERM !== "dumb"));
   const paint = (open: string, close: string) => (text: string) =>
     // Every line by itself: pagers and log viewers forget colours at a line break.
-    coloured ? text.replace(/[^\n]+/g, (line) => `${escape}${open}m${line}${escape}${close}m`) : text;
+    coloured ? text.replace(/[^\n]+/g, (line) => `${escapeCode}${open}m${line}${escapeCode}${close}m`) : text;
   return {
     coloured,
     bold: paint("1", "22"),

@@ -125,7 +125,7 @@ export interface Counter {
 async function encodeAll<Row, Encoded>(
   dataset: ConvertedDataset<Row>,
   options: ExampleOptions,
-  fit: (row: Row, count: Counter) => Fitted<Encoded> | undefined,
+  fitRow: (row: Row, count: Counter) => Fitted<Encoded> | undefined,
   sequences: (encoded: Encoded) => EncodedRow[],
 ): Promise<Examples<Encoded>> {
   const found = await dataset.report();
@@ -147,7 +147,7 @@ async function encodeAll<Row, Encoded>(
     let fitted: Fitted<Encoded> | undefined;
     let refusal: ZephyrError | undefined;
     try {
-      fitted = fit(row.value, count);
+      fitted = fitRow(row.value, count);
     } catch (error) {
       refusal = inRow(fromNative(error), row.place);
     }

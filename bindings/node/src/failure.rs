@@ -20,7 +20,10 @@ impl Failure {
             .map(|text| (*text).to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "no message".to_owned());
-        Self::new("ZA_INTERNAL", format!("A fault in zephyr-align: {text}. Remedy: report it with the steps that led here"))
+        Self::new(
+            "ZA_INTERNAL",
+            format!("A fault in zephyr-align: {text}. Remedy: report it with the steps that led here"),
+        )
     }
 }
 

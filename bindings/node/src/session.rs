@@ -99,10 +99,8 @@ impl NativeSession {
         guard(|| {
             let options: Options = serde_json::from_str(&options)?;
             let recompute = Recompute::parse(&options.recompute).ok_or_else(|| {
-                let text = format!(
-                    "recompute is {:?}. Remedy: take none, norms-and-swiglu or layer",
-                    options.recompute
-                );
+                let text =
+                    format!("recompute is {:?}. Remedy: take none, norms-and-swiglu or layer", options.recompute);
                 Failure::new("ZA_CONFIG_INVALID", text)
             })?;
             let loss = match loss {
@@ -168,7 +166,8 @@ impl NativeSession {
         let (chosen, rejected) = (ref_chosen.to_vec(), ref_rejected.to_vec());
         let loss = self.loss.clone();
         self.job(env, move |session, weights| {
-            let loss = loss.ok_or_else(|| Failure::new("ZA_CONFIG_INVALID", "this session was made without a DPO loss"))?;
+            let loss =
+                loss.ok_or_else(|| Failure::new("ZA_CONFIG_INVALID", "this session was made without a DPO loss"))?;
             let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
             let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
             let denominator = Denominator { pairs: pairs_in_step, chosen_tokens: chosen_tokens_in_step };

@@ -169,9 +169,12 @@ impl NativeTokenizer {
             config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
             config.insert("add_bos_token".into(), json!(self.tokenizer.add_bos()));
             config.insert("clean_up_tokenization_spaces".into(), json!(false));
-            for (name, token) in
-                [("bos_token", tokens.bos), ("eos_token", tokens.eos), ("unk_token", tokens.unk), ("pad_token", tokens.pad)]
-            {
+            for (name, token) in [
+                ("bos_token", tokens.bos),
+                ("eos_token", tokens.eos),
+                ("unk_token", tokens.unk),
+                ("pad_token", tokens.pad),
+            ] {
                 if let Some(token) = token {
                     config.insert(name.into(), json!(token));
                 }
@@ -202,8 +205,7 @@ impl NativeTokenizer {
     pub fn encode_prompt(&self, conversation: String, parse_specials: bool) -> napi::Result<Uint32Array> {
         guard(|| {
             let messages = messages(&conversation, "messages")?;
-            let ids =
-                zephyr_text::encode_prompt(&self.tokenizer, &self.template, &messages, specials(parse_specials))?;
+            let ids = zephyr_text::encode_prompt(&self.tokenizer, &self.template, &messages, specials(parse_specials))?;
             Ok(Uint32Array::new(ids))
         })
     }

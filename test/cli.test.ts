@@ -1,0 +1,109 @@
+/** The program as a user runs it: built, in a process of its own. */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { present, smollm2 } from "./shared";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const base = join(root, "recipes", "demo", "base");
+const folder = mkdtempSync(join(tmpdir(), "zephyr-cli-"));
+const at = (name: string) => join(folder, name);
+
+function cli(args: string[], input = "") {
+  const options = { encoding: "utf8", input, env: { ...process.env, NO_COLOR: "1" } } as const;
+  return spawnSync(process.execPath, [join(root, "dist", "cli.js"), ...args], options);
+}
+
+beforeAll(() => {
+  const built = spawnSync("npx", ["tsup", "--silent"], { cwd: root, encoding: "utf8" });
+  expect(built.stderr).not.toMatch(/error/i);
+  const rows = ["seven", "nine", "ten", "two"].map((word) => ({
+    messages: [
+      { role: "user", content: `say ${word}.` },
+      { role: "assistant", content: `${word}.` },
+    ],
+  }));
+  writeFileSync(at("chats.jsonl"), rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+  const pairs = rows.map(({ messages: [user, answer] }) => ({
+    prompt: [user],
+    chosen: [answer],
+    rejected: [{ role: "assistant", content: "the hat is red." }],
+  }));
+  writeFileSync(at("pairs.jsonl"), pairs.map((row) => `${JSON.stringify(row)}\n`).join(""));
+});
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("zephyr-align", () => {
+  it("fine-tunes, aligns, evaluates and chats, each from the last one's result", () => {
+    const sft = cli(["sft", "--model", base, "--data", at("chats.jsonl"), "--max-steps", "3", "--out", at("sft")]);
+    expect(sft.status, sft.stderr).toBe(0);
+    expect(readFileSync(join(at("sft"), "report.html"), "utf8")).toContain("dSFT");
+    expect(
+      readFileSync(join(at("sft"), "metrics.jsonl"), "utf8")
+        .trim()
+        .split("\n").length,
+    ).toBeGreaterThan(0);
+    const model = join(at("sft"), "model");
+    const dpo = cli(["dpo", "--model", model, "--data", at("pairs.jsonl"), "--max-steps", "2", "--out", at("dpo")]);
+    expect(dpo.status, dpo.stderr).toBe(0);
+    const first = JSON.parse(readFileSync(join(at("dpo"), "metrics.jsonl"), "utf8").split("\n")[0]!);
+    expect(first.loss).toBeCloseTo(Math.LN2, 5);
+    expect(Math.abs(first["rewards/chosen"])).toBeLessThan(1e-5);
+    const chat = cli(["chat", "--model", join(at("dpo"), "model"), "--once", "say nine.", "--max-tokens", "8"]);
+    expect(chat.status, chat.stderr).toBe(0);
+    const evaluated = cli(["eval", "--model", model, "--data", at("chats.jsonl")]);
+    expect(evaluated.status, evaluated.stderr).toBe(0);
+    expect(evaluated.stdout).toMatch(/loss/);
+  });
+
+  it("shows the mask of a row", () => {
+    const { status, stdout, stderr } = cli(["inspect", "mask", at("chats.jsonl"), "--model", base]);
+    expect(status, stderr).toBe(0);
+    expect(stdout).toContain("seven");
+  });
+
+  it("says where a bad row is, and leaves with the code for data", () => {
+    writeFileSync(
+      at("bad.jsonl"),
+      '{"messages": [{"role": "user", "content": "hi"}, {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hi"}]}\n',
+    );
+    const { status, stderr } = cli(["sft", "--model", base, "--data", at("bad.jsonl"), "--out", at("bad")]);
+    expect(status).toBe(3);
+    expect(stderr).toContain("bad.jsonl:1");
+    expect(stderr).toContain("messages[1].role");
+  });
+
+  it("refuses options that mean nothing before any work", () => {
+    const args = [
+      "dpo",
+      "--model",
+      base,
+      "--data",
+      at("pairs.jsonl"),
+      "--loss-type",
+      "hinge",
+      "--label-smoothing",
+      "0.1",
+    ];
+    const { status, stderr } = cli([...args, "--out", at("refused")]);
+    expect(status).toBe(2);
+    expect(stderr).toContain("--label-smoothing");
+  });
+
+  it("checks the machine", () => {
+    const { status, stdout } = cli(["doctor"]);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/addon/);
+  });
+
+  it.runIf(present(smollm2))("talks with a real model", () => {
+    const question = "What is the capital of France?";
+    const { status, stdout, stderr } = cli(["chat", "--model", smollm2, "--temperature", "0", "--once", question]);
+    expect(status, stderr).toBe(0);
+    expect(stdout).toContain("Paris");
+  });
+});
