@@ -56,7 +56,7 @@ pub(super) fn prompt_ids(
     specials: Specials,
     place: &str,
 ) -> Result<Vec<u32>> {
-    check_messages(template, messages, place)?;
+    check_messages(template, messages, place, false)?;
     Ok(Text::new(tokenizer, template, messages, place, true, specials)?.tokens.ids)
 }
 
@@ -68,7 +68,7 @@ fn encode_from(
     options: &EncodeOptions,
 ) -> Result<EncodedChat> {
     let place = "messages";
-    check_messages(template, messages, place)?;
+    check_messages(template, messages, place, true)?;
     let text = Text::new(tokenizer, template, messages, place, options.add_generation_prompt, options.specials)?;
     let mut supervised = vec![false; text.tokens.ids.len()];
     for (index, message) in messages.iter().enumerate().skip(answers_from) {

@@ -59,8 +59,9 @@ pub struct EncodedChat {
     pub roles: Vec<String>,
 }
 
-/// Checks roles and contents of a conversation.
-fn check_messages(template: &ChatTemplate, messages: &[Message], place: &str) -> Result<()> {
+/// Checks roles and contents of a conversation. Answers that are `learned` must say something; those given as context may
+/// be empty (a model did answer so).
+fn check_messages(template: &ChatTemplate, messages: &[Message], place: &str, learned: bool) -> Result<()> {
     const KNOWN: [&str; 7] = ["system", "user", "assistant", "tool", "developer", "function", "ipython"];
     let roles = template.roles().unwrap_or(&KNOWN);
     let mut previous = "";
@@ -79,7 +80,7 @@ fn check_messages(template: &ChatTemplate, messages: &[Message], place: &str) ->
         if role == "assistant" && previous == "assistant" {
             return Err(wrong("two answers in a row".to_string(), "Join them, or put the question between them."));
         }
-        if message.text(place, index)?.trim().is_empty() && role == "assistant" {
+        if message.text(place, index)?.trim().is_empty() && role == "assistant" && learned {
             return Err(Error::EmptyAnswer { place: format!("{place}[{index}].content") });
         }
         previous = role;

@@ -38,7 +38,7 @@ pub fn encode_pair(
     let head = template.render_text(prompt, true)?;
     let side = |answer: &[Message], place: &str| -> Result<Side> {
         one_answer(answer, place)?;
-        check_messages(template, answer, place)?;
+        check_messages(template, answer, place, true)?;
         if prompt.last().is_some_and(|m| m.role() == "assistant") {
             return Err(Error::RoleOrder {
                 place: format!("prompt[{}].role", prompt.len() - 1),
