@@ -1,0 +1,107 @@
+/** Faults that users of comparable trainers met, each with the right behaviour (`../shared/cases`, area train). */
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { DpoTrainer, Mistral, SftTrainer } from "../ts/index";
+import type { StartEvent, WarningEvent } from "../ts/train/events";
+import { cases, present, readJson } from "./shared";
+
+const at = (...path: string[]) => join(cases, ...path);
+
+describe.runIf(present(at("14-last-accumulation-window")))("case 14: the last, smaller accumulation window", () => {
+  const folder = at("14-last-accumulation-window");
+  const options = { batchSize: 1, gradientAccumulation: 4, epochs: 1, learningRate: 1e-12, maxGradNorm: null } as const;
+
+  it("is not scaled down in DPO", async () => {
+    const reference = readJson<{ log: { grad_norm: number; epoch: number }[] }>(folder, "reference.json").log;
+    const policy = await Mistral.fromPretrained(join(folder, "model"));
+    const trainer = new DpoTrainer({ policy, ...options, lrScheduler: "constant", answerEnd: "turn", logSteps: 1 });
+    const { history } = await trainer.fit(join(folder, "pairs.jsonl"));
+    expect(history).toHaveLength(2);
+    for (const [index, expected] of reference.entries()) {
+      const step = history[index]!;
+      expect(step.loss).toBeCloseTo(Math.LN2, 6);
+      expect(Math.abs(step["rewards/margins"]!)).toBeLessThan(1e-6);
+      expect(Math.abs(step.grad_norm! / expected.grad_norm - 1)).toBeLessThan(1e-4);
+      expect(step.epoch).toBeCloseTo(expected.epoch, 10);
+    }
+  });
+
+  it("is not scaled down in SFT", async () => {
+    const model = await Mistral.fromPretrained(join(folder, "model"));
+    const row = {
+      messages: [
+        { role: "user", content: "Pick one." },
+        { role: "assistant", content: "left" },
+      ],
+    };
+    const dataset = Array.from({ length: 5 }, () => row);
+    const trainer = new SftTrainer({ model, dataset, ...options, lrScheduler: "constant", logSteps: 1 });
+    const { history } = await trainer.fit();
+    expect(history[1]!.grad_norm! / history[0]!.grad_norm!).toBeCloseTo(1, 4);
+  });
+});
+
+describe.runIf(present(at("15-nothing-left-to-learn")))("case 15: rows whose answer is cut away or empty", () => {
+  const folder = at("15-nothing-left-to-learn");
+  const fit = async (file: string) => {
+    const model = await Mistral.fromPretrained(join(folder, "model"));
+    const dataset = join(folder, file);
+    const trainer = new SftTrainer({ model, dataset, maxLength: 64, batchSize: 1, epochs: 1, logSteps: 1 });
+    const events = (async () => {
+      const seen: (StartEvent | WarningEvent)[] = [];
+      for await (const event of trainer) if (event.type === "start" || event.type === "warning") seen.push(event);
+      return seen;
+    })();
+    const [result, seen] = await Promise.all([trainer.fit(), events]);
+    return { ...result, events: seen };
+  };
+
+  it.each([
+    ["mixed.jsonl", "1 row cut"],
+    ["all-long.jsonl", "4 rows cut"],
+  ])("%s: the question is shortened, the answer stays, and it is said", async (file, said) => {
+    const { history, events } = await fit(file);
+    for (const { loss } of history) {
+      expect(Number.isFinite(loss)).toBe(true);
+      expect(loss).toBeGreaterThan(0);
+    }
+    expect(events.some((event) => event.type === "warning" && event.message.includes(said))).toBe(true);
+  });
+
+  it("an empty answer is a typed error with file, line and field", async () => {
+    await expect(fit("empty-answer.jsonl")).rejects.toMatchObject({
+      code: "ZA_EMPTY_ANSWER",
+      place: { row: 2, field: "messages[1].content" },
+    });
+  });
+});
+
+describe.runIf(present(at("16-packing-at-odd-lengths")))("case 16: packing at any maximal length", () => {
+  const folder = at("16-packing-at-odd-lengths");
+  const start = async (file: string, maxLength: number): Promise<StartEvent> => {
+    const model = await Mistral.fromPretrained(join(folder, "model"));
+    const trainer = new SftTrainer({ model, dataset: join(folder, file), packing: true, maxLength, maxSteps: 1 });
+    const events = trainer[Symbol.asyncIterator]();
+    const fitted = trainer.fit();
+    const first = await events.next();
+    await fitted;
+    return first.value as StartEvent;
+  };
+
+  it.each([
+    [64, 8],
+    [65, 8],
+    [127, 4],
+    [128, 4],
+    [129, 4],
+    [257, 2],
+  ])("eight texts at length %i make %i packs", async (maxLength, packs) => {
+    expect((await start("eight.jsonl", maxLength)).packing?.packs).toBe(packs);
+  });
+
+  it("the tail of a cut text is counted, not packed as a document of its own", async () => {
+    const { packing, rows } = await start("one-long.jsonl", 64);
+    expect(packing?.packs).toBe(2);
+    expect(rows).toBe(3);
+  });
+});
