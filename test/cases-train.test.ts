@@ -43,7 +43,7 @@ describe.runIf(present(at("14-last-accumulation-window")))("case 14: the last, s
 
 describe.runIf(present(at("15-nothing-left-to-learn")))("case 15: rows whose answer is cut away or empty", () => {
   const folder = at("15-nothing-left-to-learn");
-  const fit = async (file: string) => {
+  const train = async (file: string) => {
     const model = await Mistral.fromPretrained(join(folder, "model"));
     const dataset = join(folder, file);
     const trainer = new SftTrainer({ model, dataset, maxLength: 64, batchSize: 1, epochs: 1, logSteps: 1 });
@@ -60,7 +60,7 @@ describe.runIf(present(at("15-nothing-left-to-learn")))("case 15: rows whose ans
     ["mixed.jsonl", "1 row cut"],
     ["all-long.jsonl", "4 rows cut"],
   ])("%s: the question is shortened, the answer stays, and it is said", async (file, said) => {
-    const { history, events } = await fit(file);
+    const { history, events } = await train(file);
     for (const { loss } of history) {
       expect(Number.isFinite(loss)).toBe(true);
       expect(loss).toBeGreaterThan(0);
@@ -69,7 +69,7 @@ describe.runIf(present(at("15-nothing-left-to-learn")))("case 15: rows whose ans
   });
 
   it("an empty answer is a typed error with file, line and field", async () => {
-    await expect(fit("empty-answer.jsonl")).rejects.toMatchObject({
+    await expect(train("empty-answer.jsonl")).rejects.toMatchObject({
       code: "ZA_EMPTY_ANSWER",
       place: { row: 2, field: "messages[1].content" },
     });
