@@ -14,7 +14,7 @@ export interface DemoSizes {
 }
 
 /** The demo as it is reported. */
-export const sizes: DemoSizes = { conversations: 3200, preferenceTasks: 600, samples: 6, heldOutPerCategory: 30 };
+export const sizes: DemoSizes = { conversations: 3200, preferenceTasks: 1000, samples: 6, heldOutPerCategory: 30 };
 
 /** A smoke test of the same road; its scores mean nothing. */
 export const quickSizes: DemoSizes = { conversations: 64, preferenceTasks: 24, samples: 2, heldOutPerCategory: 2 };
@@ -35,12 +35,12 @@ export const sft: SftConfigInput = {
 export const dpo: DpoConfigInput = {
   // The chosen answers' own likelihood keeps a model this small from unlearning them (TRL's replacement of rpo_alpha).
   lossType: ["sigmoid", "sft"],
-  lossWeights: [1, 1],
+  lossWeights: [1, 0.5],
   beta: 0.1,
-  learningRate: 5e-5,
+  learningRate: 1e-4,
   lrScheduler: "cosine",
   warmupRatio: 0.1,
-  epochs: 1,
+  epochs: 2,
   batchSize: 16,
   maxLength: 256,
   logSteps: 5,
