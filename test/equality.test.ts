@@ -1,0 +1,130 @@
+/** What must not change a run: how a batch is cut into micro-batches, packing, a resume, and doing it twice. */
+import { createHash } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, describe, expect, it } from "vitest";
+import { DpoTrainer, Mistral, SftTrainer } from "../ts/index";
+import { relative } from "./shared";
+
+const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "zephyr-equal-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const words = ["seven", "nine", "ten", "two", "the red hat", "a blue coat", "Anna", "four boats, five bags"];
+const chats = words.map((word, index) => ({
+  messages: [
+    { role: "user", content: `say ${word} ${"please ".repeat(index)}.` },
+    { role: "assistant", content: `${word}.` },
+  ],
+}));
+const pairs = chats.map(({ messages: [user, answer] }, index) => ({
+  prompt: [user],
+  chosen: [answer],
+  rejected: [{ role: "assistant", content: `the text does not say. ${"no ".repeat(index)}` }],
+}));
+
+const common = { learningRate: 1e-3, lrScheduler: "constant", shuffle: false, logSteps: 1, maxLength: 64 } as const;
+
+/** Numbers that any change of the weights shows in. */
+async function probe(model: Mistral): Promise<Float32Array> {
+  return model.logits(model.tokenizer.encode("Anna has a red hat. Ben has a blue coat."));
+}
+
+async function sft(options: Record<string, unknown>): Promise<Mistral> {
+  const model = await Mistral.fromPretrained(base);
+  await new SftTrainer({ model, dataset: chats, maxSteps: 3, ...common, ...options }).fit();
+  return model;
+}
+
+async function dpo(options: Record<string, unknown>): Promise<Mistral> {
+  const policy = await Mistral.fromPretrained(base);
+  await new DpoTrainer({ policy, dataset: pairs, maxSteps: 3, ...common, ...options }).fit();
+  return policy;
+}
+
+async function hash(model: Mistral, name: string): Promise<string> {
+  const path = join(folder, name);
+  await model.save(path);
+  return createHash("sha256")
+    .update(readFileSync(join(path, "model.safetensors")))
+    .digest("hex");
+}
+
+describe("equal runs", () => {
+  it.each([
+    ["SFT", sft],
+    ["DPO", dpo],
+  ])("%s: accumulation 8 × 1 = 2 × 4 = 1 × 8", async (_, train) => {
+    const whole = await probe(await train({ batchSize: 8 }));
+    for (const [batchSize, gradientAccumulation] of [
+      [4, 2],
+      [2, 4],
+      [1, 8],
+    ]) {
+      const found = await probe(await train({ batchSize, gradientAccumulation }));
+      expect(relative(found, whole), `${batchSize} × ${gradientAccumulation}`).toBeLessThan(1e-5);
+    }
+  });
+
+  it("SFT: packed = one by one", async () => {
+    const single = await probe(await sft({ batchSize: 8 }));
+    const packed = await probe(await sft({ batchSize: 8, packing: true }));
+    expect(relative(packed, single)).toBeLessThan(1e-5);
+  });
+
+  it.each([
+    ["SFT", sft],
+    ["DPO", dpo],
+  ])("%s: every recompute policy, and twice the same, gives the same bits", async (name, train) => {
+    const hashes = await Promise.all(
+      ["none", "norms-and-swiglu", "layer", "none"].map(async (recompute, index) =>
+        hash(await train({ batchSize: 4, recompute }), `${name}-${index}`),
+      ),
+    );
+    expect(new Set(hashes).size).toBe(1);
+  });
+
+  it("one thread and two agree", async () => {
+    const two = await probe(await sft({ batchSize: 8, threads: 2 }));
+    const one = await probe(await sft({ batchSize: 8, threads: 1 }));
+    expect(relative(one, two)).toBeLessThan(1e-5);
+  });
+
+  it.each([
+    ["SFT", (model: Mistral, options: object) => new SftTrainer({ model, dataset: chats, ...options })],
+    ["DPO", (policy: Mistral, options: object) => new DpoTrainer({ policy, dataset: pairs, ...options })],
+  ])("%s: stopped and resumed = undisturbed, bit for bit", async (name, trainer) => {
+    const options = { ...common, threads: 2, shuffle: true, batchSize: 2, epochs: 2, saveSteps: 3, samples: 0 };
+    const undisturbed = await Mistral.fromPretrained(base);
+    const whole = await trainer(undisturbed, { ...options, outputDir: join(folder, `${name}-whole`) }).fit();
+
+    const outputDir = join(folder, `${name}-stopped`);
+    const stop = new AbortController();
+    const first = trainer(await Mistral.fromPretrained(base), { ...options, outputDir, signal: stop.signal });
+    const events = (async () => {
+      for await (const event of first) if (event.type === "step" && event.step === 5) stop.abort();
+    })();
+    await expect(Promise.all([first.fit(), events])).rejects.toMatchObject({ code: "ZA_ABORTED" });
+
+    const model = await Mistral.fromPretrained(base);
+    const resumed = await trainer(model, { ...options, outputDir, resume: true }).fit();
+    expect(resumed.steps).toBe(whole.steps);
+    expect(await hash(model, `${name}-b`)).toBe(await hash(undisturbed, `${name}-a`));
+    const lines = (path: string) =>
+      readFileSync(join(path, "metrics.jsonl"), "utf8")
+        .trim()
+        .split("\n")
+        .map((line) => ({ ...JSON.parse(line), tokens_per_second: 0 }));
+    expect(lines(outputDir)).toEqual(lines(join(folder, `${name}-whole`)));
+
+    const other = trainer(await Mistral.fromPretrained(base), {
+      ...options,
+      learningRate: 5e-4,
+      outputDir,
+      resume: true,
+    });
+    await expect(other.fit()).rejects.toThrow(/learningRate \(was 0\.001, is 0\.0005\)/);
+  });
+});
