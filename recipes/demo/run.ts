@@ -221,7 +221,7 @@ function reportInput(
   return {
     title: "zephyr-align demo",
     introduction:
-      `A ${categories.length}-category bench of ${first.judged.base.length} held-out conversations of two turns, answered by ` +
+      `A bench of ${first.judged.base.length} held-out conversations of two turns in ${categories.length} categories, answered by ` +
       "each model and scored 1 to 10 by a judge that checks each answer by rules and does not see whose it is. " +
       "Held-out first prompts occur in no training data.",
     scale: [1, 10],
@@ -248,11 +248,11 @@ function reportInput(
   };
 }
 
-/** Two conversations of every category, with the answers of all models. */
+/** One conversation of every category, with the answers of all models. */
 function examples(result: SeedResult): DemoExample[] {
   const tasks = result.judged.base.map(({ task }) => task);
   const chosen = categories.flatMap((category) =>
-    tasks.flatMap((task, index) => (task.category === category ? [{ task, index }] : [])).slice(0, 2),
+    tasks.flatMap((task, index) => (task.category === category ? [{ task, index }] : [])).slice(0, 1),
   );
   return chosen.map(({ task, index }) => ({ category: task.category, turns: turnsOf(result, task, index) }));
 }
