@@ -1,0 +1,152 @@
+/** Faults that users of comparable packages met (`../shared/cases`, areas text, data and formats), through the public package. */
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { dataset, type Message, Mistral, Tokenizer } from "../ts/index";
+import { cases, present, readJson, readJsonl } from "./shared";
+
+const at = (...path: string[]) => join(cases, ...path);
+const when = (folder: string) => describe.runIf(present(at(folder)));
+
+function tokenizerFrom(folder: string, template?: string): Tokenizer {
+  return Tokenizer.fromFiles({
+    tokenizer: readFileSync(join(folder, "tokenizer.json")),
+    config: readFileSync(join(folder, "tokenizer_config.json"), "utf8"),
+    ...(template === undefined ? {} : { template }),
+  });
+}
+
+when("01-tojson-in-chat-template")("case 01", () => {
+  it("tojson writes what Python's json.dumps writes", () => {
+    const folder = at("01-tojson-in-chat-template");
+    const template = readFileSync(join(folder, "template.jinja"), "utf8");
+    const tokenizer = tokenizerFrom(at("02-answer-repeats-the-question", "tokenizer"), template);
+    const rendered = tokenizer.render(readJson<Message[]>(folder, "messages.json"));
+    expect(rendered).toBe(readFileSync(join(folder, "expected.txt"), "utf8"));
+  });
+});
+
+when("02-answer-repeats-the-question")("case 02", () => {
+  it("an answer that repeats the question is masked by place", () => {
+    const folder = at("02-answer-repeats-the-question");
+    const tokenizer = tokenizerFrom(join(folder, "tokenizer"));
+    const rows = readJsonl<{ messages: Message[] }>(folder, "rows.jsonl");
+    const expected = readJson<{ ids: number[]; supervised_positions: number[] }[]>(folder, "expected.json");
+    for (const [index, { ids, supervised_positions }] of expected.entries()) {
+      const encoded = tokenizer.encodeChat(rows[index]!.messages);
+      expect(Array.from(encoded.ids)).toEqual(ids);
+      const supervised = Array.from(encoded.supervised).flatMap((flag, position) => (flag ? [position] : []));
+      expect(supervised).toEqual(supervised_positions);
+    }
+  });
+});
+
+when("03-byte-fallback-streaming")("case 03", () => {
+  it("byte-fallback tokens become characters", () => {
+    const folder = at("03-byte-fallback-streaming");
+    const tokenizer = Tokenizer.fromFiles({ tokenizer: readFileSync(join(folder, "tokenizer.json")) });
+    const expected = readJson<{
+      encode: { text: string; ids: number[]; decoded: string }[];
+      decode: { ids: number[]; text: string }[];
+    }>(folder, "expected.json");
+    for (const { text, ids, decoded } of expected.encode) {
+      expect(Array.from(tokenizer.encode(text))).toEqual(ids);
+      expect(tokenizer.decode(ids)).toBe(decoded);
+    }
+    for (const { ids, text } of expected.decode) expect(tokenizer.decode(ids)).toBe(text);
+  });
+});
+
+when("05-jsonl-unicode-line-separators")("case 05", () => {
+  it("only LF ends a line", async () => {
+    type Row = { messages: Message[] };
+    const rows = dataset(at("05-jsonl-unicode-line-separators", "rows.jsonl"));
+    expect(await rows.length()).toBe(3);
+    expect(((await rows.at(2)) as Row).messages.length).toBeGreaterThan(0);
+    const { messages } = (await rows.at(0)) as Row;
+    expect(messages[0]!.content).toBe("One\u2028two");
+    expect(messages[1]!.content).toBe("a\u2029b");
+    const hash = createHash("sha256").update(messages[0]!.content).digest("hex");
+    expect(hash.startsWith("df3b46847af58ba361ec391d79abf73d825bf1c50be9cbc02af88af07249bdf")).toBe(true);
+    expect(((await rows.at(1)) as Row).messages[0]!.content).toBe("NEL\u0085here");
+    await rows.close();
+  });
+});
+
+when("10-stop-string-across-tokens")("case 10", () => {
+  const folder = at("10-stop-string-across-tokens");
+  interface Request {
+    request: { messages: Message[]; stop?: string | string[]; max_tokens?: number };
+    content: string;
+    finish_reason: string;
+  }
+
+  it("a stop text that spans tokens never leaks, and near misses lose nothing", async () => {
+    const model = await Mistral.fromPretrained(join(folder, "model"));
+    for (const { request, content, finish_reason } of readJson<Request[]>(folder, "requests.json")) {
+      const pieces: string[] = [];
+      const stop = request.stop === undefined ? [] : [request.stop].flat();
+      const { text, finishReason } = await model.generate(request.messages, {
+        stop,
+        maxTokens: request.max_tokens ?? 256,
+        onToken: (piece) => pieces.push(piece),
+      });
+      // A half-finished character at the very end may show as one replacement character.
+      expect(text.replace(/\ufffd+$/, ""), JSON.stringify(request)).toBe(content);
+      expect(finishReason, JSON.stringify(request)).toBe(finish_reason);
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(pieces.join("")).toBe(text);
+    }
+  });
+});
+
+when("11-safetensors-legal-oddities")("case 11", () => {
+  it("odd but legal files are read", async () => {
+    const folder = at("11-safetensors-legal-oddities");
+    const { ids, sum } = readJson<{ ids: number[]; sum: number }>(folder, "expected.json");
+    const model = await Mistral.fromPretrained(join(folder, "model"));
+    const found = (await model.score(ids)).reduce((total, logp) => total + logp, 0);
+    expect(Math.abs(found / sum - 1)).toBeLessThan(1e-4);
+  });
+});
+
+when("12-index-against-shards")("case 12", () => {
+  const folder = at("12-index-against-shards");
+  const expected = () =>
+    readJson<{ ids: number[]; sum: number; missing_file: string; missing_tensor: string }>(folder, "expected.json");
+
+  it("the index decides between two copies of a tensor", async () => {
+    const { ids, sum } = expected();
+    const model = await Mistral.fromPretrained(join(folder, "stale-copy-in-other-shard"));
+    const found = (await model.score(ids)).reduce((total, logp) => total + logp, 0);
+    expect(Math.abs(found / sum - 1)).toBeLessThan(1e-4);
+  });
+
+  it("what is missing is named", async () => {
+    const { missing_file, missing_tensor } = expected();
+    const load = (name: string) => Mistral.fromPretrained(join(folder, name));
+    await expect(load("shard-file-missing")).rejects.toThrow(missing_file);
+    await expect(load("tensor-not-in-its-shard")).rejects.toThrow(missing_tensor);
+  });
+});
+
+when("17-merges-as-pairs")("case 17", () => {
+  const folder = at("17-merges-as-pairs");
+  const load = (name: string) =>
+    Tokenizer.fromFiles({ tokenizer: readFileSync(join(folder, `tokenizer-${name}.json`)) });
+
+  it("merges of every spelling give the same ids; bad ones are refused by name", () => {
+    const { texts, ids } = readJson<{ texts: string[]; ids: Record<string, number[][]> }>(folder, "expected.json");
+    for (const [name, lists] of Object.entries(ids)) {
+      const tokenizer = load(name);
+      expect(
+        texts.map((text) => Array.from(tokenizer.encode(text))),
+        name,
+      ).toEqual(lists);
+    }
+    expect(() => load("bad-merge-out-of-vocabulary")).toThrow(/dw/);
+    expect(() => load("bad-merge-of-three")).toThrow(/merge/);
+    expect(load("pairs").encode("hello world").length).toBe(2);
+  });
+});
