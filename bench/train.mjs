@@ -173,7 +173,7 @@ async function measure(run, files) {
   const job = {
     method,
     precompute,
-    model: gguf,
+    model: folder,
     rows: files[run.data].ours,
     steps,
     batch,

@@ -84,6 +84,16 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
     try {
       throwIfAborted(signal);
       if (pairs === undefined) throw new TypeError("DpoTrainer has no pairs: give `dataset`, or call fit(pairs)");
+      const tokenizer = policy.tokenizer.withTemplate(config.template);
+      const { onBadRow } = config;
+      const dataset = pairDataset(pairs, { onBadRow });
+      const encoding = { ...config, ...(signal ? { signal } : {}) };
+      const examples = await pairExamples(dataset, tokenizer, encoding);
+      const { evalDataset } = this.#options;
+      const held = evalDataset && (await pairExamples(pairDataset(evalDataset, { onBadRow }), tokenizer, encoding));
+      const plan = planBatches({ ...config, rows: examples.rows.length });
+      const rate = scheduleOf(config, plan.totalSteps);
+      // Only now: data that is refused must not leave a folder that looks like a run.
       const folder =
         config.outputDir === null
           ? undefined
@@ -95,15 +105,6 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
                 ...(overwrite === undefined ? {} : { overwrite }),
               },
             );
-      const tokenizer = policy.tokenizer.withTemplate(config.template);
-      const { onBadRow } = config;
-      const dataset = pairDataset(pairs, { onBadRow });
-      const encoding = { ...config, ...(signal ? { signal } : {}) };
-      const examples = await pairExamples(dataset, tokenizer, encoding);
-      const { evalDataset } = this.#options;
-      const held = evalDataset && (await pairExamples(pairDataset(evalDataset, { onBadRow }), tokenizer, encoding));
-      const plan = planBatches({ ...config, rows: examples.rows.length });
-      const rate = scheduleOf(config, plan.totalSteps);
       const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
       run = {
         method: "dpo",

@@ -65,7 +65,7 @@ export function openSession(
 ): NativeSession {
   if (config.threads !== null) native().setThreads(config.threads);
   const { maxLength, recompute } = config;
-  const settings = { recompute, headChunk: 128, maxLength, referenceIsStart: options.referenceIsStart ?? false };
+  const settings = { recompute, headChunk: 256, maxLength, referenceIsStart: options.referenceIsStart ?? false };
   return new (native().NativeSession)(
     model.native,
     JSON.stringify(settings),

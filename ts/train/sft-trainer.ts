@@ -85,6 +85,17 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
+      const tokenizer = model.tokenizer.withTemplate(config.template);
+      const { onBadRow } = config;
+      const dataset = sftDataset(this.#options.dataset, { onBadRow });
+      const encoding = { ...config, ...(signal ? { signal } : {}) };
+      const examples = await sftExamples(dataset, tokenizer, encoding);
+      const { evalDataset } = this.#options;
+      const held = evalDataset && (await sftExamples(sftDataset(evalDataset, { onBadRow }), tokenizer, encoding));
+      const { items, packing } = batchItems(examples, config);
+      const plan = planBatches({ ...config, rows: items.length });
+      const rate = scheduleOf(config, plan.totalSteps);
+      // Only now: data that is refused must not leave a folder that looks like a run.
       const folder =
         config.outputDir === null
           ? undefined
@@ -96,16 +107,6 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
                 ...(overwrite === undefined ? {} : { overwrite }),
               },
             );
-      const tokenizer = model.tokenizer.withTemplate(config.template);
-      const { onBadRow } = config;
-      const dataset = sftDataset(this.#options.dataset, { onBadRow });
-      const encoding = { ...config, ...(signal ? { signal } : {}) };
-      const examples = await sftExamples(dataset, tokenizer, encoding);
-      const { evalDataset } = this.#options;
-      const held = evalDataset && (await sftExamples(sftDataset(evalDataset, { onBadRow }), tokenizer, encoding));
-      const { items, packing } = batchItems(examples, config);
-      const plan = planBatches({ ...config, rows: items.length });
-      const rate = scheduleOf(config, plan.totalSteps);
       run = {
         method: "sft",
         model,
