@@ -26,7 +26,7 @@ export function trainTable(report) {
   const about = [
     `${report.model}, ${report.dtype}, ${report.threads} threads, batch ${report.batch}, max length ${report.max_length};`,
     `medians of ${report.repetitions} runs of ${report.steps_measured} steps (a first one left out), both sides in turn on`,
-    `the same rows; ± is half the span of the runs. ${machine.cpu}, ${machine.cores} cores, ${machine.memory_gib} GiB;`,
+    `the same rows; ± is half the span of the runs, memory the highest peak. ${machine.cpu}, ${machine.cores} cores, ${machine.memory_gib} GiB;`,
     `${Object.entries(versions)
       .map(([name, version]) => `${name} ${version}`)
       .join(", ")}; ${report.date.slice(0, 10)}.`,

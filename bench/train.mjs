@@ -100,6 +100,7 @@ const report = {
     "Tokens per second of training steps and peak memory; ratio = ours / peer (above 1 better), memory_ratio below 1 better.",
   model: "SmolLM2-135M-Instruct",
   dtype: "float32",
+  recompute: recompute ?? "norms-and-swiglu",
   date: new Date().toISOString(),
   machine: { cpu: cpus()[0]?.model.trim(), cores: cpus().length, memory_gib: Math.round(totalmem() / 2 ** 30) },
   threads,
