@@ -94,6 +94,16 @@ describe("zephyr-align", () => {
     expect(stderr).toContain("--label-smoothing");
   });
 
+  it("runs the demo's road", () => {
+    const { status, stdout, stderr } = cli(["demo", "--quick", "--out", at("demo"), "--json", at("demo.json")]);
+    expect(status, stderr).toBe(0);
+    for (const name of ["base", "dDPO without dSFT", "dSFT", "dSFT + dDPO"]) expect(stdout).toContain(name);
+    const { seeds, claims } = JSON.parse(readFileSync(at("demo.json"), "utf8"));
+    expect(seeds[0].scores.dSFT.score.n).toBe(32);
+    expect(claims).toHaveLength(3);
+    expect(readFileSync(join(at("demo"), "report.html"), "utf8")).toContain("By category");
+  });
+
   it("checks the machine", () => {
     const { status, stdout } = cli(["doctor"]);
     expect(status).toBe(0);

@@ -109,7 +109,7 @@ impl Reference {
 }
 
 #[test]
-fn logits_logps_and_every_gradient_equal_pytorch() {
+fn golden_logits_logps_and_every_gradient_equal_pytorch() {
     let Some(golden) = golden() else { return };
     for name in ["window", "headdim"] {
         let weights = weights::load(&golden.join(name)).unwrap().weights;
