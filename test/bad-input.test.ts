@@ -1,5 +1,15 @@
 /** Bad input through the public package: a typed error with code, place and remedy, and the process goes on. */
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -89,6 +99,30 @@ describe("models", () => {
     const error = await failure(model.score([1, 99_999]));
     expect(error).toMatchObject({ code: "ZA_TOKEN_RANGE" });
     expect(error.message).toMatch(/99999.*1024/);
+  });
+});
+
+describe("disk", () => {
+  // A file system of 512 KiB of our own; needs root.
+  const small = join(folder, "small");
+  mkdirSync(small);
+  const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=512k", "tmpfs", small]).status === 0;
+  if (!mounted) console.warn("SKIPPED: no small file system can be mounted here, the full disk is not tested");
+  afterAll(() => {
+    if (mounted) spawnSync("umount", [small]);
+  });
+
+  it.runIf(mounted)("a full disk: nothing half-written under the final name", async () => {
+    const model = await Mistral.fromPretrained(base);
+    const error = await failure(model.save(join(small, "model")));
+    expect(error.code).toBe("ZA_DISK_FULL");
+    expect(error.remedy).toMatch(/[Ff]ree/);
+    const outputDir = join(small, "run");
+    const trainer = new SftTrainer({ model, dataset: [chat("say ten.", "ten.")], maxSteps: 1, outputDir, samples: 0 });
+    expect((await failure(trainer.fit())).code).toMatch(/ZA_DISK_FULL/);
+    expect(readdirSync(outputDir)).not.toContain("model");
+    await model.save(join(folder, "elsewhere"));
+    expect((await Mistral.fromPretrained(join(folder, "elsewhere"))).parameters).toBe(model.parameters);
   });
 });
 

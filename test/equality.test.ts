@@ -119,12 +119,10 @@ describe("equal runs", () => {
         .map((line) => ({ ...JSON.parse(line), tokens_per_second: 0 }));
     expect(lines(outputDir)).toEqual(lines(join(folder, `${name}-whole`)));
 
-    const other = trainer(await Mistral.fromPretrained(base), {
-      ...options,
-      learningRate: 5e-4,
-      outputDir,
-      resume: true,
-    });
+    const refused = await Mistral.fromPretrained(base);
+    const before = await hash(refused, `${name}-c`);
+    const other = trainer(refused, { ...options, learningRate: 5e-4, outputDir, resume: true });
     await expect(other.fit()).rejects.toThrow(/learningRate \(was 0\.001, is 0\.0005\)/);
+    expect(await hash(refused, `${name}-d`), "a refused resume leaves the model as it was").toBe(before);
   });
 });

@@ -1,4 +1,4 @@
-import { readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { NativeModel } from "../../bindings/node/index";
 import type { Message } from "../data";
@@ -285,11 +285,16 @@ export class Mistral {
 
   /** Writes a folder that transformers, and {@link Mistral.fromPretrained}, load. */
   async save(folder: string, options: SaveOptions = {}): Promise<void> {
+    const files = { "tokenizer.json": this.tokenizer.toJson(), "tokenizer_config.json": this.tokenizer.configJson() };
+    const hidden = (name: string) => join(folder, `.${name}.${process.pid}.tmp`);
     try {
+      await mkdir(folder, { recursive: true });
+      // Written under hidden names before the weights, renamed after them: a full disk leaves no part of a model.
+      for (const [name, text] of Object.entries(files)) await writeFile(hidden(name), text, { flush: true });
       await this.native.save(folder, options.dtype ?? "float32", options.maxShardBytes ?? 5_000_000_000);
-      await writeFile(join(folder, "tokenizer.json"), this.tokenizer.toJson());
-      await writeFile(join(folder, "tokenizer_config.json"), this.tokenizer.configJson());
+      for (const name of Object.keys(files)) await rename(hidden(name), join(folder, name));
     } catch (error) {
+      await Promise.all(Object.keys(files).map((name) => rm(hidden(name), { force: true }).catch(() => {})));
       throw fromNative(error, { file: folder });
     }
   }

@@ -2,7 +2,7 @@
  * What both trainers do alike: opening a run, one optimizer step, logging, saving, finishing. Plain functions over one
  * record; the course of a run is written out in each trainer's `fit`.
  */
-import { readdir, rm } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { NativeBatch, NativeSession } from "../../bindings/node/index";
 import { AbortedError, aborted, ConfigError, fromNative, TrainingError, throwIfAborted } from "../errors";
@@ -182,17 +182,33 @@ export async function resumeRun(run: Run): Promise<void> {
     warn(run, "there is no checkpoint to resume from: the run starts at step 1");
     return;
   }
-  const saved = JSON.parse(await run.session.restore(join(folder, newest.name)));
-  const differences = differing(saved, identity(run));
-  if (differences.length > 0) {
-    throw new ConfigError("ZA_CONFIG_INVALID", `the saved run differs in ${differences.join(", ")}`, {
-      place: { file: join(folder, newest.name) },
-      remedy: "Resume with the same configuration and data, or start a new run in another outputDir.",
-    });
-  }
+  const path = join(folder, newest.name);
+  // Restoring overwrites the model: a run that may not go on is refused before. A record that cannot be read is left to
+  // restore, which says what is wrong with it.
+  const saved = await savedIdentity(path);
+  if (saved !== undefined) refuseOther(run, saved, path);
+  refuseOther(run, JSON.parse(await run.session.restore(path)), path);
   run.doneSteps = newest.step;
   run.history = await run.folder.keepMetricsUpTo(newest.step);
   run.loggedTokens = run.history.at(-1)?.num_tokens ?? 0;
+}
+
+/** The identity in a checkpoint's record; undefined when it cannot be read. */
+async function savedIdentity(path: string): Promise<unknown> {
+  try {
+    return JSON.parse(JSON.parse(await readFile(join(path, "state.json"), "utf8")).extra);
+  } catch {
+    return undefined;
+  }
+}
+
+function refuseOther(run: Run, saved: unknown, path: string): void {
+  const differences = differing(saved, identity(run));
+  if (differences.length === 0) return;
+  throw new ConfigError("ZA_CONFIG_INVALID", `the saved run differs in ${differences.join(", ")}`, {
+    place: { file: path },
+    remedy: "Resume with the same configuration and data, or start a new run in another outputDir.",
+  });
 }
 
 function differing(before: unknown, after: unknown, path = ""): string[] {
