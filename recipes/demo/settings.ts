@@ -1,4 +1,4 @@
-/** What the demo trains with. Chosen by hand on seed 1; the other seeds are untouched. */
+/** What the demo trains with. The preference stage was chosen on seeds 11 and 12 and on other held-out tasks than it reports. */
 import type { DpoConfigInput, SftConfigInput } from "../../ts/train/config";
 
 /** Sizes of the demo's data. */
@@ -14,7 +14,7 @@ export interface DemoSizes {
 }
 
 /** The demo as it is reported. */
-export const sizes: DemoSizes = { conversations: 3200, preferenceTasks: 1000, samples: 6, heldOutPerCategory: 30 };
+export const sizes: DemoSizes = { conversations: 3200, preferenceTasks: 3000, samples: 8, heldOutPerCategory: 30 };
 
 /** A smoke test of the same road; its scores mean nothing. */
 export const quickSizes: DemoSizes = { conversations: 64, preferenceTasks: 24, samples: 2, heldOutPerCategory: 2 };
@@ -35,12 +35,12 @@ export const sft: SftConfigInput = {
 export const dpo: DpoConfigInput = {
   // The chosen answers' own likelihood keeps a model this small from unlearning them (TRL's replacement of rpo_alpha).
   lossType: ["sigmoid", "sft"],
-  lossWeights: [1, 0.5],
+  lossWeights: [1, 1],
   beta: 0.1,
-  learningRate: 1e-4,
+  learningRate: 3e-4,
   lrScheduler: "cosine",
   warmupRatio: 0.1,
-  epochs: 2,
+  epochs: 1,
   batchSize: 16,
   maxLength: 256,
   logSteps: 5,
@@ -48,4 +48,4 @@ export const dpo: DpoConfigInput = {
 };
 
 /** Sampling for the pairs, and the difference of scores that makes one. */
-export const preferences = { temperature: 1, margin: 1 } as const;
+export const preferences = { temperature: 1, margin: 4 } as const;
