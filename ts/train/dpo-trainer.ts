@@ -13,6 +13,7 @@ import {
   failRun,
   finishRun,
   nativeBatch,
+  openFolder,
   openSession,
   poll,
   type Run,
@@ -21,7 +22,6 @@ import {
   warn,
   warnAboutData,
 } from "./run";
-import { RunFolder } from "./run-folder";
 import { sampleAfter, sampleBefore } from "./samples";
 import type { TrainResult } from "./sft-trainer";
 
@@ -94,18 +94,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const plan = planBatches({ ...config, rows: examples.rows.length });
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
-      const folder =
-        config.outputDir === null
-          ? undefined
-          : await RunFolder.open(
-              config.outputDir,
-              { method: "dpo", model: policy.source, ...config },
-              {
-                resume: config.resume,
-                ...(overwrite === undefined ? {} : { overwrite }),
-              },
-            );
-      const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
+      const folder = await openFolder("dpo", policy, config, overwrite);
       run = {
         method: "dpo",
         model: policy,

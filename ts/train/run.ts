@@ -57,6 +57,18 @@ export function nativeBatch(sequences: readonly EncodedRow[]): NativeBatch {
   return new (native().NativeBatch)(ids, supervised, lengths);
 }
 
+/** The folder of the run, with its resolved configuration; undefined when none was asked for. */
+export async function openFolder(
+  method: Run["method"],
+  model: Mistral,
+  config: SftConfig | DpoConfig,
+  overwrite: boolean | undefined,
+): Promise<RunFolder | undefined> {
+  if (config.outputDir === null) return undefined;
+  const record = { method, model: model.source, ...config };
+  return RunFolder.open(config.outputDir, record, { resume: config.resume, overwrite: overwrite ?? false });
+}
+
 /** A session on the model; `loss` makes it one for DPO. */
 export function openSession(
   model: Mistral,

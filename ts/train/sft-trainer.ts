@@ -13,6 +13,7 @@ import {
   failRun,
   finishRun,
   nativeBatch,
+  openFolder,
   openSession,
   poll,
   type Run,
@@ -20,7 +21,6 @@ import {
   scheduleOf,
   warnAboutData,
 } from "./run";
-import { RunFolder } from "./run-folder";
 import { sampleAfter, sampleBefore } from "./samples";
 
 /** What an {@link SftTrainer} is made of: a model, rows, and any option of {@link SftConfigInput}. */
@@ -96,17 +96,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
       const plan = planBatches({ ...config, rows: items.length });
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
-      const folder =
-        config.outputDir === null
-          ? undefined
-          : await RunFolder.open(
-              config.outputDir,
-              { method: "sft", model: model.source, ...config },
-              {
-                resume: config.resume,
-                ...(overwrite === undefined ? {} : { overwrite }),
-              },
-            );
+      const folder = await openFolder("sft", model, config, overwrite);
       run = {
         method: "sft",
         model,
