@@ -95,6 +95,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("dpo", policy, config, overwrite);
+      const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
       run = {
         method: "dpo",
         model: policy,

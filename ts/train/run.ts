@@ -14,7 +14,7 @@ import type { BatchPlan } from "./batches";
 import type { DpoConfig, SftConfig } from "./config";
 import type { EventStream, Metrics } from "./events";
 import type { ExampleReport } from "./examples";
-import type { MetricsLine, RunFolder } from "./run-folder";
+import { type MetricsLine, RunFolder } from "./run-folder";
 
 /** Checkpoints kept in a run folder. */
 const keptCheckpoints = 2;
