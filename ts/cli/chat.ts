@@ -119,8 +119,7 @@ async function chat(flags: ChatFlags): Promise<void> {
 async function load(flags: ChatFlags): Promise<Mistral> {
   const { tokenizer } = flags;
   const model = await Mistral.fromPretrained(flags.model, tokenizer === undefined ? {} : { tokenizer });
-  const template = templateOf(flags.template ?? "model");
-  return new Mistral(model.native, model.tokenizer.withTemplate(template), model.source);
+  return model.withTemplate(templateOf(flags.template ?? "model"));
 }
 
 /** Answers each line of a pipe; the lines are one conversation. */

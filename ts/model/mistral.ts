@@ -161,6 +161,14 @@ export class Mistral {
     return new Mistral(this.native.snapshot(), this.tokenizer, this.source, true);
   }
 
+  /**
+   * The same weights, not copied, under another chat template: Jinja source, `"zephyr"`, or `"model"` for the one it has.
+   */
+  withTemplate(template: string): Mistral {
+    const tokenizer = this.tokenizer.withTemplate(template);
+    return tokenizer === this.tokenizer ? this : new Mistral(this.native, tokenizer, this.source, this.frozen);
+  }
+
   /** Answers a conversation (or continues plain text, given as a string). */
   async generate(prompt: readonly Message[] | string, options: GenerateOptions = {}): Promise<Generated> {
     const ids =

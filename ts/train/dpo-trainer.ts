@@ -79,12 +79,14 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   /** Runs the whole training. */
   async fit(pairs: DatasetInput | undefined = this.#options.dataset): Promise<TrainResult> {
     const { config } = this;
-    const { policy, ref, signal, overwrite, samples } = this.#options;
+    const { ref, signal, overwrite, samples } = this.#options;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
       if (pairs === undefined) throw new TypeError("DpoTrainer has no pairs: give `dataset`, or call fit(pairs)");
-      const tokenizer = policy.tokenizer.withTemplate(config.template);
+      // From here on the policy speaks the template that it is trained with: samples and the saved folder too.
+      const policy = this.#options.policy.withTemplate(config.template);
+      const { tokenizer } = policy;
       const { onBadRow } = config;
       const dataset = pairDataset(pairs, { onBadRow });
       const encoding = { ...config, ...(signal ? { signal } : {}) };

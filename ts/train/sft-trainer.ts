@@ -41,6 +41,7 @@ export interface SftTrainerOptions extends SftConfigInput {
 
 /** What training gave. */
 export interface TrainResult {
+  /** The trained model, with the chat template that it was trained with. */
   model: Mistral;
   /** Metrics of the last logged step. */
   metrics: Metrics;
@@ -81,11 +82,13 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
   /** Runs the whole training. */
   async fit(): Promise<TrainResult> {
     const { config } = this;
-    const { model, signal, overwrite, samples } = this.#options;
+    const { signal, overwrite, samples } = this.#options;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
-      const tokenizer = model.tokenizer.withTemplate(config.template);
+      // From here on the model speaks the template that it is trained with: samples and the saved folder too.
+      const model = this.#options.model.withTemplate(config.template);
+      const { tokenizer } = model;
       const { onBadRow } = config;
       const dataset = sftDataset(this.#options.dataset, { onBadRow });
       const encoding = { ...config, ...(signal ? { signal } : {}) };
