@@ -2,7 +2,7 @@
  * One measurement of our trainer, in a process of its own so that the peak memory is that of this run alone.
  * Prints one JSON line. Started by train.mjs.
  *
- * usage: node bench/measure.mjs '{"method":"sft"|"dpo","model":GGUF,"rows":FILE,"steps":4,"batch":2,"maxLength":384,"threads":2,"precompute":true}'
+ * usage: node bench/measure.mjs '{"method":"sft"|"dpo","model":FOLDER,"rows":FILE,"steps":4,"batch":2,"maxLength":384,"threads":2,"precompute":true}'
  */
 import { DpoTrainer, Mistral, SftTrainer } from "../dist/index.js";
 

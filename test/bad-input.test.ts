@@ -1,20 +1,11 @@
 /** Bad input through the public package: a typed error with code, place and remedy, and the process goes on. */
-import { spawnSync } from "node:child_process";
-import {
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-} from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
 import { DpoTrainer, Mistral, SftTrainer, ZephyrError } from "../ts/index";
+import { mountSmallDisk, unmount } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "zephyr-bad-"));
@@ -103,13 +94,10 @@ describe("models", () => {
 });
 
 describe("disk", () => {
-  // A file system of 512 KiB of our own; needs root.
   const small = join(folder, "small");
-  mkdirSync(small);
-  const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=512k", "tmpfs", small]).status === 0;
-  if (!mounted) console.warn("SKIPPED: no small file system can be mounted here, the full disk is not tested");
+  const mounted = mountSmallDisk(small, 512 * 1024);
   afterAll(() => {
-    if (mounted) spawnSync("umount", [small]);
+    if (mounted) unmount(small);
   });
 
   it.runIf(mounted)("a full disk: nothing half-written under the final name", async () => {

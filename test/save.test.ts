@@ -1,28 +1,26 @@
 /** Saving on a disk that has room for the weights, but not for all that belongs to them. */
-import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, expect, it } from "vitest";
 import { Mistral } from "../ts/index";
+import { mountSmallDisk, unmount } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "zephyr-save-"));
 const whole = join(folder, "whole");
 const small = join(folder, "small");
-mkdirSync(small);
 
 const model = await Mistral.fromPretrained(base);
 await model.save(whole);
 const bytes = (name: string) => statSync(join(whole, name)).size;
 // Room for the weights and a page for each of the other files, which is less than tokenizer.json needs.
 const room = bytes("model.safetensors") + 4 * 4096;
-const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", `size=${room}`, "tmpfs", small]).status === 0;
-if (!mounted) console.warn("SKIPPED: no small file system can be mounted here, the full disk is not tested");
+const mounted = mountSmallDisk(small, room);
 
 afterAll(() => {
-  if (mounted) spawnSync("umount", [small]);
+  if (mounted) unmount(small);
   rmSync(folder, { recursive: true, force: true });
 });
 

@@ -1,5 +1,6 @@
 /** Where the reference material lies that is not part of the repository, and a loud skip when it does not. */
-import { existsSync, readFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -53,6 +54,18 @@ export function tensor(file: string, name: string): { shape: number[]; values: F
   const size = dtype === "I64" ? 8 : 4;
   const read = (at: number) => (dtype === "I64" ? Number(content.readBigInt64LE(at)) : content.readFloatLE(at));
   return { shape, values: Float64Array.from({ length: content.length / size }, (_, i) => read(i * size)) };
+}
+
+/** A file system of that many bytes at a new folder; says so loudly when it cannot be mounted (it needs root). */
+export function mountSmallDisk(folder: string, bytes: number): boolean {
+  mkdirSync(folder);
+  const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", `size=${bytes}`, "tmpfs", folder]).status === 0;
+  if (!mounted) console.warn("SKIPPED: no small file system can be mounted here, the full disk is not tested");
+  return mounted;
+}
+
+export function unmount(folder: string): void {
+  spawnSync("umount", [folder]);
 }
 
 /** `‖found − expected‖ / ‖expected‖`. */

@@ -8,7 +8,7 @@ import { Mistral } from "../../ts/model/mistral";
 import { Tokenizer } from "../../ts/model/tokenizer";
 import { packageVersion } from "../../ts/native/load";
 import type { Metrics } from "../../ts/train/events";
-import { showProgress } from "../../ts/train/progress";
+import { fitShowing } from "../../ts/train/progress";
 import { SftTrainer } from "../../ts/train/sft-trainer";
 import { converse, corpus, makeTasks } from "./world";
 
@@ -100,12 +100,7 @@ export async function runPretrain(options: PretrainOptions): Promise<Metrics> {
     recompute: "none",
     ...(signal ? { signal } : {}),
   });
-  const show = showProgress();
-  const events = (async () => {
-    for await (const event of trainer) show(event);
-  })();
-  const { metrics, history } = await trainer.fit();
-  await events;
+  const { metrics, history } = await fitShowing(trainer);
   await mkdir(out, { recursive: true });
   await model.save(out, { dtype: "bfloat16" });
   const evaluated = history.findLast((line) => "eval_loss" in line);

@@ -10,8 +10,8 @@ import { Mistral } from "../../ts/model/mistral";
 import { packageRoot, packageVersion } from "../../ts/native/load";
 import { type DemoExample, type DemoModel, type DemoReportInput, renderDemoReport } from "../../ts/report";
 import { DpoTrainer } from "../../ts/train/dpo-trainer";
-import type { Metrics, TrainerEvent } from "../../ts/train/events";
-import { duration, showProgress } from "../../ts/train/progress";
+import type { Metrics } from "../../ts/train/events";
+import { duration, fitShowing } from "../../ts/train/progress";
 import { SftTrainer, type TrainResult } from "../../ts/train/sft-trainer";
 import { type BenchScores, type Judged, runBench, scoresOf, temperatures } from "./bench";
 import { makePairs } from "./preferences";
@@ -108,7 +108,7 @@ async function runSeed(seed: number, size: DemoSizes, options: DemoOptions): Pro
   const rows = conversations.map((task) => ({ messages: converse(task) }));
   const tuned = await load();
   const sftTrainer = new SftTrainer({ model: tuned, dataset: rows, seed, ...sft, ...abortable });
-  note(names.sft, "dSFT", await timed("dSFT", () => shown(sftTrainer)));
+  note(names.sft, "dSFT", await timed("dSFT", () => fitShowing(sftTrainer)));
   const judgedSft = await timed("judging dSFT", () => bench(tuned));
 
   // 3. AI feedback: samples of the dSFT model and the pool's answers, rated; best against worst.
@@ -121,29 +121,19 @@ async function runSeed(seed: number, size: DemoSizes, options: DemoOptions): Pro
   await tuned.save(join(options.out, "models", `dsft-${seed}`));
   const reference = tuned.frozenCopy();
   const dpoTrainer = new DpoTrainer({ policy: tuned, ref: reference, dataset: pairs, seed, ...dpo, ...abortable });
-  note(names.dpo, "dDPO", await timed("dDPO", () => shown(dpoTrainer)));
+  note(names.dpo, "dDPO", await timed("dDPO", () => fitShowing(dpoTrainer)));
   const judgedDpo = await timed("judging dDPO", () => bench(tuned));
   await tuned.save(join(options.out, "models", `ddpo-${seed}`));
 
   // 5. The paper's ablation: the same pairs, but the base model as start and reference.
   const skipped = await load();
   const ablation = new DpoTrainer({ policy: skipped, dataset: pairs, seed, ...dpo, ...abortable });
-  note(names.ablation, "dDPO without dSFT", await timed("dDPO without dSFT", () => shown(ablation)));
+  note(names.ablation, "dDPO without dSFT", await timed("dDPO without dSFT", () => fitShowing(ablation)));
   const judgedAblation = await timed("judging the ablation", () => bench(skipped));
 
   const judged = { base: judgedBase, sft: judgedSft, dpo: judgedDpo, ablation: judgedAblation };
   const scores = Object.fromEntries(order.map((name) => [name, scoresOf(judged[name])]));
   return { seed, judged, scores: scores as SeedResult["scores"], stages, pairs: pairs.length, seconds };
-}
-
-/** Runs a trainer with its progress on the terminal. */
-async function shown(trainer: AsyncIterable<TrainerEvent> & { fit(): Promise<TrainResult> }): Promise<TrainResult> {
-  const show = showProgress();
-  const events = (async () => {
-    for await (const event of trainer) show(event);
-  })();
-  const [result] = await Promise.all([trainer.fit(), events]);
-  return result;
 }
 
 /** What the demo is there to show, held against its own numbers. */

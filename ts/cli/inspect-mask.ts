@@ -2,11 +2,11 @@
 import { statSync } from "node:fs";
 import { type Command, Option } from "commander";
 import { dataset, type Message, type PairRow, pairDataset, type SftRow, sftDataset } from "../data";
-import { DataError, fromNative, type Place, placeText } from "../errors";
+import { DataError, type Place, placeText } from "../errors";
 import { folderTokenizer, Mistral } from "../model/mistral";
 import type { EncodedRow, Tokenizer } from "../model/tokenizer";
 import { whole } from "../report/format";
-import { type ExampleOptions, pairExample, sftExample } from "../train/examples";
+import { type ExampleOptions, fittedOrRefusal, pairExample, sftExample } from "../train/examples";
 import { wholeNumber } from "./arguments";
 import { templateOf, usageProblem } from "./config-options";
 import { dataPurpose } from "./data-purpose";
@@ -126,14 +126,9 @@ async function* inspected(file: string, tokenizer: Tokenizer, flags: MaskFlags):
       yield row.error;
       continue;
     }
-    try {
-      yield purpose === "sft"
-        ? inspectConversation(row.value as SftRow, row.place, tokenizer, { ...options, lossOn: flags.lossOn })
-        : inspectPair(row.value as PairRow, row.place, tokenizer, options);
-    } catch (error) {
-      const typed = fromNative(error);
-      yield new DataError(typed.code, typed.problem, { place: { ...row.place, ...typed.place }, cause: error });
-    }
+    yield purpose === "sft"
+      ? inspectConversation(row.value as SftRow, row.place, tokenizer, { ...options, lossOn: flags.lossOn })
+      : inspectPair(row.value as PairRow, row.place, tokenizer, options);
   }
 }
 
@@ -142,17 +137,19 @@ function inspectConversation(
   place: Place,
   tokenizer: Tokenizer,
   options: ExampleOptions & { lossOn: "assistant" | "all" },
-): Inspected {
+): Inspected | DataError {
   const count = { straddling: 0 };
-  const fitted = sftExample(row, tokenizer, options, count);
-  if (!fitted) throw tooLong(place, options);
+  const fitted = fittedOrRefusal(place, options, () => sftExample(row, tokenizer, options, count));
+  if (fitted instanceof DataError) return fitted;
   const owners = row.kind === "chat" ? ownersOf(fitted.row.ids, row.messages, tokenizer, options) : undefined;
   return { place, sequences: [withOwners(fitted.row, owners)], straddling: count.straddling, cut: fitted.cut };
 }
 
-function inspectPair(row: PairRow, place: Place, tokenizer: Tokenizer, options: ExampleOptions): Inspected {
-  const fitted = pairExample(row, tokenizer, { ...options, maxPromptLength: null });
-  if (!fitted) throw tooLong(place, options);
+function inspectPair(row: PairRow, place: Place, tokenizer: Tokenizer, options: ExampleOptions): Inspected | DataError {
+  const fitted = fittedOrRefusal(place, options, () =>
+    pairExample(row, tokenizer, { ...options, maxPromptLength: null }),
+  );
+  if (fitted instanceof DataError) return fitted;
   const sides = ["chosen", "rejected"] as const;
   let straddling = 0;
   const sequences = sides.map((side) => {
@@ -163,10 +160,6 @@ function inspectPair(row: PairRow, place: Place, tokenizer: Tokenizer, options: 
     return { ...withOwners({ ids, supervised }, ownersOf(ids, messages, tokenizer, options)), side };
   });
   return { place, sequences, straddling, cut: fitted.cut };
-}
-
-function tooLong(place: Place, { maxLength }: ExampleOptions): DataError {
-  return new DataError("ZA_DATA_TOO_LONG", `the answer does not fit within maxLength ${maxLength}`, { place });
 }
 
 function withOwners({ ids, supervised }: EncodedRow, owners: Int32Array | undefined): Sequence {

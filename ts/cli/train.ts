@@ -6,7 +6,7 @@ import { Mistral } from "../model/mistral";
 import { packageVersion } from "../native/load";
 import { figure, percent, whole } from "../report/format";
 import type { CheckpointEvent, EndEvent, Metrics, TrainerEvent } from "../train/events";
-import { duration, showProgress } from "../train/progress";
+import { duration, fitShowing, showProgress } from "../train/progress";
 import type { TrainResult } from "../train/sft-trainer";
 import {
   addConfigOptions,
@@ -88,13 +88,15 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
     const trainer = make({ ...prepared, model: policy, ref, config: settings });
     const show = flags.quiet ? () => {} : showProgress();
     const seen: Seen = {};
-    const events = follow(trainer, show, seen);
-    const result = await trainer.fit().catch(async (error) => {
-      await events.catch(() => {});
+    const showAndKeep = (event: TrainerEvent) => {
+      show(event);
+      if (event.type === "checkpoint") seen.checkpoint = event;
+      if (event.type === "end") seen.end = event;
+    };
+    const result = await fitShowing(trainer, showAndKeep).catch((error) => {
       if (error instanceof AbortedError) process.stderr.write(howToGoOn(outputDir, seen));
       throw error;
     });
-    await events;
     const { end } = seen;
     await writeJsonFile(flags.json, summaryOf(method, model, result, end, started));
     if (!flags.quiet) process.stdout.write(summaryText(method, result, end));
@@ -111,14 +113,6 @@ function required(inputs: Inputs, key: "model" | "data", remedy: string): string
 interface Seen {
   checkpoint?: CheckpointEvent;
   end?: EndEvent;
-}
-
-async function follow(trainer: Trainer, show: (event: TrainerEvent) => void, seen: Seen): Promise<void> {
-  for await (const event of trainer) {
-    show(event);
-    if (event.type === "checkpoint") seen.checkpoint = event;
-    if (event.type === "end") seen.end = event;
-  }
 }
 
 function howToGoOn(outputDir: string, { checkpoint }: Seen): string {

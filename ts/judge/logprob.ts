@@ -120,8 +120,8 @@ export async function evaluatePairs(
   try {
     for (const [index, pair] of examples.rows.entries()) {
       throwIfAborted(options.signal);
-      const batch = () => nativeBatch([pair.chosen, pair.rejected]);
-      const [chosen = Number.NaN, rejected = Number.NaN] = await policySession.sequenceLogps(batch());
+      const batch = nativeBatch([pair.chosen, pair.rejected]);
+      const [chosen = Number.NaN, rejected = Number.NaN] = await policySession.sequenceLogps(batch);
       const lengths = [predictedTokens(pair.chosen), predictedTokens(pair.rejected)] as const;
       tokens += lengths[0] + lengths[1];
       add("logps/chosen", chosen);
@@ -129,7 +129,7 @@ export async function evaluatePairs(
       add("logps/accuracies", chosen > rejected ? 1 : 0);
       add("logps/accuracies_per_token", chosen / lengths[0] > rejected / lengths[1] ? 1 : 0);
       if (refSession) {
-        const [refChosen = Number.NaN, refRejected = Number.NaN] = await refSession.sequenceLogps(batch());
+        const [refChosen = Number.NaN, refRejected = Number.NaN] = await refSession.sequenceLogps(batch);
         const rewards = [beta * (chosen - refChosen), beta * (rejected - refRejected)] as const;
         const margin = rewards[0] - rewards[1];
         add("loss", softplus(-margin));
@@ -158,8 +158,7 @@ export async function evaluatePairs(
 }
 
 function setUp(model: Mistral, options: LogprobOptions) {
-  const { signal, onRow, ...rest } = options;
-  const { maxLength, template, answerEnd, specialsInContent, truncation, onBadRow, threads } = rest;
+  const { signal, maxLength, template, answerEnd, specialsInContent, truncation, onBadRow, threads } = options;
   const chosen = { maxLength, template, answerEnd, specialsInContent, truncation, onBadRow, threads };
   const config = resolveConfig(sftConfig, chosen);
   const tokenizer = model.tokenizer.withTemplate(config.template);

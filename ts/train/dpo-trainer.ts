@@ -9,10 +9,12 @@ import { EventStream, type Metrics, type TrainerEvent } from "./events";
 import { type Examples, pairExamples, predictedTokens } from "./examples";
 import {
   addLine,
+  announce,
   applyStep,
   failRun,
   finishRun,
   nativeBatch,
+  newRun,
   openFolder,
   openSession,
   poll,
@@ -20,7 +22,6 @@ import {
   resumeRun,
   scheduleOf,
   warn,
-  warnAboutData,
 } from "./run";
 import { sampleAfter, sampleBefore } from "./samples";
 import type { TrainResult } from "./sft-trainer";
@@ -98,7 +99,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("dpo", policy, config, overwrite);
       const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
-      run = {
+      run = newRun({
         method: "dpo",
         model: policy,
         config,
@@ -107,28 +108,10 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         folder,
         events: this.#events,
         signal,
-        history: [],
-        pending: [],
-        warnings: [],
         report: examples.report,
-        packing: undefined,
-        startedAt: performance.now(),
-        loggedAt: performance.now(),
-        loggedTokens: 0,
-        doneSteps: 0,
-      };
-      const shown = await sampleBefore(policy, dataset, samples ?? (folder ? 2 : 0));
-      this.#events.push({
-        type: "start",
-        method: "dpo",
-        totalSteps: plan.totalSteps,
-        doneSteps: run.doneSteps,
-        rows: examples.rows.length,
-        tokens: examples.report.tokens,
-        supervisedTokens: examples.report.supervisedTokens,
-        format: examples.report.description,
       });
-      warnAboutData(run);
+      const shown = await sampleBefore(policy, dataset, samples ?? (folder ? 2 : 0));
+      await announce(run);
       if (config.gradientAccumulation > 1 && config.lossType.some((loss) => loss.startsWith("aot"))) {
         warn(
           run,

@@ -29,10 +29,9 @@ export interface ExampleReport extends DataReport {
   straddlingTokens: number;
 }
 
-/** Encoded rows, with the place of each. */
+/** Encoded rows. */
 export interface Examples<T> {
   rows: T[];
-  places: Place[];
   report: ExampleReport;
 }
 
@@ -139,24 +138,16 @@ async function encodeAll<Row, Encoded>(
     straddlingTokens: 0,
   };
   const rows: Encoded[] = [];
-  const places: Place[] = [];
   const count: Counter = { straddling: 0 };
   for await (const row of dataset.rows()) {
     throwIfAborted(options.signal);
     if (row.error) throw row.error;
-    let fitted: Fitted<Encoded> | undefined;
-    let refusal: ZephyrError | undefined;
-    try {
-      fitted = fitRow(row.value, count);
-    } catch (error) {
-      refusal = inRow(fromNative(error), row.place);
-    }
-    if (!fitted) {
-      refusal ??= tooLong(row.place, options);
-      if (options.onBadRow === "error") throw refusal;
+    const fitted = fittedOrRefusal(row.place, options, () => fitRow(row.value, count));
+    if (fitted instanceof DataError) {
+      if (options.onBadRow === "error") throw fitted;
       report.kept--;
       report.skipped++;
-      report.skippedRows.push({ place: refusal.place ?? row.place, code: refusal.code, problem: refusal.problem });
+      report.skippedRows.push({ place: fitted.place ?? row.place, code: fitted.code, problem: fitted.problem });
       continue;
     }
     if (fitted.cut > 0) {
@@ -168,7 +159,6 @@ async function encodeAll<Row, Encoded>(
       report.supervisedTokens += predictedTokens(sequence);
     }
     rows.push(fitted.row);
-    places.push(row.place);
     if (rows.length % 256 === 0) await new Promise((resolve) => setImmediate(resolve));
   }
   report.straddlingTokens = count.straddling;
@@ -179,11 +169,24 @@ async function encodeAll<Row, Encoded>(
       remedy: "Raise maxLength, or check that this is the right file.",
     });
   }
-  return { rows, places, report };
+  return { rows, report };
+}
+
+/** What `fitRow` makes of the row at a place, or why the row cannot be trained on. */
+export function fittedOrRefusal<T>(
+  place: Place,
+  options: ExampleOptions,
+  fitRow: () => Fitted<T> | undefined,
+): Fitted<T> | DataError {
+  try {
+    return fitRow() ?? tooLong(place, options);
+  } catch (error) {
+    return inRow(fromNative(error), place);
+  }
 }
 
 /** The same error, with the row's place added: the text crate knows the field, not the file. */
-function inRow(error: ZephyrError, place: Place): ZephyrError {
+function inRow(error: ZephyrError, place: Place): DataError {
   return new DataError(error.code, error.problem, {
     place: { ...place, ...error.place },
     cause: error,

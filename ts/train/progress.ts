@@ -135,3 +135,20 @@ function metricsText(metrics: Readonly<Record<string, number>>): string {
     .map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`)
     .join("  ");
 }
+
+/** Runs a trainer and hands its events to `show`, all of them before the run's end or error is passed on. */
+export async function fitShowing<Result>(
+  trainer: AsyncIterable<TrainerEvent> & { fit(): Promise<Result> },
+  show: (event: TrainerEvent) => void = showProgress(),
+): Promise<Result> {
+  let failure: { error: unknown } | undefined;
+  const events = (async () => {
+    for await (const event of trainer) show(event);
+  })().catch((error: unknown) => {
+    failure = { error };
+  });
+  const result = await trainer.fit().finally(() => events);
+  // A run that failed has thrown by now: this is a fault of `show`.
+  if (failure) throw failure.error;
+  return result;
+}

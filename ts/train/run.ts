@@ -57,6 +57,44 @@ export function nativeBatch(sequences: readonly EncodedRow[]): NativeBatch {
   return new (native().NativeBatch)(ids, supervised, lengths);
 }
 
+/** A run at its beginning. */
+export function newRun(
+  parts: Pick<Run, "method" | "model" | "config" | "session" | "plan" | "folder" | "events" | "signal" | "report"> &
+    Partial<Pick<Run, "packing">>,
+): Run {
+  const now = performance.now();
+  return {
+    packing: undefined,
+    ...parts,
+    history: [],
+    pending: [],
+    warnings: [],
+    startedAt: now,
+    loggedAt: now,
+    loggedTokens: 0,
+    doneSteps: 0,
+  };
+}
+
+/** Says what is about to happen: the start event, and warnings that follow from the data. */
+export async function announce(run: Run): Promise<void> {
+  const { method, plan, report, packing } = run;
+  const saved =
+    run.folder && run.config.resume ? (await savedSteps(join(run.folder.path, "checkpoints")))[0] : undefined;
+  run.events.push({
+    type: "start",
+    method,
+    totalSteps: plan.totalSteps,
+    doneSteps: saved?.step ?? 0,
+    rows: report.kept,
+    tokens: report.tokens,
+    supervisedTokens: report.supervisedTokens,
+    ...(packing ? { packing } : {}),
+    format: report.description,
+  });
+  warnAboutData(run);
+}
+
 /** The folder of the run, with its resolved configuration; undefined when none was asked for. */
 export async function openFolder(
   method: Run["method"],
@@ -285,7 +323,7 @@ export async function failRun(run: Run | undefined, error: unknown, signal: Abor
 }
 
 /** Warnings that follow from the data. */
-export function warnAboutData(run: Run): void {
+function warnAboutData(run: Run): void {
   const { report } = run;
   const plural = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`;
   if (report.skipped > 0) {

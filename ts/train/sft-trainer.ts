@@ -9,17 +9,18 @@ import { type ExampleReport, type Examples, predictedTokens, sftExamples } from 
 import { pack } from "./packing";
 import {
   addLine,
+  announce,
   applyStep,
   failRun,
   finishRun,
   nativeBatch,
+  newRun,
   openFolder,
   openSession,
   poll,
   type Run,
   resumeRun,
   scheduleOf,
-  warnAboutData,
 } from "./run";
 import { sampleAfter, sampleBefore } from "./samples";
 
@@ -100,7 +101,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("sft", model, config, overwrite);
-      run = {
+      run = newRun({
         method: "sft",
         model,
         config,
@@ -109,30 +110,12 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
         folder,
         events: this.#events,
         signal,
-        history: [],
-        pending: [],
-        warnings: [],
         report: examples.report,
         packing,
-        startedAt: performance.now(),
-        loggedAt: performance.now(),
-        loggedTokens: 0,
-        doneSteps: 0,
-      };
-      const shown = await sampleBefore(model, dataset, samples ?? (folder ? 2 : 0));
-      await resumeRun(run);
-      this.#events.push({
-        type: "start",
-        method: "sft",
-        totalSteps: plan.totalSteps,
-        doneSteps: run.doneSteps,
-        rows: examples.rows.length,
-        tokens: examples.report.tokens,
-        supervisedTokens: examples.report.supervisedTokens,
-        ...(packing ? { packing } : {}),
-        format: examples.report.description,
       });
-      warnAboutData(run);
+      const shown = await sampleBefore(model, dataset, samples ?? (folder ? 2 : 0));
+      await announce(run);
+      await resumeRun(run);
       run.startedAt = run.loggedAt = performance.now();
 
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
