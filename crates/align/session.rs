@@ -3,12 +3,15 @@
 //! The loop itself (epochs, order, logging, saving) belongs to the caller; a session owns what one step needs:
 //! gradients, moments, activations, the head's scratch. Nothing is allocated inside a step after the largest batch.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 use zephyr_kernels::{adamw, head, norm, rope};
 use zephyr_mistral::Weights;
 use zephyr_mistral::train::{self, Activations, Recompute};
 
 use crate::batch::Packed;
+use crate::checkpoint::{Section, SectionMut};
 use crate::error::{Error, Result};
 use crate::losses::{self, Denominator, LossConfig, PairLogps, PairLoss};
 use crate::metrics::{PairSums, TokenSums};
@@ -81,6 +84,29 @@ pub struct Update {
     pub max_grad_norm: Option<f64>,
 }
 
+/// AdamW's first and second moments (flat, the parameters' layout); empty before the first step.
+#[derive(Clone, Debug, Default)]
+pub struct Moments {
+    first: Vec<f32>,
+    second: Vec<f32>,
+}
+
+impl Moments {
+    pub(crate) fn zeros(parameters: usize) -> Self {
+        Self { first: vec![0.0; parameters], second: vec![0.0; parameters] }
+    }
+
+    /// The optimizer's part of a checkpoint.
+    pub(crate) fn sections(&self) -> [Section<'_>; 2] {
+        [Section::floats("first_moment", &self.first), Section::floats("second_moment", &self.second)]
+    }
+
+    /// Where that part is read back to.
+    pub(crate) fn sections_mut(&mut self) -> [SectionMut<'_>; 2] {
+        [SectionMut::floats("first_moment", &mut self.first), SectionMut::floats("second_moment", &mut self.second)]
+    }
+}
+
 /// Sequence log-probabilities under the frozen reference, `[pairs]` each.
 #[derive(Clone, Copy, Debug)]
 pub struct ReferenceLogps<'a> {
@@ -95,8 +121,8 @@ pub struct Session {
     activations: Activations,
     head: HeadScratch,
     gradients: Vec<f32>,
-    first_moment: Vec<f32>,
-    second_moment: Vec<f32>,
+    /// Shared with a checkpoint that is being written; a step copies them only if one still holds them.
+    moments: Arc<Moments>,
     /// Optimizer steps done.
     step: u64,
     tokens_seen: u64,
@@ -127,8 +153,7 @@ impl Session {
             activations: Activations::new(options.recompute),
             head: HeadScratch::default(),
             gradients: Vec::new(),
-            first_moment: Vec::new(),
-            second_moment: Vec::new(),
+            moments: Arc::default(),
             step: 0,
             tokens_seen: 0,
             sums: Sums::Nothing,
@@ -149,15 +174,19 @@ impl Session {
 
     /// AdamW's first and second moments (flat, the weights' layout); empty before the first step.
     pub fn moments(&self) -> (&[f32], &[f32]) {
-        (&self.first_moment, &self.second_moment)
+        (&self.moments.first, &self.moments.second)
+    }
+
+    /// The moments for a checkpoint, without a copy.
+    pub(crate) fn shared_moments(&self) -> Arc<Moments> {
+        self.moments.clone()
     }
 
     /// Goes back to a saved step boundary.
-    pub(crate) fn restore(&mut self, step: u64, tokens_seen: u64, first_moment: Vec<f32>, second_moment: Vec<f32>) {
+    pub(crate) fn restore(&mut self, step: u64, tokens_seen: u64, moments: Moments) {
         self.step = step;
         self.tokens_seen = tokens_seen;
-        self.first_moment = first_moment;
-        self.second_moment = second_moment;
+        self.moments = Arc::new(moments);
         self.gradients.fill(0.0);
         self.sums = Sums::Nothing;
     }
@@ -178,8 +207,8 @@ impl Session {
     /// Bytes of gradients, moments, activations and head buffers.
     pub fn bytes(&self) -> usize {
         let floats = self.gradients.capacity()
-            + self.first_moment.capacity()
-            + self.second_moment.capacity()
+            + self.moments.first.capacity()
+            + self.moments.second.capacity()
             + self.head.hidden.capacity()
             + self.head.d_hidden.capacity()
             + self.head.logits.capacity();
@@ -258,27 +287,32 @@ impl Session {
         Ok(sums)
     }
 
+    /// Norm of the gradient accumulated so far, before clipping.
+    pub fn grad_norm(&self) -> f64 {
+        norm::sum_of_squares(&self.gradients).sqrt()
+    }
+
     /// Clips, updates the weights by AdamW and clears the gradient and the sums.
     ///
     /// # Errors
     /// A non-finite norm: nothing is updated, the gradient is cleared.
     pub fn apply(&mut self, weights: &mut Weights, update: &Update) -> Result<StepResult> {
         self.prepare_gradients(weights);
-        let grad_norm = norm::sum_of_squares(&self.gradients).sqrt();
+        let grad_norm = self.grad_norm();
         self.finite_or_discard("grad_norm", grad_norm)?;
         // clip_grad_norm_ of PyTorch: coefficient max / (norm + 1e-6), never above 1.
         let scale = update.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
-        if self.first_moment.is_empty() {
-            self.first_moment = vec![0.0; weights.layout.len];
-            self.second_moment = vec![0.0; weights.layout.len];
+        let moments = Arc::make_mut(&mut self.moments);
+        if moments.first.is_empty() {
+            *moments = Moments::zeros(weights.layout.len);
         }
         self.step += 1;
         for (range, decayed) in decay_runs(weights) {
             adamw::step(
                 &mut weights.data[range.clone()],
                 &self.gradients[range.clone()],
-                &mut self.first_moment[range.clone()],
-                &mut self.second_moment[range],
+                &mut moments.first[range.clone()],
+                &mut moments.second[range],
                 &adamw::Config {
                     lr: update.learning_rate,
                     beta1: update.beta1,
