@@ -1,8 +1,8 @@
 /**
  * One measurement of our trainer, in a process of its own so that the peak memory is that of this run alone.
- * Prints one JSON line. Started by train.mjs.
+ * Prints one JSON line. Started by train.mjs and shared-prompt.mjs.
  *
- * usage: node bench/measure.mjs '{"method":"sft"|"dpo","model":FOLDER,"rows":FILE,"steps":4,"batch":2,"maxLength":384,"threads":2,"precompute":true}'
+ * usage: node bench/measure.mjs '{"method":"sft"|"dpo","model":FOLDER,"rows":FILE,"steps":4,"batch":2,"maxLength":384,"threads":2,"precompute":true,"sharedPrompt":true}'
  */
 import { DpoTrainer, Mistral, SftTrainer } from "../dist/index.js";
 
@@ -26,15 +26,23 @@ const options = {
 const trainer =
   job.method === "sft"
     ? new SftTrainer({ model, lossOn: "all", ...options })
-    : new DpoTrainer({ policy: model, beta: 0.1, precomputeRefLogps: job.precompute, ...options });
+    : new DpoTrainer({
+        policy: model,
+        beta: 0.1,
+        precomputeRefLogps: job.precompute,
+        sharedPrompt: job.sharedPrompt ?? true,
+        ...options,
+      });
 
 /** Clock readings in milliseconds: the start event, then the end of each step. */
 const marks = [];
 const steps = [];
+let predicted = 0;
 async function watch() {
   for await (const event of trainer) {
     if (event.type !== "start" && event.type !== "step") continue;
     marks.push(performance.now());
+    if (event.type === "start") predicted = event.supervisedTokens;
     if (event.type === "step") steps.push(event);
   }
 }
@@ -49,6 +57,8 @@ const sum = (values) => values.reduce((all, value) => all + value, 0);
 console.log(
   JSON.stringify({
     tokens,
+    predicted_tokens: predicted,
+    computed_tokens: steps.map(({ metrics }) => metrics.computed_tokens),
     seconds,
     tokens_per_s: sum(tokens.slice(1)) / sum(seconds.slice(1)),
     precompute_seconds: Math.max(0, (marks[1] - marks[0]) / 1000 - firstStep),

@@ -97,7 +97,11 @@ describe.runIf(present(golden))("golden runs", () => {
 
     it(`dDPO of ${name} follows TRL`, async () => {
       const run = readJson<Run>(folder, "dpo_run.json");
-      for (const precomputeRefLogps of [true, false]) {
+      for (const [precomputeRefLogps, sharedPrompt] of [
+        [true, true],
+        [false, true],
+        [true, false],
+      ] as const) {
         const policy = await load(folder);
         const trainer = new DpoTrainer({
           policy,
@@ -105,9 +109,12 @@ describe.runIf(present(golden))("golden runs", () => {
           dataset: rows().dpo,
           beta: run.args.beta,
           precomputeRefLogps,
+          sharedPrompt,
           ...common(run.args),
         });
         const { history } = await trainer.fit();
+        const computed = history.reduce((sum, line) => sum + line.computed_tokens!, 0);
+        expect(computed < history.at(-1)!.num_tokens!).toBe(sharedPrompt);
         for (const [index, expected] of run.log.entries()) {
           const found = history[index]!;
           const within = tolerance(expected.step, run.log.length);

@@ -8,12 +8,19 @@ export declare class NativeAbort {
   abort(): void
 }
 
-/** Sequences laid end to end, with the mask of supervised tokens. Pairs are interleaved: chosen 0, rejected 0, … */
+/** Sequences laid end to end, with the mask of supervised tokens. Pairs are interleaved: chosen 0, rejected 0, chosen 1, … */
 export declare class NativeBatch {
   /** `ids` and `supervised` (0 or 1) of all sequences end to end, `lengths` one entry a sequence. */
   constructor(ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array)
-  /** Tokens in the batch, prompts included. */
+  /**
+   * Preference pairs: sequences as for the constructor, chosen 0, rejected 0, chosen 1, …, each with its prompt, and
+   * the prompt's length of each pair. With `shared` each prompt is computed once, for both of its answers.
+   */
+  static pairs(ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array, promptLengths: Uint32Array, shared: boolean): NativeBatch
+  /** Tokens of all sequences, prompts included, those of a shared prompt for each side. */
   get tokens(): number
+  /** Tokens that go through the decoder: those of a shared prompt once. */
+  get computedTokens(): number
   /** Predicted tokens of each sequence, |y|. */
   get predicted(): Uint32Array
 }

@@ -1,4 +1,5 @@
-//! Packed batches: sequences laid end to end, and which tokens of them are predicted.
+//! Packed batches: sequences laid end to end, and which tokens of them are predicted. The two sequences of a pair may share
+//! their prompt: `[prompt | chosen | rejected]`, where the rejected tokens see the prompt and themselves only.
 
 use zephyr_mistral::train::Batch;
 
@@ -12,16 +13,26 @@ pub struct Sequence<'a> {
     pub supervised: &'a [bool],
 }
 
+/// A preference pair: two whole sequences, and how many tokens the prompt before both answers has.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    pub prompt: usize,
+    pub chosen: Sequence<'a>,
+    pub rejected: Sequence<'a>,
+}
+
 /// Sequences without padding, with the rows of the head: row `rows[k]` predicts `targets[k]`, a supervised token of
-/// sequence `owner[k]`.
+/// sequence `owner[k]`. A row that ends a shared prompt stands twice in `rows`, with the first token of either answer.
 #[derive(Clone, Debug, Default)]
 pub struct Packed {
-    /// `[T]`
+    /// `[T]`, a shared prompt once.
     pub ids: Vec<u32>,
-    /// `[T]`, from 0 in each sequence.
+    /// `[T]`, from 0 in each sequence; those of an answer go on after its prompt.
     pub positions: Vec<u32>,
-    /// Cumulative lengths, `[S + 1]`.
+    /// Cumulative lengths of what each sequence adds to `ids`, `[S + 1]`.
     pub segments: Vec<u32>,
+    /// `[S]`, tokens of each sequence that stand in the one before it: the shared prompt; 0 for a whole sequence.
+    pub prefixes: Vec<u32>,
     /// `[N]`, token rows whose next token is supervised.
     pub rows: Vec<u32>,
     /// `[N]`
@@ -39,38 +50,72 @@ impl Packed {
     /// [`Error::NothingToLearn`] for a sequence without a predicted token: it would add nothing to a loss and hide it.
     pub fn new<'a>(sequences: impl IntoIterator<Item = Sequence<'a>>) -> Result<Self> {
         let mut packed = Self { segments: vec![0], ..Self::default() };
-        for (index, sequence) in sequences.into_iter().enumerate() {
-            if sequence.ids.len() != sequence.supervised.len() {
-                return Err(Error::Config(format!(
-                    "sequence {index} has {} tokens but {} mask entries",
-                    sequence.ids.len(),
-                    sequence.supervised.len()
-                )));
-            }
-            let start = packed.ids.len() as u32;
-            let mut predicted = 0;
-            for (offset, &id) in sequence.ids.iter().enumerate() {
-                packed.ids.push(id);
-                packed.positions.push(offset as u32);
-                if offset > 0 && sequence.supervised[offset] {
-                    packed.rows.push(start + offset as u32 - 1);
-                    packed.targets.push(id);
-                    packed.owner.push(index as u32);
-                    predicted += 1;
-                }
-            }
-            if predicted == 0 {
-                return Err(Error::NothingToLearn { index });
-            }
-            packed.segments.push(packed.ids.len() as u32);
-            packed.predicted.push(predicted);
+        for sequence in sequences {
+            packed.push(sequence, 0)?;
         }
         Ok(packed)
     }
 
+    /// Lays the pairs end to end: chosen 0, rejected 0, chosen 1, … With `shared` each prompt is there once, and loss and
+    /// gradients are those of the separate sequences. A pair whose sides do not begin with the same prompt stays whole.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn pairs<'a>(pairs: impl IntoIterator<Item = Pair<'a>>, shared: bool) -> Result<Self> {
+        let mut packed = Self { segments: vec![0], ..Self::default() };
+        for Pair { prompt, chosen, rejected } in pairs {
+            let same = chosen.ids.get(..prompt).is_some_and(|ids| rejected.ids.starts_with(ids));
+            packed.push(chosen, 0)?;
+            packed.push(rejected, if shared && same { prompt } else { 0 })?;
+        }
+        Ok(packed)
+    }
+
+    /// Adds a sequence whose first `prefix` tokens are those of the sequence before it.
+    fn push(&mut self, sequence: Sequence, prefix: usize) -> Result<()> {
+        let index = self.predicted.len();
+        if sequence.ids.len() != sequence.supervised.len() {
+            return Err(Error::Config(format!(
+                "sequence {index} has {} tokens but {} mask entries",
+                sequence.ids.len(),
+                sequence.supervised.len()
+            )));
+        }
+        let start = self.ids.len();
+        let stem = if prefix > 0 { self.segments[index - 1] as usize } else { start };
+        self.ids.extend(&sequence.ids[prefix..]);
+        self.positions.extend(prefix as u32..sequence.ids.len() as u32);
+        let first = self.rows.len();
+        for offset in (1..sequence.ids.len()).filter(|&offset| sequence.supervised[offset]) {
+            let before = offset - 1;
+            self.rows.push(if before < prefix { stem + before } else { start + before - prefix } as u32);
+            self.targets.push(sequence.ids[offset]);
+            self.owner.push(index as u32);
+        }
+        let predicted = self.rows.len() - first;
+        if predicted == 0 {
+            return Err(Error::NothingToLearn { index });
+        }
+        self.segments.push(self.ids.len() as u32);
+        self.prefixes.push(prefix as u32);
+        self.predicted.push(predicted as u32);
+        Ok(())
+    }
+
     /// The model's view of it.
     pub fn batch(&self) -> Batch<'_> {
-        Batch { ids: &self.ids, positions: &self.positions, segments: &self.segments }
+        let Self { ids, positions, segments, prefixes, .. } = self;
+        Batch { ids, positions, segments, prefixes }
+    }
+
+    /// Tokens of all sequences, prompts included, those of a shared prompt once for each sequence: what TRL counts.
+    pub fn tokens(&self) -> u64 {
+        self.computed_tokens() + self.prefixes.iter().map(|&rows| u64::from(rows)).sum::<u64>()
+    }
+
+    /// Tokens that go through the decoder: a shared prompt once.
+    pub fn computed_tokens(&self) -> u64 {
+        self.ids.len() as u64
     }
 
     /// Number of sequences.

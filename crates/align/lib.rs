@@ -19,6 +19,6 @@ pub mod session;
 #[cfg(test)]
 mod test;
 
-pub use batch::{Packed, Sequence};
+pub use batch::{Packed, Pair, Sequence};
 pub use error::{Error, Result};
 pub use session::{Session, SessionOptions, Update};

@@ -235,8 +235,10 @@ pub struct StepFacts {
     pub learning_rate: f64,
     /// Norm of the last step's gradient before clipping.
     pub grad_norm: f64,
-    /// Tokens read since the run began, prompts included; both sides of a pair count.
+    /// Tokens trained on since the run began, prompts included; both sides of a pair count, with their prompt each.
     pub num_tokens: u64,
+    /// Tokens that went through the decoder since the last log; a prompt that a pair shares counts once.
+    pub computed_tokens: u64,
 }
 
 /// One line of the training log, serialised under TRL's names. A non-finite number is written as `null`.
@@ -246,6 +248,8 @@ pub struct Log<M> {
     pub grad_norm: f64,
     pub learning_rate: f64,
     pub num_tokens: u64,
+    /// Mean over the steps. Not TRL's.
+    pub computed_tokens: f64,
     #[serde(flatten)]
     pub means: M,
     pub epoch: f64,
@@ -254,11 +258,13 @@ pub struct Log<M> {
 
 impl<M> Log<M> {
     fn new(loss: f64, facts: StepFacts, means: M) -> Self {
+        let steps = facts.steps.max(1) as f64;
         Log {
-            loss: loss / facts.steps.max(1) as f64,
+            loss: loss / steps,
             grad_norm: facts.grad_norm,
             learning_rate: facts.learning_rate,
             num_tokens: facts.num_tokens,
+            computed_tokens: facts.computed_tokens as f64 / steps,
             means,
             epoch: facts.epoch,
             step: facts.step,
@@ -316,8 +322,15 @@ mod test {
         }
     }
 
-    const FACTS: StepFacts =
-        StepFacts { step: 3, steps: 1, epoch: 0.5, learning_rate: 1e-6, grad_norm: 2.0, num_tokens: 99 };
+    const FACTS: StepFacts = StepFacts {
+        step: 3,
+        steps: 1,
+        epoch: 0.5,
+        learning_rate: 1e-6,
+        grad_norm: 2.0,
+        num_tokens: 99,
+        computed_tokens: 60,
+    };
 
     #[test]
     fn dpo_means_by_hand() {
@@ -379,6 +392,7 @@ mod test {
         assert_eq!(
             names(&dpo),
             [
+                "computed_tokens",
                 "entropy",
                 "epoch",
                 "grad_norm",
@@ -399,8 +413,17 @@ mod test {
         );
         assert_eq!((&dpo["step"], &dpo["num_tokens"], &dpo["entropy"]), (&3.into(), &99.into(), &4.5.into()));
         let sft = serde_json::to_value(TokenSums::of(&stats(0..4), 4.0).log(FACTS)).unwrap();
-        let want =
-            ["entropy", "epoch", "grad_norm", "learning_rate", "loss", "mean_token_accuracy", "num_tokens", "step"];
+        let want = [
+            "computed_tokens",
+            "entropy",
+            "epoch",
+            "grad_norm",
+            "learning_rate",
+            "loss",
+            "mean_token_accuracy",
+            "num_tokens",
+            "step",
+        ];
         assert_eq!(names(&sft), want);
         let eval = Value::Object(TokenSums::of(&stats(0..4), 4.0).eval_log());
         assert_eq!(names(&eval), ["eval_entropy", "eval_loss", "eval_mean_token_accuracy"]);
@@ -410,7 +433,9 @@ mod test {
     fn loss_is_the_mean_over_the_steps_of_the_log() {
         let mut window = TokenSums::of(&stats(0..4), 4.0);
         window += TokenSums::of(&stats(4..8), 4.0);
-        assert_eq!(window.log(StepFacts { steps: 2, ..FACTS }).loss, (1.5 + 5.5) / 4.0 / 2.0);
+        let log = window.log(StepFacts { steps: 2, ..FACTS });
+        assert_eq!(log.loss, (1.5 + 5.5) / 4.0 / 2.0);
+        assert_eq!(log.computed_tokens, 30.0);
     }
 
     #[test]

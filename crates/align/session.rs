@@ -49,8 +49,10 @@ pub struct StepResult {
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     pub sums: Sums,
-    /// Tokens read since the run began, prompts included.
+    /// Tokens trained on since the run began, prompts included, for each side of a pair.
     pub tokens_seen: u64,
+    /// Tokens that went through the decoder in this step: a shared prompt once.
+    pub computed_tokens: u64,
 }
 
 /// What a session is built with.
@@ -126,6 +128,8 @@ pub struct Session {
     /// Optimizer steps done.
     step: u64,
     tokens_seen: u64,
+    /// Since the last optimizer step.
+    computed_tokens: u64,
     sums: Sums,
     evaluated: Sums,
 }
@@ -156,6 +160,7 @@ impl Session {
             moments: Arc::default(),
             step: 0,
             tokens_seen: 0,
+            computed_tokens: 0,
             sums: Sums::Nothing,
             evaluated: Sums::Nothing,
             options,
@@ -167,7 +172,7 @@ impl Session {
         self.step
     }
 
-    /// Tokens read since the run began, prompts included.
+    /// Tokens trained on since the run began, prompts included, for each side of a pair.
     pub fn tokens_seen(&self) -> u64 {
         self.tokens_seen
     }
@@ -188,6 +193,7 @@ impl Session {
         self.tokens_seen = tokens_seen;
         self.moments = Arc::new(moments);
         self.gradients.fill(0.0);
+        self.computed_tokens = 0;
         self.sums = Sums::Nothing;
     }
 
@@ -243,7 +249,7 @@ impl Session {
         self.finite_or_discard("loss", sums.loss)?;
         self.backward(weights, packed);
         self.sums.add_sft(sums);
-        self.tokens_seen += packed.ids.len() as u64;
+        self.count(packed);
         Ok(sums)
     }
 
@@ -283,7 +289,7 @@ impl Session {
         );
         self.backward(weights, packed);
         self.sums.add_dpo(sums);
-        self.tokens_seen += packed.ids.len() as u64;
+        self.count(packed);
         Ok(sums)
     }
 
@@ -326,12 +332,19 @@ impl Session {
         }
         self.gradients.fill(0.0);
         let sums = std::mem::take(&mut self.sums);
-        Ok(StepResult { step: self.step, grad_norm, sums, tokens_seen: self.tokens_seen })
+        let computed_tokens = std::mem::take(&mut self.computed_tokens);
+        Ok(StepResult { step: self.step, grad_norm, sums, tokens_seen: self.tokens_seen, computed_tokens })
+    }
+
+    fn count(&mut self, packed: &Packed) {
+        self.tokens_seen += packed.tokens();
+        self.computed_tokens += packed.computed_tokens();
     }
 
     /// Forgets what was accumulated since the last [`Self::apply`].
     pub fn discard(&mut self) {
         self.gradients.fill(0.0);
+        self.computed_tokens = 0;
         self.sums = Sums::Nothing;
     }
 
@@ -440,13 +453,14 @@ impl Session {
         head::forward(&head, &scratch.hidden, &packed.targets, &mut scratch.stats, &mut scratch.logits);
     }
 
-    /// Scatters the head's gradient to its rows and runs the decoder's backward.
+    /// Adds the head's gradient to its rows (one that predicts two answers gets both) and runs the decoder's backward.
     fn backward(&mut self, weights: &Weights, packed: &Packed) {
         let width = weights.config.hidden_size;
         let d_hidden = &mut self.activations.d_hidden;
         d_hidden.fill(0.0);
         for (row, gradient) in packed.rows.iter().zip(self.head.d_hidden.chunks_exact(width)) {
-            d_hidden[*row as usize * width..][..width].copy_from_slice(gradient);
+            let sum = &mut d_hidden[*row as usize * width..][..width];
+            sum.iter_mut().zip(gradient).for_each(|(sum, value)| *sum += value);
         }
         train::backward(weights, &self.rope, &packed.batch(), &mut self.activations, &mut self.gradients);
     }

@@ -123,6 +123,12 @@ export const dpoFields = {
   discopopTau: positive.optional(),
   /** Prompt tokens kept (from the end) when a pair is too long; null keeps as many as fit. TRL < 0.29 `max_prompt_length`. @default null */
   maxPromptLength: count.nullable().optional(),
+  /**
+   * Compute the prompt of a pair once for both answers instead of once for each: the same loss and gradients, fewer
+   * tokens. TRL computes it twice.
+   * @default true
+   */
+  sharedPrompt: z.boolean().optional(),
   /** Compute the reference's log-probs once before training. TRL `precompute_ref_log_probs`. @default true */
   precomputeRefLogps: z.boolean().optional(),
   /** Pairs in a batch of that computation; null takes batchSize. TRL `precompute_ref_batch_size`. @default null */

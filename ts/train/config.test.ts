@@ -34,7 +34,13 @@ describe("resolveConfig", () => {
       packing: false,
     });
     expect(Object.isFrozen(config)).toBe(true);
-    expect(dpo({})).toMatchObject({ learningRate: 1e-6, beta: 0.1, lossType: ["sigmoid"], lossWeights: [1] });
+    expect(dpo({})).toMatchObject({
+      learningRate: 1e-6,
+      beta: 0.1,
+      lossType: ["sigmoid"],
+      lossWeights: [1],
+      sharedPrompt: true,
+    });
     expect(Object.isFrozen(dpo({}).lossType)).toBe(true);
     expect(Object.values(dpo({}))).not.toContain(undefined);
     expect(Object.values(sft({}))).not.toContain(undefined);

@@ -79,6 +79,7 @@ const dpoDefaults = {
   ipoNormalisation: "tokens",
   discopopTau: 0.05,
   maxPromptLength: null,
+  sharedPrompt: true,
   precomputeRefLogps: true,
   refBatchSize: null,
 } as const;

@@ -13,7 +13,7 @@ import {
   applyStep,
   failRun,
   finishRun,
-  nativeBatch,
+  nativePairs,
   newRun,
   openFolder,
   openSession,
@@ -133,7 +133,10 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         const chosenTokens = inStep.reduce((sum, { chosen }) => sum + predictedTokens(chosen), 0);
         for (const rows of microBatches) {
           poll(run);
-          const batch = nativeBatch(Array.from(rows).flatMap((row) => sides(examples.rows[row]!)));
+          const batch = nativePairs(
+            Array.from(rows, (row) => examples.rows[row]!),
+            config.sharedPrompt,
+          );
           const reference = precomputed ? pick(precomputed, rows) : split(await scorer.sequenceLogps(batch));
           await run.session.accumulateDpo(
             batch,
@@ -178,10 +181,6 @@ function lossSettings(config: DpoConfig): Record<string, unknown> {
   };
 }
 
-function sides(pair: EncodedPair) {
-  return [pair.chosen, pair.rejected];
-}
-
 /** Interleaved sums taken apart: chosen 0, rejected 0, chosen 1, … */
 function split(sums: Float64Array): ReferenceLogps {
   return {
@@ -198,22 +197,23 @@ function pick(all: ReferenceLogps, rows: Uint32Array): ReferenceLogps {
 }
 
 async function scoreAll(run: Run, scorer: NativeSession, pairs: readonly EncodedPair[]): Promise<ReferenceLogps> {
-  const size = (run.config as DpoConfig).refBatchSize ?? run.config.batchSize;
+  const { refBatchSize, batchSize, sharedPrompt } = run.config as DpoConfig;
+  const size = refBatchSize ?? batchSize;
   const sums = new Float64Array(2 * pairs.length);
   for (let start = 0; start < pairs.length; start += size) {
     poll(run);
-    const batch = nativeBatch(pairs.slice(start, start + size).flatMap(sides));
+    const batch = nativePairs(pairs.slice(start, start + size), sharedPrompt);
     sums.set(await scorer.sequenceLogps(batch), 2 * start);
   }
   return split(sums);
 }
 
 async function evaluate(run: Run, held: Examples<EncodedPair>, reference: ReferenceLogps, step: number): Promise<void> {
-  const size = run.config.batchSize;
+  const { batchSize: size, sharedPrompt } = run.config as DpoConfig;
   const chosenTokens = held.rows.reduce((sum, { chosen }) => sum + predictedTokens(chosen), 0);
   for (let start = 0; start < held.rows.length; start += size) {
     poll(run);
-    const batch = nativeBatch(held.rows.slice(start, start + size).flatMap(sides));
+    const batch = nativePairs(held.rows.slice(start, start + size), sharedPrompt);
     const chosen = reference.chosen.slice(start, start + size);
     const rejected = reference.rejected.slice(start, start + size);
     await run.session.accumulateDpo(batch, chosen, rejected, held.rows.length, chosenTokens, false);

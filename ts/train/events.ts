@@ -1,7 +1,8 @@
 /**
  * Numbers of a step under TRL's names: `loss`, `grad_norm`, `learning_rate`, `entropy`, `num_tokens`,
  * `mean_token_accuracy`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}`,
- * `logits/{chosen,rejected}`; of an evaluation with the prefix `eval_`.
+ * `logits/{chosen,rejected}`; of an evaluation with the prefix `eval_`. `num_tokens` counts since the run began, a prompt
+ * for each side of its pair; `computed_tokens` (not TRL's) counts those that one step really computed.
  */
 export type Metrics = Readonly<Record<string, number>>;
 

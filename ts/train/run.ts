@@ -7,7 +7,7 @@ import { join } from "node:path";
 import type { NativeBatch, NativeSession } from "../../bindings/node/index";
 import { AbortedError, aborted, ConfigError, fromNative, TrainingError, throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
-import type { EncodedRow } from "../model/tokenizer";
+import type { EncodedPair, EncodedRow } from "../model/tokenizer";
 import { native, packageVersion } from "../native/load";
 import { type RunReportSample, renderRunReport } from "../report";
 import type { BatchPlan } from "./batches";
@@ -44,6 +44,17 @@ export interface Run {
 
 /** Sequences as the native core takes them. */
 export function nativeBatch(sequences: readonly EncodedRow[]): NativeBatch {
+  return new (native().NativeBatch)(...endToEnd(sequences));
+}
+
+/** Pairs as the native core takes them; `shared` computes the prompt of each once, for both answers. */
+export function nativePairs(pairs: readonly EncodedPair[], shared: boolean): NativeBatch {
+  const sequences = pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]);
+  const prompts = Uint32Array.from(pairs, ({ promptLength }) => promptLength);
+  return native().NativeBatch.pairs(...endToEnd(sequences), prompts, shared);
+}
+
+function endToEnd(sequences: readonly EncodedRow[]): [ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array] {
   const total = sequences.reduce((sum, { ids }) => sum + ids.length, 0);
   const ids = new Uint32Array(total);
   const supervised = new Uint8Array(total);
@@ -54,7 +65,7 @@ export function nativeBatch(sequences: readonly EncodedRow[]): NativeBatch {
     supervised.set(sequence.supervised, start);
     start += sequence.ids.length;
   }
-  return new (native().NativeBatch)(ids, supervised, lengths);
+  return [ids, supervised, lengths];
 }
 
 /** A run at its beginning. */

@@ -10,14 +10,14 @@ use zephyr_align::losses::{Denominator, LossConfig, LossSettings};
 use zephyr_align::metrics::StepFacts;
 use zephyr_align::schedule::{Schedule, Warmup};
 use zephyr_align::session::{ReferenceLogps, Sums};
-use zephyr_align::{Packed, Sequence, Session, SessionOptions, Update, state};
+use zephyr_align::{Packed, Pair, Sequence, Session, SessionOptions, Update, state};
 use zephyr_mistral::train::Recompute;
 
 use crate::engine::submit;
 use crate::failure::{Failure, guard};
 use crate::model::{NativeModel, SharedWeights};
 
-/// Sequences laid end to end, with the mask of supervised tokens. Pairs are interleaved: chosen 0, rejected 0, …
+/// Sequences laid end to end, with the mask of supervised tokens. Pairs are interleaved: chosen 0, rejected 0, chosen 1, …
 #[napi]
 pub struct NativeBatch {
     packed: Arc<Packed>,
@@ -29,30 +29,48 @@ impl NativeBatch {
     #[napi(constructor)]
     pub fn new(ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array) -> napi::Result<Self> {
         guard(|| {
-            let total: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
-            if total != ids.len() as u64 || ids.len() != supervised.len() {
-                let message = format!(
-                    "lengths add up to {total}, but there are {} ids and {} mask entries",
-                    ids.len(),
-                    supervised.len()
-                );
-                return Err(Failure::new("ZA_ARGUMENT", message));
-            }
             let mask: Vec<bool> = supervised.iter().map(|&flag| flag != 0).collect();
-            let mut start = 0;
-            let sequences = lengths.iter().map(|&length| {
-                let range = start..start + length as usize;
-                start = range.end;
-                Sequence { ids: &ids[range.clone()], supervised: &mask[range] }
-            });
-            Ok(Self { packed: Arc::new(Packed::new(sequences)?) })
+            Ok(Self { packed: Arc::new(Packed::new(sequences(&ids, &mask, &lengths)?)?) })
         })
     }
 
-    /// Tokens in the batch, prompts included.
+    /// Preference pairs: sequences as for the constructor, chosen 0, rejected 0, chosen 1, …, each with its prompt, and
+    /// the prompt's length of each pair. With `shared` each prompt is computed once, for both of its answers.
+    #[napi(factory)]
+    pub fn pairs(
+        ids: Uint32Array,
+        supervised: Uint8Array,
+        lengths: Uint32Array,
+        prompt_lengths: Uint32Array,
+        shared: bool,
+    ) -> napi::Result<Self> {
+        guard(|| {
+            if lengths.len() != 2 * prompt_lengths.len() {
+                let message = format!("{} sequences are not {} pairs", lengths.len(), prompt_lengths.len());
+                return Err(Failure::new("ZA_ARGUMENT", message));
+            }
+            let mask: Vec<bool> = supervised.iter().map(|&flag| flag != 0).collect();
+            let sequences = sequences(&ids, &mask, &lengths)?;
+            let pairs = sequences
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .zip(prompt_lengths.iter())
+                .map(|(&[chosen, rejected], &prompt)| Pair { prompt: prompt as usize, chosen, rejected });
+            Ok(Self { packed: Arc::new(Packed::pairs(pairs, shared)?) })
+        })
+    }
+
+    /// Tokens of all sequences, prompts included, those of a shared prompt for each side.
     #[napi(getter)]
     pub fn tokens(&self) -> u32 {
-        self.packed.ids.len() as u32
+        self.packed.tokens() as u32
+    }
+
+    /// Tokens that go through the decoder: those of a shared prompt once.
+    #[napi(getter)]
+    pub fn computed_tokens(&self) -> u32 {
+        self.packed.computed_tokens() as u32
     }
 
     /// Predicted tokens of each sequence, |y|.
@@ -60,6 +78,23 @@ impl NativeBatch {
     pub fn predicted(&self) -> Uint32Array {
         Uint32Array::new(self.packed.predicted.clone())
     }
+}
+
+/// Sequences that lie end to end, apart.
+fn sequences<'a>(ids: &'a [u32], mask: &'a [bool], lengths: &[u32]) -> Result<Vec<Sequence<'a>>, Failure> {
+    let total: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
+    if total != ids.len() as u64 || ids.len() != mask.len() {
+        let message =
+            format!("lengths add up to {total}, but there are {} ids and {} mask entries", ids.len(), mask.len());
+        return Err(Failure::new("ZA_ARGUMENT", message));
+    }
+    let mut start = 0;
+    let sequence = |&length: &u32| {
+        let range = start..start + length as usize;
+        start = range.end;
+        Sequence { ids: &ids[range.clone()], supervised: &mask[range] }
+    };
+    Ok(lengths.iter().map(sequence).collect())
 }
 
 #[derive(Deserialize)]
@@ -203,6 +238,7 @@ impl NativeSession {
                 learning_rate: update.learning_rate,
                 grad_norm: result.grad_norm,
                 num_tokens: result.tokens_seen,
+                computed_tokens: result.computed_tokens,
             };
             Ok(match result.sums {
                 Sums::Sft(sums) => serde_json::to_string(&sums.log(facts))?,

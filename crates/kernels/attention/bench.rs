@@ -13,7 +13,7 @@ pub fn bench(c: &mut Criterion) {
     let layouts: [(&str, &[u32]); 2] =
         [("1 segment", &[0, TOKENS as u32]), ("4 segments", &[0, quarter, 2 * quarter, 3 * quarter, TOKENS as u32])];
     for (name, segments) in layouts {
-        let shape = Shape { heads, kv_heads, head_dim, window: None, scale, segments };
+        let shape = Shape { heads, kv_heads, head_dim, window: None, scale, segments, prefixes: &[] };
         let pairs: u64 =
             segments.windows(2).map(|range| u64::from(range[1] - range[0])).map(|len| len * (len + 1) / 2).sum();
         let products = pairs * (HEADS * HEAD_DIM) as u64;

@@ -1,7 +1,9 @@
 //! Causal attention over packed segments, with grouped key/value heads and an optional sliding window.
 //!
 //! Within a segment, query i sees key j iff `i − window < j ≤ i` (transformers' `sliding_window`: a window of w covers w
-//! keys, the query's own among them). Query head `a` uses key/value head `a / (H/KV)`. Segments do not see each other.
+//! keys, the query's own among them). Query head `a` uses key/value head `a / (H/KV)`. Segments do not see each other,
+//! but a segment may continue a *prefix*: the first rows of an earlier one. Its queries then see those rows and their own,
+//! and i, j count from the prefix's first row, as if the prefix stood before the segment once more.
 //!
 //! `out = softmax(scale · q·kᵀ)·v`, computed block by block with a running maximum (FlashAttention-2, Dao 2023): scores
 //! never exist as `[T, T]`. [`forward`] saves the log-sum-exp of each row, from which [`backward`] recomputes the
@@ -11,6 +13,8 @@
 mod test;
 
 mod cpu;
+
+use std::ops::Range;
 
 /// Sizes of a packed batch. `T` is the last element of `segments`.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +31,9 @@ pub struct Shape<'a> {
     pub scale: f32,
     /// Offsets of the segments, from 0 to T; equal neighbours are an empty segment.
     pub segments: &'a [u32],
+    /// Rows of the prefix that each segment continues: the first rows of the last segment before it that has none (0).
+    /// One entry a segment, or empty when no segment has a prefix.
+    pub prefixes: &'a [u32],
 }
 
 /// Sizes of attention over a key/value cache: [`Shape`] with one segment, whose length the call gives.
@@ -94,13 +101,49 @@ impl Shape<'_> {
         assert!(self.segments.is_sorted(), "segment offsets fall: {:?}", self.segments);
         let tokens = self.segments.last().map_or(0, |&end| end as usize);
         assert_eq!(qkv, tokens * self.row(), "elements of q, k, v for {tokens} tokens");
+        if let Some(segment) = misplaced_prefix(self.segments, self.prefixes) {
+            panic!("the prefix of segment {segment} is not there: {:?} in {:?}", self.prefixes, self.segments);
+        }
         tokens
+    }
+
+    /// Length of the prefix that a segment continues.
+    fn prefix(&self, segment: usize) -> usize {
+        self.prefixes.get(segment).map_or(0, |&rows| rows as usize)
+    }
+
+    /// Runs of segments (as indices) that share keys: one without a prefix, and those behind it that continue it.
+    fn documents(&self) -> Vec<Range<usize>> {
+        let mut documents: Vec<Range<usize>> = Vec::new();
+        for segment in 0..self.segments.len() - 1 {
+            match documents.last_mut() {
+                Some(document) if self.prefix(segment) > 0 => document.end = segment + 1,
+                _ => documents.push(segment..segment + 1),
+            }
+        }
+        documents
     }
 
     /// Elements of a row of q, k and v.
     fn row(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
+}
+
+/// The first segment whose prefix is longer than the segment it is taken from; for a list of another length than that
+/// of the segments, the first segment without a partner.
+pub fn misplaced_prefix(segments: &[u32], prefixes: &[u32]) -> Option<usize> {
+    let count = segments.len().saturating_sub(1);
+    if !prefixes.is_empty() && prefixes.len() != count {
+        return Some(prefixes.len().min(count));
+    }
+    let mut room = 0;
+    prefixes.iter().zip(segments.windows(2)).position(|(&prefix, segment)| {
+        if prefix == 0 {
+            room = segment[1] - segment[0];
+        }
+        prefix > room
+    })
 }
 
 fn check_heads(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) {

@@ -1,10 +1,12 @@
+mod prefix;
+
 use super::{CacheShape, Shape, backward, cached, forward};
 use crate::oracle::{assert_close, assert_deterministic, differences, elements, random, tensor, weighted};
 use candle_core::{D, Tensor, Var};
 use proptest::prelude::*;
 
 fn shape(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>, segments: &[u32]) -> Shape<'_> {
-    Shape { heads, kv_heads, head_dim, window, scale: 1.0 / (head_dim as f32).sqrt(), segments }
+    Shape { heads, kv_heads, head_dim, window, scale: 1.0 / (head_dim as f32).sqrt(), segments, prefixes: &[] }
 }
 
 fn tokens(shape: &Shape) -> usize {

@@ -15,7 +15,7 @@ use crate::layout::{LayerLayout, Weights};
 /// without, two residual buffers serve all layers. Runs on the current rayon pool.
 ///
 /// # Errors
-/// A token id outside the vocabulary, a position outside `rope`, segments that don't tile the batch.
+/// A token id outside the vocabulary, a position outside `rope`, segments that don't tile the batch, a prefix that is not there.
 pub fn forward(
     weights: &Weights,
     rope: &rope::Table,

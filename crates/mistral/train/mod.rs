@@ -24,10 +24,15 @@ use crate::error::{Error, Result};
 pub struct Batch<'a> {
     /// Token ids, `[T]`.
     pub ids: &'a [u32],
-    /// Position of each token in its own document, `[T]`.
+    /// Position of each token in its own document, a shared prefix included, `[T]`.
     pub positions: &'a [u32],
     /// Where documents begin and end: `0, …, T` (cumulative lengths); attention never crosses a boundary.
     pub segments: &'a [u32],
+    /// Tokens that each document shares with an earlier one, `[S]`, or empty when none does: document s goes on after the
+    /// first `prefixes[s]` tokens of the last document before it whose entry is 0, and holds only what follows them. Its
+    /// positions go on there too. A pair with a shared prompt is `[prompt + chosen]` with 0 and `[rejected]` with the
+    /// prompt's length; the rejected tokens never see the chosen ones.
+    pub prefixes: &'a [u32],
 }
 
 impl Batch<'_> {
@@ -36,7 +41,8 @@ impl Batch<'_> {
         self.ids.len()
     }
 
-    /// Refuses ids outside the vocabulary, positions outside the rotary table and segments that don't tile the batch.
+    /// Refuses ids outside the vocabulary, positions outside the rotary table, segments that don't tile the batch and
+    /// prefixes that are not there.
     pub fn check(&self, config: &Config, positions: usize) -> Result<()> {
         let vocabulary = config.vocab_size;
         if let Some(position) = self.ids.iter().position(|&id| id as usize >= vocabulary) {
@@ -56,6 +62,14 @@ impl Batch<'_> {
                 self.ids.len()
             )));
         }
+        if let Some(document) = attention::misplaced_prefix(self.segments, self.prefixes) {
+            return Err(Error::Batch(format!(
+                "document {document} of {} has no prefix that is there: prefixes {:?} in segments {:?}",
+                self.segments.len() - 1,
+                self.prefixes,
+                self.segments
+            )));
+        }
         Ok(())
     }
 }
@@ -73,5 +87,6 @@ fn attention_shape<'a>(config: &Config, batch: &Batch<'a>) -> attention::Shape<'
         window: config.sliding_window,
         scale: (config.head_dim as f32).sqrt().recip(),
         segments: batch.segments,
+        prefixes: batch.prefixes,
     }
 }

@@ -25,11 +25,12 @@ struct Packed {
     ids: Vec<u32>,
     positions: Vec<u32>,
     segments: Vec<u32>,
+    prefixes: Vec<u32>,
 }
 
 impl Packed {
     fn new(documents: &[Vec<u32>]) -> Self {
-        let mut packed = Self { ids: Vec::new(), positions: Vec::new(), segments: vec![0] };
+        let mut packed = Self { ids: Vec::new(), positions: Vec::new(), segments: vec![0], prefixes: Vec::new() };
         for document in documents {
             packed.ids.extend(document);
             packed.positions.extend(0..document.len() as u32);
@@ -39,7 +40,8 @@ impl Packed {
     }
 
     fn batch(&self) -> Batch<'_> {
-        Batch { ids: &self.ids, positions: &self.positions, segments: &self.segments }
+        let Self { ids, positions, segments, prefixes } = self;
+        Batch { ids, positions, segments, prefixes }
     }
 }
 
@@ -77,7 +79,8 @@ fn gradient(
     );
     activations.d_hidden.fill(0.0);
     for (row, values) in rows.iter().zip(d_hidden.chunks_exact(width)) {
-        activations.d_hidden[row * width..][..width].copy_from_slice(values);
+        let sum = &mut activations.d_hidden[row * width..][..width];
+        sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
     }
     backward(weights, &rope, &packed.batch(), &mut activations, &mut gradients);
     (stats.logp, gradients)
@@ -260,6 +263,72 @@ fn packed_equals_one_by_one() {
     assert!(relative(&gradients, &single_gradients) < 1e-5);
 }
 
+/// Pairs of `(prompt, chosen, rejected)` once as separate documents, chosen 0, rejected 0, …, and once over one copy of
+/// each prompt; the predictions of all answers in the same order, as rows of each.
+fn pairs(lengths: &[(u32, u32, u32)]) -> [(Packed, Vec<usize>, Vec<u32>); 2] {
+    let ids = |seed: u32, length: u32| (0..length).map(move |i| (seed * 5 + i * i * 7 + i * 3) % 37);
+    let mut documents = Vec::new();
+    let mut shared = Packed { ids: vec![], positions: vec![], segments: vec![0], prefixes: vec![] };
+    let (mut rows, mut shared_rows, mut targets, mut start) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for (index, &(prompt, chosen, rejected)) in lengths.iter().enumerate() {
+        let seed = 3 * index as u32;
+        let stem = shared.ids.len();
+        for (side, length) in [chosen, rejected].into_iter().enumerate() {
+            let document: Vec<u32> = ids(seed, prompt).chain(ids(seed + 1 + side as u32, length)).collect();
+            let first = if side == 0 { 0 } else { prompt };
+            let own = shared.ids.len();
+            shared.ids.extend(&document[first as usize..]);
+            shared.positions.extend(first..prompt + length);
+            shared.segments.push(shared.ids.len() as u32);
+            shared.prefixes.push(first);
+            for at in prompt.max(1) as usize..document.len() {
+                rows.push(start + at - 1);
+                targets.push(document[at]);
+                let before = at - 1;
+                let first = first as usize;
+                shared_rows.push(if before < first { stem + before } else { own + before - first });
+            }
+            start += document.len();
+            documents.push(document);
+        }
+    }
+    [(Packed::new(&documents), rows, targets.clone()), (shared, shared_rows, targets)]
+}
+
+#[test]
+fn pairs_over_one_prompt_equal_separate_sequences() {
+    for (tied, window) in [(true, None), (false, Some(4)), (true, Some(12)), (false, Some(40))] {
+        let weights = small(tied, window);
+        let [(apart, apart_rows, targets), (shared, shared_rows, _)] =
+            pairs(&[(11, 7, 20), (1, 1, 2), (0, 5, 3), (30, 3, 9), (6, 25, 1)]);
+        assert_eq!(apart.ids.len() - shared.ids.len(), 11 + 1 + 30 + 6);
+        for policy in [Recompute::None, Recompute::NormsAndSwiglu, Recompute::Layer] {
+            let what = format!("window {window:?}, {policy:?}");
+            let (logps, gradients) = gradient(&weights, &apart, &apart_rows, &targets, -0.1, policy);
+            let (found, shared_gradients) = gradient(&weights, &shared, &shared_rows, &targets, -0.1, policy);
+            assert!(relative(&found, &logps) < 1e-5, "{what}: log-probs");
+            for tensor in &weights.layout.tensors {
+                let error = relative(&shared_gradients[tensor.range.clone()], &gradients[tensor.range.clone()]);
+                assert!(error < 1e-5, "{what}: the gradient of {} is off by {error:e}", tensor.name);
+            }
+        }
+        let rope = rope_table(&weights.config, 64);
+        let logits = |packed: &Packed, rows: &[usize]| {
+            let mut activations = Activations::default();
+            forward(&weights, &rope, &packed.batch(), &mut activations, false).unwrap();
+            let (width, vocabulary) = (weights.config.hidden_size, weights.config.vocab_size);
+            let weight = &weights.data[weights.layout.lm_head.clone()];
+            let hidden: Vec<f32> =
+                rows.iter().flat_map(|&row| &activations.hidden[row * width..][..width]).copied().collect();
+            let mut logits = vec![0.0; rows.len() * vocabulary];
+            head::logits(&Head { weight, vocabulary, width, chunk: 16 }, &hidden, &mut logits);
+            logits
+        };
+        let error = relative(&logits(&shared, &shared_rows), &logits(&apart, &apart_rows));
+        assert!(error < 1e-5, "window {window:?}: logits are off by {error:e}");
+    }
+}
+
 #[test]
 fn a_workspace_is_reused_by_batches_of_any_size() {
     let weights = small(true, None);
@@ -279,11 +348,14 @@ fn bad_batches_are_refused() {
     let weights = small(true, None);
     let rope = rope_table(&weights.config, 8);
     let mut activations = Activations::default();
-    let mut run = |ids: &[u32], positions: &[u32], segments: &[u32]| {
-        forward(&weights, &rope, &Batch { ids, positions, segments }, &mut activations, false).unwrap_err().code()
+    let mut run = |ids: &[u32], positions: &[u32], segments: &[u32], prefixes: &[u32]| {
+        let batch = Batch { ids, positions, segments, prefixes };
+        forward(&weights, &rope, &batch, &mut activations, false).unwrap_err().code()
     };
-    assert_eq!(run(&[1, 37], &[0, 1], &[0, 2]), "ZA_TOKEN_RANGE");
-    assert_eq!(run(&[1, 2], &[0, 8], &[0, 2]), "ZA_CONTEXT_LENGTH");
-    assert_eq!(run(&[1, 2], &[0, 1], &[0, 1]), "ZA_BATCH");
-    assert_eq!(run(&[1, 2], &[0], &[0, 2]), "ZA_BATCH");
+    assert_eq!(run(&[1, 37], &[0, 1], &[0, 2], &[]), "ZA_TOKEN_RANGE");
+    assert_eq!(run(&[1, 2], &[0, 8], &[0, 2], &[]), "ZA_CONTEXT_LENGTH");
+    assert_eq!(run(&[1, 2], &[0, 1], &[0, 1], &[]), "ZA_BATCH");
+    assert_eq!(run(&[1, 2], &[0], &[0, 2], &[]), "ZA_BATCH");
+    assert_eq!(run(&[1, 2, 3], &[0, 1, 2], &[0, 2, 3], &[0, 3]), "ZA_BATCH");
+    assert_eq!(run(&[1, 2, 3], &[0, 1, 2], &[0, 2, 3], &[0]), "ZA_BATCH");
 }

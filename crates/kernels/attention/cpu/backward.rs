@@ -1,9 +1,12 @@
 use super::forward::mask;
-use super::{Group, KEYS, QUERIES, Shape, Target, pack_columns, pack_rows, padded, schedule, with_scratch, work};
+use super::{
+    Group, KEYS, Prefix, QUERIES, Shape, Target, pack_columns, pack_rows, padded, schedule, with_scratch, work,
+};
 use crate::gemm::tile;
 use crate::parallel::{self, Shared};
 use crate::simd::{self, LANES, dispatch, exp, mul_add};
 use std::cell::Cell;
+use std::ops::Range;
 
 thread_local! {
     /// Per-head gradients of keys and values, where heads that share them are worked on apart.
@@ -21,17 +24,38 @@ struct Gradient<'a> {
     /// `lse[head · lse_stride + row]`
     lse: &'a [f32],
     lse_stride: usize,
-    rows: usize,
+    segments: &'a [Segment],
     d_q: Target,
     d_k: Target,
     d_v: Target,
 }
 
+/// One segment of a document, its rows counted from the document's first.
+struct Segment {
+    rows: Range<usize>,
+    /// Rows of the document's first segment that it continues.
+    prefix: usize,
+}
+
+/// Queries that see a block of keys.
+struct Readers {
+    rows: Range<usize>,
+    /// Where the first of them stands, counted as the keys are.
+    position: usize,
+    /// How many of the block's keys they see, masks aside.
+    keys: usize,
+}
+
 pub(crate) fn backward(d_out: &[f32], qkv: &[f32], out: &[f32], lse: &[f32], shape: &Shape, d_qkv: &mut [f32]) {
     let tokens = lse.len() / shape.heads;
     let (row, dim, group) = (shape.row(), shape.head_dim, shape.heads / shape.kv_heads);
-    let occupied = shape.segments.windows(2).filter(|segment| segment[0] < segment[1]).count();
-    let split = group > 1 && occupied * shape.kv_heads < TASKS_PER_THREAD * rayon::current_num_threads();
+    let documents: Vec<(usize, Vec<Segment>)> = shape
+        .documents()
+        .into_iter()
+        .map(|segments| document(shape, segments))
+        .filter(|(_, d)| !d.is_empty())
+        .collect();
+    let split = group > 1 && documents.len() * shape.kv_heads < TASKS_PER_THREAD * rayon::current_num_threads();
     let (tasks_per_kv_head, heads) = if split { (group, 1) } else { (1, group) };
 
     let mut partial = PARTIAL.take();
@@ -43,14 +67,14 @@ pub(crate) fn backward(d_out: &[f32], qkv: &[f32], out: &[f32], lse: &[f32], sha
     let (d_qkv, partials) = (Shared::new(d_qkv), Shared::new(&mut partial));
 
     let mut tasks = Vec::new();
-    for segment in shape.segments.windows(2).filter(|segment| segment[0] < segment[1]) {
+    for (start, segments) in &documents {
         for kv_head in 0..shape.kv_heads {
             for part in 0..tasks_per_kv_head {
-                tasks.push((segment[0] as usize, segment[1] as usize, kv_head, kv_head * group + part * heads));
+                tasks.push((*start, segments.as_slice(), kv_head, kv_head * group + part * heads));
             }
         }
     }
-    let run = |(start, end, kv_head, head): (usize, usize, usize, usize)| {
+    let run = |(start, segments, kv_head, head): (usize, &[Segment], usize, usize)| {
         let (k_column, v_column) = ((shape.heads + kv_head) * dim, (shape.heads + shape.kv_heads + kv_head) * dim);
         let operands = Group {
             q: &qkv[start * row + head * dim..],
@@ -63,6 +87,7 @@ pub(crate) fn backward(d_out: &[f32], qkv: &[f32], out: &[f32], lse: &[f32], sha
             window: shape.window.unwrap_or(usize::MAX),
             scale: shape.scale,
             offset: 0,
+            prefix: Prefix::default(),
         };
         let whole = |column| Target { data: d_qkv, start: start * row + column, stride: row };
         let (d_k, d_v) = if split {
@@ -79,12 +104,12 @@ pub(crate) fn backward(d_out: &[f32], qkv: &[f32], out: &[f32], lse: &[f32], sha
             out_stride,
             lse: &lse[head * tokens + start..],
             lse_stride: tokens,
-            rows: end - start,
+            segments,
             d_q: whole(head * dim),
             d_k,
             d_v,
         };
-        segment(&operands, &gradient);
+        task(&operands, &gradient);
     };
     schedule(tasks, work(shape), run);
 
@@ -114,10 +139,40 @@ pub(crate) fn backward(d_out: &[f32], qkv: &[f32], out: &[f32], lse: &[f32], sha
     PARTIAL.set(partial);
 }
 
-/// One segment, one key/value head, some of its query heads: key blocks outside, query blocks inside, so that the sums of
+/// The first row of a document, and its segments that have rows.
+fn document(shape: &Shape, segments: Range<usize>) -> (usize, Vec<Segment>) {
+    let row = |segment: usize| shape.segments[segment] as usize;
+    let start = row(segments.start);
+    let occupied = segments.filter(|&segment| row(segment) < row(segment + 1));
+    let segment = |index| Segment { rows: row(index) - start..row(index + 1) - start, prefix: shape.prefix(index) };
+    (start, occupied.map(segment).collect())
+}
+
+/// Who sees the block of `keys` keys from row `key` on of a segment: the segment itself from there on, and for the first
+/// one those that continue it. The last query to see one of the keys is the one whose window still reaches the last.
+fn readers(
+    segments: &[Segment],
+    index: usize,
+    key: usize,
+    keys: usize,
+    window: usize,
+) -> impl Iterator<Item = Readers> {
+    let end = segments[index].rows.end.min((key + keys - 1).saturating_add(window));
+    let continued = if index == 0 { &segments[1..] } else { &[] };
+    let own = Readers { rows: key..end, position: key, keys };
+    std::iter::once(own).chain(continued.iter().filter(move |segment| key < segment.prefix).map(move |segment| {
+        let Segment { rows, prefix } = segment;
+        let keys = keys.min(prefix - key);
+        let count = (key + keys - 1).saturating_add(window).saturating_sub(*prefix).min(rows.len());
+        Readers { rows: rows.start..rows.start + count, position: *prefix, keys }
+    }))
+}
+
+/// One document, one key/value head, some of its query heads: key blocks outside, query blocks inside, so that the sums of
 /// keys and values stay in one place and the queries' grow block by block.
-fn segment(group: &Group, gradient: &Gradient) {
-    let (dim, heads, total) = (group.dim, group.heads, gradient.rows);
+fn task(group: &Group, gradient: &Gradient) {
+    let (dim, heads, segments) = (group.dim, group.heads, gradient.segments);
+    let total = segments[segments.len() - 1].rows.end;
     let width = padded(dim);
     let len = heads * total + 2 * dim * KEYS + 3 * KEYS * width + 3 * QUERIES * width + 2 * QUERIES * KEYS;
     with_scratch(len, |scratch| {
@@ -140,38 +195,42 @@ fn segment(group: &Group, gradient: &Gradient) {
             }
         }
 
-        for key in (0..total).step_by(KEYS) {
-            let keys = KEYS.min(total - key);
-            let columns = padded(keys);
+        let blocks = segments.iter().enumerate().flat_map(|(index, segment)| {
+            segment.rows.clone().step_by(KEYS).map(move |key| (index, key, KEYS.min(segment.rows.end - key)))
+        });
+        for (index, key, keys) in blocks {
+            let stride = padded(keys);
             let (k, v) = (&group.k[key * group.kv_stride..], &group.v[key * group.kv_stride..]);
-            pack_columns(k, group.kv_stride, keys, dim, k_columns, columns);
-            pack_columns(v, group.kv_stride, keys, dim, v_columns, columns);
+            pack_columns(k, group.kv_stride, keys, dim, k_columns, stride);
+            pack_columns(v, group.kv_stride, keys, dim, v_columns, stride);
             pack_rows(k, group.kv_stride, keys, dim, group.scale, k_rows, width);
             d_k[..keys * width].fill(0.0);
             d_v[..keys * width].fill(0.0);
-            // The last query to see one of these keys is the one whose window still reaches the last key.
-            let end = total.min((key + keys - 1).saturating_add(group.window));
-            for head in 0..heads {
-                for first in (key..end).step_by(QUERIES) {
-                    let rows = QUERIES.min(end - first);
-                    let q_from = &group.q[first * group.q_stride + head * dim..];
-                    let d_from = &gradient.d_out[first * gradient.out_stride + head * dim..];
-                    pack_rows(q_from, group.q_stride, rows, dim, group.scale, q, width);
-                    pack_rows(d_from, gradient.out_stride, rows, dim, 1.0, d_out, width);
-                    let (p, d_p) = (&mut p[..rows * columns], &mut d_p[..rows * columns]);
-                    tile::product((rows, columns, dim), (q, width, 1), (k_columns, columns), (p, columns), false);
-                    tile::product((rows, columns, dim), (d_out, width, 1), (v_columns, columns), (d_p, columns), false);
-                    mask(p, columns, first, key, keys, group.window);
-                    let lse = &gradient.lse[head * gradient.lse_stride + first..][..rows];
-                    let deltas = &deltas[head * total + first..][..rows];
-                    score_gradients(p, d_p, columns, lse, deltas);
-                    tile::product((keys, width, rows), (p, 1, columns), (d_out, width), (d_v, width), true);
-                    tile::product((keys, width, rows), (d_p, 1, columns), (q, width), (d_k, width), true);
-                    tile::product((rows, width, keys), (d_p, columns, 1), (k_rows, width), (d_q, width), false);
-                    for row in 0..rows {
-                        let sum = gradient.d_q.row(first + row, head, dim);
-                        sum.iter_mut().zip(&d_q[row * width..]).for_each(|(sum, value)| *sum += value);
-                    }
+            let query_blocks = (0..heads).flat_map(|head| {
+                readers(segments, index, key, keys, group.window).flat_map(move |Readers { rows, position, keys }| {
+                    let (start, end) = (rows.start, rows.end);
+                    rows.step_by(QUERIES).map(move |first| (head, first, end, position + first - start, keys))
+                })
+            });
+            for (head, first, end, position, keys) in query_blocks {
+                let (rows, columns) = (QUERIES.min(end - first), padded(keys));
+                let q_from = &group.q[first * group.q_stride + head * dim..];
+                let d_from = &gradient.d_out[first * gradient.out_stride + head * dim..];
+                pack_rows(q_from, group.q_stride, rows, dim, group.scale, q, width);
+                pack_rows(d_from, gradient.out_stride, rows, dim, 1.0, d_out, width);
+                let (p, d_p) = (&mut p[..rows * columns], &mut d_p[..rows * columns]);
+                tile::product((rows, columns, dim), (q, width, 1), (k_columns, stride), (p, columns), false);
+                tile::product((rows, columns, dim), (d_out, width, 1), (v_columns, stride), (d_p, columns), false);
+                mask(p, columns, position, key, keys, group.window);
+                let lse = &gradient.lse[head * gradient.lse_stride + first..][..rows];
+                let deltas = &deltas[head * total + first..][..rows];
+                score_gradients(p, d_p, columns, lse, deltas);
+                tile::product((keys, width, rows), (p, 1, columns), (d_out, width), (d_v, width), true);
+                tile::product((keys, width, rows), (d_p, 1, columns), (q, width), (d_k, width), true);
+                tile::product((rows, width, keys), (d_p, columns, 1), (k_rows, width), (d_q, width), false);
+                for row in 0..rows {
+                    let sum = gradient.d_q.row(first + row, head, dim);
+                    sum.iter_mut().zip(&d_q[row * width..]).for_each(|(sum, value)| *sum += value);
                 }
             }
             for row in 0..keys {

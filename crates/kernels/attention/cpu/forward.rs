@@ -1,4 +1,4 @@
-use super::{Group, KEYS, Target, pack_columns, pack_rows, padded, with_scratch};
+use super::{Group, KEYS, Sight, Target, pack_columns, pack_rows, padded, with_scratch};
 use crate::gemm::tile;
 use crate::simd::{self, LANES, dispatch, exp};
 
@@ -21,22 +21,22 @@ pub(super) fn block(group: &Group, first: usize, rows: usize, out: Target, lse: 
         sums.fill(0.0);
         largest.fill(f32::NEG_INFINITY);
         mass.fill(0.0);
-        let visible = group.visible(first, rows);
-        for key in visible.clone().step_by(KEYS) {
-            let keys = KEYS.min(visible.end - key);
-            let columns = padded(keys);
-            pack_columns(&group.k[key * group.kv_stride..], group.kv_stride, keys, dim, k, columns);
-            pack_rows(&group.v[key * group.kv_stride..], group.kv_stride, keys, dim, 1.0, v, width);
-            for head in 0..heads {
-                let q = &q[head * rows * width..][..rows * width];
-                let sums = &mut sums[head * rows * width..][..rows * width];
-                tile::product((rows, columns, dim), (q, width, 1), (k, columns), (scores, columns), false);
-                let scores = &mut scores[..rows * columns];
-                let state = head * rows..(head + 1) * rows;
-                let position = first + group.offset;
-                mask(scores, columns, position, key, keys, group.window);
-                probabilities(scores, columns, &mut largest[state.clone()], &mut mass[state], sums, width);
-                tile::product((rows, width, keys), (scores, columns, 1), (v, width), (sums, width), true);
+        for Sight { k: from_k, v: from_v, visible, position } in group.sights(first, rows) {
+            for key in visible.clone().step_by(KEYS) {
+                let keys = KEYS.min(visible.end - key);
+                let columns = padded(keys);
+                pack_columns(&from_k[key * group.kv_stride..], group.kv_stride, keys, dim, k, columns);
+                pack_rows(&from_v[key * group.kv_stride..], group.kv_stride, keys, dim, 1.0, v, width);
+                for head in 0..heads {
+                    let q = &q[head * rows * width..][..rows * width];
+                    let sums = &mut sums[head * rows * width..][..rows * width];
+                    tile::product((rows, columns, dim), (q, width, 1), (k, columns), (scores, columns), false);
+                    let scores = &mut scores[..rows * columns];
+                    let state = head * rows..(head + 1) * rows;
+                    mask(scores, columns, position, key, keys, group.window);
+                    probabilities(scores, columns, &mut largest[state.clone()], &mut mass[state], sums, width);
+                    tile::product((rows, width, keys), (scores, columns, 1), (v, width), (sums, width), true);
+                }
             }
         }
         for head in 0..heads {

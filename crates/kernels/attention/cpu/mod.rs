@@ -1,5 +1,6 @@
 //! Blocked attention. Work is cut so that each result has one writer: forward by (segment, block of queries, key/value
-//! head), backward by (segment, key/value head) or, when that gives too few tasks, (segment, query head).
+//! head), backward by (document, key/value head) or, when that gives too few tasks, (document, query head), where a
+//! document is a segment with those that continue its first rows.
 
 mod backward;
 mod decode;
@@ -9,6 +10,7 @@ use super::{CacheShape, Shape};
 use crate::parallel::{self, Shared};
 use crate::simd::LANES;
 use std::cell::Cell;
+use std::ops::Range;
 
 pub(super) use backward::backward;
 
@@ -55,12 +57,40 @@ struct Group<'a> {
     scale: f32,
     /// Query row i stands at key position i + offset.
     offset: usize,
+    prefix: Prefix<'a>,
 }
 
-impl Group<'_> {
-    /// Keys that some query of the rows sees.
-    fn visible(&self, first: usize, rows: usize) -> std::ops::Range<usize> {
+/// Keys and values that stand before those of the group, in rows of the same stride; none by default.
+#[derive(Clone, Copy, Default)]
+struct Prefix<'a> {
+    k: &'a [f32],
+    v: &'a [f32],
+    rows: usize,
+}
+
+/// Keys that queries see, with the position of the first query among them.
+struct Sight<'a> {
+    k: &'a [f32],
+    v: &'a [f32],
+    visible: Range<usize>,
+    position: usize,
+}
+
+impl<'a> Group<'a> {
+    /// The group's own keys that some query of the rows sees.
+    fn visible(&self, first: usize, rows: usize) -> Range<usize> {
         (first + self.offset + 1).saturating_sub(self.window)..first + rows + self.offset
+    }
+
+    /// What the queries of the rows see: of the prefix, then of the group's own keys.
+    fn sights(&self, first: usize, rows: usize) -> [Sight<'a>; 2] {
+        let Prefix { k, v, rows: prefix } = self.prefix;
+        let position = first + prefix;
+        let seen = (position + 1).saturating_sub(self.window).min(prefix)..prefix;
+        [
+            Sight { k, v, visible: seen, position },
+            Sight { k: self.k, v: self.v, visible: self.visible(first, rows), position: first + self.offset },
+        ]
     }
 }
 
@@ -77,20 +107,25 @@ pub(super) fn forward(qkv: &[f32], shape: &Shape, out: &mut [f32], lse: &mut [f3
     let (row, dim, group) = (shape.row(), shape.head_dim, shape.heads / shape.kv_heads);
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let mut tasks = Vec::new();
-    for segment in shape.segments.windows(2) {
-        let (start, end) = (segment[0] as usize, segment[1] as usize);
-        for first in (start..end).step_by(QUERIES) {
-            for kv_head in 0..shape.kv_heads {
-                tasks.push((start, end, first - start, kv_head));
+    for document in shape.documents() {
+        let stem = shape.segments[document.start] as usize;
+        for segment in document {
+            let (start, end) = (shape.segments[segment] as usize, shape.segments[segment + 1] as usize);
+            for first in (start..end).step_by(QUERIES) {
+                for kv_head in 0..shape.kv_heads {
+                    tasks.push((stem, shape.prefix(segment), start..end, first - start, kv_head));
+                }
             }
         }
     }
-    let run = |(start, end, first, kv_head): (usize, usize, usize, usize)| {
+    let run = |(stem, prefix, Range { start, end }, first, kv_head): (usize, usize, Range<usize>, usize, usize)| {
+        let (k_column, v_column) = ((shape.heads + kv_head) * dim, (shape.heads + shape.kv_heads + kv_head) * dim);
         let heads = Group {
             q: &qkv[start * row + kv_head * group * dim..],
             q_stride: row,
-            k: &qkv[start * row + (shape.heads + kv_head) * dim..],
-            v: &qkv[start * row + (shape.heads + shape.kv_heads + kv_head) * dim..],
+            k: &qkv[start * row + k_column..],
+            v: &qkv[start * row + v_column..],
+            prefix: Prefix { k: &qkv[stem * row + k_column..], v: &qkv[stem * row + v_column..], rows: prefix },
             kv_stride: row,
             dim,
             heads: group,
@@ -138,6 +173,7 @@ pub(super) fn cached(
             window: shape.window.unwrap_or(usize::MAX),
             scale: shape.scale,
             offset: len - queries,
+            prefix: Prefix::default(),
         };
         let out = Target { data: out, start: kv_head * group * dim, stride };
         if queries == 1 {
@@ -155,9 +191,10 @@ fn work(shape: &Shape) -> usize {
     let pairs: usize = shape
         .segments
         .windows(2)
-        .map(|segment| {
+        .enumerate()
+        .map(|(index, segment)| {
             let len = (segment[1] - segment[0]) as usize;
-            len * len.min(window)
+            len * (len + shape.prefix(index)).min(window)
         })
         .sum();
     pairs * shape.heads * shape.head_dim
