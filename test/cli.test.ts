@@ -72,7 +72,7 @@ describe("zephyr-align", () => {
       '{"messages": [{"role": "user", "content": "hi"}, {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hi"}]}\n',
     );
     const { status, stderr } = cli(["sft", "--model", base, "--data", at("bad.jsonl"), "--out", at("bad")]);
-    expect(status).toBe(3);
+    expect(status).toBe(77);
     expect(stderr).toContain("bad.jsonl:1");
     expect(stderr).toContain("messages[1].role");
   });
@@ -90,7 +90,7 @@ describe("zephyr-align", () => {
       "0.1",
     ];
     const { status, stderr } = cli([...args, "--out", at("refused")]);
-    expect(status).toBe(2);
+    expect(status).toBe(77);
     expect(stderr).toContain("--label-smoothing");
   });
 

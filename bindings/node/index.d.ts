@@ -25,6 +25,24 @@ export declare class NativeBatch {
   get predicted(): Uint32Array
 }
 
+/** The checkpoints that were found in a folder. */
+export declare class NativeCheckpoints {
+  /** Removes what a killed process left half-written, and verifies checkpoints from the newest on until one is sound. */
+  static open(folder: string): Promise<NativeCheckpoints>
+  /** Throws `ZA_CHECKPOINT_BROKEN` when there are checkpoints but none is sound. */
+  refuseOnlyBroken(folder: string): void
+  /** Folder of the newest sound checkpoint. */
+  get path(): string | null
+  /** Its step. */
+  get step(): number | null
+  /** Tokens read up to it. */
+  get tokensSeen(): number | null
+  /** The JSON that was saved with it. */
+  get extra(): string | null
+  /** Newer ones that are broken, newest first. */
+  get broken(): Array<NativeBroken>
+}
+
 /** A decoder's weights and configuration. */
 export declare class NativeModel {
   /** Loads a folder in Hugging Face's layout or a GGUF file. */
@@ -55,6 +73,14 @@ export declare class NativeModel {
   logits(ids: Uint32Array): Promise<Float32Array>
 }
 
+/** An exclusive lock on a run folder; the system lets go of it when the process ends, however it ends. */
+export declare class NativeRunLock {
+  /** `holder` says who has it, for whoever comes second. Throws `ZA_FOLDER_LOCKED` when another run has it. */
+  constructor(folder: string, holder: string)
+  /** Lets go of the folder. */
+  release(): void
+}
+
 /** A learning-rate schedule of transformers. */
 export declare class NativeSchedule {
   /** `kind`: constant, linear, cosine or constant_with_warmup. Give `warmup_steps` or `warmup_ratio`, not both. */
@@ -77,10 +103,24 @@ export declare class NativeSession {
   takeEvaluation(): Promise<string>
   /** Sum of the log-probabilities of each sequence's predicted tokens under the model as it is now. */
   sequenceLogps(batch: NativeBatch): Promise<Float64Array>
-  /** Writes weights, moments and step to `folder` (published whole or not at all), with `extra` JSON beside them. */
-  save(folder: string, extra: string): Promise<undefined>
-  /** Restores weights, moments and step from a saved folder; resolves to the `extra` JSON saved with them. */
-  restore(folder: string): Promise<string>
+  /** Norm of the gradient accumulated so far, before clipping. */
+  gradNorm(): Promise<number>
+  /** Forgets what was accumulated since the last `apply`. */
+  discard(): Promise<undefined>
+  /**
+   * Writes the checkpoint `folder/step-N` with `extra` (JSON), reads it back, and removes old ones beyond `keep`.
+   *
+   * The state is that of this moment; the writing goes on beside later work, which is not held up until `apply`.
+   * The promise settles when the checkpoint is verified.
+   */
+  save(folder: string, step: number, keep: number, extra: string): Promise<NativeSaved>
+  /** Restores weights, moments and counters from the checkpoint that was found. */
+  restore(found: NativeCheckpoints): Promise<undefined>
+  /**
+   * Throws `ZA_DISK_SPACE` when `folder` has no room for the checkpoints that will be there at once (`keep` stay,
+   * `present` are there, `planned` will be written) and `more` bytes.
+   */
+  checkSpace(folder: string, keep: number, present: number, planned: number, more: number): void
   /** Gives gradients, moments and workspace back at once; waiting for the garbage collector could take long. */
   release(): Promise<undefined>
   /** Bytes of gradients, moments and workspace. */
@@ -124,6 +164,12 @@ export declare class NativeTokenizer {
   encodeText(text: string, parseSpecials: boolean): NativeEncoded
   /** A plain prompt and its completion, which alone is supervised. */
   encodePromptCompletion(prompt: string, completion: string, parseSpecials: boolean): NativeEncoded
+}
+
+/** A checkpoint that did not verify. */
+export interface NativeBroken {
+  path: string
+  reason: string
 }
 
 /** Decoding options, all given; see `GenerateOptions` of the TypeScript interface. */
@@ -173,6 +219,17 @@ export interface NativeInfo {
   arch: string
   simd: string
   threads: number
+}
+
+/** What saving a checkpoint did. */
+export interface NativeSaved {
+  path: string
+  /** Of all its files. */
+  bytes: number
+  /** Old checkpoints that were removed. */
+  removed: Array<string>
+  /** What did not go as wanted without harm to this checkpoint. */
+  warnings: Array<string>
 }
 
 /** AdamW and clipping for one step. */

@@ -127,7 +127,10 @@ pub struct Session {
     moments: Arc<Moments>,
     /// Optimizer steps done.
     step: u64,
+    /// Of finished steps.
     tokens_seen: u64,
+    /// Of the step that is being accumulated.
+    step_tokens: u64,
     /// Since the last optimizer step.
     computed_tokens: u64,
     sums: Sums,
@@ -160,6 +163,7 @@ impl Session {
             moments: Arc::default(),
             step: 0,
             tokens_seen: 0,
+            step_tokens: 0,
             computed_tokens: 0,
             sums: Sums::Nothing,
             evaluated: Sums::Nothing,
@@ -192,9 +196,7 @@ impl Session {
         self.step = step;
         self.tokens_seen = tokens_seen;
         self.moments = Arc::new(moments);
-        self.gradients.fill(0.0);
-        self.computed_tokens = 0;
-        self.sums = Sums::Nothing;
+        self.discard();
     }
 
     /// The accumulated gradient (flat, the weights' layout); empty before the first accumulation.
@@ -333,17 +335,19 @@ impl Session {
         self.gradients.fill(0.0);
         let sums = std::mem::take(&mut self.sums);
         let computed_tokens = std::mem::take(&mut self.computed_tokens);
+        self.tokens_seen += std::mem::take(&mut self.step_tokens);
         Ok(StepResult { step: self.step, grad_norm, sums, tokens_seen: self.tokens_seen, computed_tokens })
     }
 
     fn count(&mut self, packed: &Packed) {
-        self.tokens_seen += packed.tokens();
+        self.step_tokens += packed.tokens();
         self.computed_tokens += packed.computed_tokens();
     }
 
-    /// Forgets what was accumulated since the last [`Self::apply`].
+    /// Forgets what was accumulated since the last [`Self::apply`], its tokens included.
     pub fn discard(&mut self) {
         self.gradients.fill(0.0);
+        self.step_tokens = 0;
         self.computed_tokens = 0;
         self.sums = Sums::Nothing;
     }

@@ -37,7 +37,8 @@ Examples:
   $ zephyr-align dpo --model runs/sft/model --data pairs.jsonl --recipe zephyr --out runs/dpo
   $ zephyr-align chat --model runs/dpo/model
 
-Exit codes: 0 done, 1 other error, 2 options, 3 data, 4 model or tokenizer files, 130 interrupted.`,
+Exit codes: 0 done; 75 stopped by a signal, a training run is saved (--resume goes on); 76 hanging step, start again
+with --resume; 77 options, data or model files are refused, never try again; 1 other error.`,
   );
 }
 

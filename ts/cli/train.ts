@@ -1,7 +1,7 @@
 /** What `sft` and `dpo` do alike: files, progress, the summary. */
 import { relative } from "node:path";
 import { type Command, Option } from "commander";
-import { AbortedError } from "../errors";
+import { AbortedError, throwIfAborted } from "../errors";
 import { Mistral } from "../model/mistral";
 import { packageVersion } from "../native/load";
 import { figure, percent, whole } from "../report/format";
@@ -82,6 +82,7 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
     const settings = { ...config, outputDir };
     checkConfig(method, settings);
     const policy = await Mistral.fromPretrained(model, loading);
+    throwIfAborted(signal);
     const apart = inputs.ref !== undefined && inputs.ref !== model;
     const ref = apart ? await Mistral.fromPretrained(inputs.ref!, loading) : undefined;
     if (!flags.quiet) process.stderr.write(`${model}: ${whole(policy.parameters)} parameters\n`);
@@ -118,7 +119,7 @@ interface Seen {
 function howToGoOn(outputDir: string, { checkpoint }: Seen): string {
   return checkpoint
     ? `step ${checkpoint.step} is saved: the same command with --out ${outputDir} --resume goes on from there\n`
-    : `no checkpoint was saved yet (--save-steps sets how often); what was begun lies in ${outputDir}\n`;
+    : `no step was finished since the start: the same command with --out ${outputDir} --resume begins there again\n`;
 }
 
 /** `20261125-045012`, in local time. */

@@ -89,8 +89,25 @@ export const sharedFields = {
   truncation: z.enum(["keep-answer", "keep-start"]).optional(),
   /** Rows that cannot be used: "error" refuses the data, "skip" leaves them out and lists them. @default "error" */
   onBadRow: z.enum(["error", "skip"]).optional(),
-  /** Go on from the last checkpoint in outputDir. TRL `resume_from_checkpoint`. @default false */
+  // A run that cannot be lost.
+  /**
+   * Go on from the newest checkpoint in outputDir that verifies; refused when options, data, template or version differ.
+   * TRL `resume_from_checkpoint`. @default false
+   */
   resume: z.boolean().optional(),
+  /** Resume all the same when the saved run differs, or when none of its checkpoints can be used; it says in what. @default false */
+  resumeForce: z.boolean().optional(),
+  /** Checkpoints that stay; an old one goes only when a newer one has been read back. TRL `save_total_limit`. @default 2 */
+  keepCheckpoints: z.int().min(2).optional(),
+  /** Updates in a row that may be skipped (loss or gradient not finite, or too high) before the run stops. @default 3 */
+  maxSkippedUpdates: count.optional(),
+  /**
+   * Skip an update whose loss or gradient norm is more than this many standard deviations above the last 128 steps
+   * (OLMo-core's SkipStep uses 6); null never does. @default null
+   */
+  skipZScore: positive.nullable().optional(),
+  /** Seconds after which a step counts as hanging and the run stops; null only warns, after ten usual steps but at least a minute. @default null */
+  stepTimeoutSeconds: positive.nullable().optional(),
 };
 
 /** Fields of supervised fine-tuning. */

@@ -65,6 +65,11 @@ const sharedDefaults = {
   truncation: "keep-answer",
   onBadRow: "error",
   resume: false,
+  resumeForce: false,
+  keepCheckpoints: 2,
+  maxSkippedUpdates: 3,
+  skipZScore: null,
+  stepTimeoutSeconds: null,
 } as const;
 
 const sftDefaults = { ...sharedDefaults, learningRate: 2e-5, lossOn: "assistant", packing: false } as const;
@@ -88,7 +93,7 @@ const dpoDefaults = {
 export const sftConfig: ConfigSchema<SftConfigInput, SftConfig> = {
   schema: z.strictObject(sftFields),
   combinations: sharedCombinations,
-  complete: (input) => ({ ...sftDefaults, ...input, ...alternatives(input) }),
+  complete: (input) => ({ ...sftDefaults, ...input, ...alternatives(input), ...resuming(input) }),
 };
 
 /** Direct preference optimisation; defaults are TRL's `DPOConfig` where it has the key. */
@@ -98,7 +103,7 @@ export const dpoConfig: ConfigSchema<DpoConfigInput, DpoConfig> = {
   complete: (input) => {
     const lossType = lossList(input.lossType);
     const lossWeights = input.lossWeights ?? lossType.map(() => 1);
-    return { ...dpoDefaults, ...input, ...alternatives(input), lossType, lossWeights };
+    return { ...dpoDefaults, ...input, ...alternatives(input), ...resuming(input), lossType, lossWeights };
   },
 };
 
@@ -209,6 +214,11 @@ function alternatives(input: Partial<Alternatives> | SftConfigInput): Alternativ
   };
 }
 
+/** Forcing a resume is resuming. */
+function resuming({ resume = false, resumeForce = false }: SftConfigInput): { resume: boolean } {
+  return { resume: resume || resumeForce };
+}
+
 function sharedCombinations(input: Partial<SftConfigInput>): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   const warm = input.warmupSteps !== undefined || input.warmupRatio !== undefined;
@@ -229,9 +239,10 @@ function sharedCombinations(input: Partial<SftConfigInput>): ConfigProblem[] {
   if (input.epochs !== undefined && input.maxSteps !== undefined) {
     problems.push({ field: "maxSteps", problem: "epochs is given as well", remedy: "Give one of the two." });
   }
-  if (input.resume === true && (input.outputDir === undefined || input.outputDir === null)) {
+  const resumes = input.resumeForce === true ? "resumeForce" : input.resume === true ? "resume" : undefined;
+  if (resumes && (input.outputDir === undefined || input.outputDir === null)) {
     problems.push({
-      field: "resume",
+      field: resumes,
       problem: "there is no folder to resume from",
       remedy: "Give outputDir, the folder of the run.",
     });

@@ -5,14 +5,16 @@ import type { Mistral } from "../model/mistral";
 import type { EncodedPair } from "../model/tokenizer";
 import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
-import { EventStream, type Metrics, type TrainerEvent } from "./events";
+import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, pairExamples, predictedTokens } from "./examples";
+import { hashRows } from "./reference-cache";
 import {
-  addLine,
   announce,
-  applyStep,
+  evaluationIsDue,
   failRun,
   finishRun,
+  logEvaluation,
+  makeStep,
   nativePairs,
   newRun,
   openFolder,
@@ -20,8 +22,8 @@ import {
   poll,
   type Run,
   resumeRun,
+  saveIfDue,
   scheduleOf,
-  warn,
 } from "./run";
 import { sampleAfter, sampleBefore } from "./samples";
 import type { TrainResult } from "./sft-trainer";
@@ -36,7 +38,10 @@ export interface DpoTrainerOptions extends DpoConfigInput {
   dataset?: DatasetInput;
   /** Held-out pairs, evaluated every `evalSteps` and at the end. */
   evalDataset?: DatasetInput;
-  /** Stops the run between two micro-batches; `fit` then rejects with `AbortedError`. */
+  /**
+   * Stops the run between two micro-batches. With outputDir it is saved at the last finished step; `fit` then rejects with
+   * `AbortedError`, which names the checkpoint.
+   */
   signal?: AbortSignal;
   /** Replaces an earlier run in outputDir. @default false */
   overwrite?: boolean;
@@ -99,22 +104,23 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("dpo", policy, config, overwrite);
       const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
+      const session = openSession(policy, config, { loss: lossSettings(config), referenceIsStart });
       run = newRun({
         method: "dpo",
         model: policy,
         config,
-        session: openSession(policy, config, { loss: lossSettings(config), referenceIsStart }),
+        session,
         plan,
         folder,
         events: this.#events,
         signal,
         report: examples.report,
+        digests: { rows: hashPairs(examples), ...(held ? { evalRows: hashPairs(held) } : {}) },
       });
-      const shown = await sampleBefore(policy, dataset, samples ?? (folder ? 2 : 0));
       await announce(run);
+      const shown = await sampleBefore(policy, dataset, samples ?? (folder ? 2 : 0), signal);
       if (config.gradientAccumulation > 1 && config.lossType.some((loss) => loss.startsWith("aot"))) {
-        warn(
-          run,
+        run.warn(
           "aot losses sort each micro-batch: with gradientAccumulation they differ from the large batch, as in TRL",
         );
       }
@@ -122,39 +128,38 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const scorer =
         referenceIsStart && config.precomputeRefLogps ? run.session : openSession(ref ?? policy.frozenCopy(), config);
       const precomputed = config.precomputeRefLogps ? await scoreAll(run, scorer, examples.rows) : undefined;
+      if (precomputed) run.reference = meanOf(precomputed);
       const heldReference = held && (await scoreAll(run, scorer, held.rows));
       if (precomputed && scorer !== run.session) await scorer.release();
       await resumeRun(run);
+      // A run that was stopped between a step and its evaluation.
+      if (held && heldReference && evaluationIsDue(run)) await evaluate(run, held, heldReference);
       run.startedAt = run.loggedAt = performance.now();
 
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
         const inStep = microBatches.flatMap((rows) => Array.from(rows, (row) => examples.rows[row]!));
         const chosenTokens = inStep.reduce((sum, { chosen }) => sum + predictedTokens(chosen), 0);
-        for (const rows of microBatches) {
-          poll(run);
-          const batch = nativePairs(
-            Array.from(rows, (row) => examples.rows[row]!),
-            config.sharedPrompt,
-          );
-          const reference = precomputed ? pick(precomputed, rows) : split(await scorer.sequenceLogps(batch));
-          await run.session.accumulateDpo(
-            batch,
-            reference.chosen,
-            reference.rejected,
-            inStep.length,
-            chosenTokens,
-            true,
-          );
-        }
-        await applyStep(run, step, epochsDone, rate(step - 1));
-        if (held && heldReference && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
-          await evaluate(run, held, heldReference, step);
-        }
+        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+          let loss = 0;
+          for (const rows of microBatches) {
+            throwIfAborted(signal);
+            const batch = nativePairs(
+              Array.from(rows, (row) => examples.rows[row]!),
+              config.sharedPrompt,
+            );
+            const { chosen, rejected } = precomputed
+              ? pick(precomputed, rows)
+              : split(await scorer.sequenceLogps(batch));
+            loss += await session.accumulateDpo(batch, chosen, rejected, inStep.length, chosenTokens, true);
+          }
+          return loss;
+        });
+        if (held && heldReference && evaluationIsDue(run)) await evaluate(run, held, heldReference);
+        await saveIfDue(run);
       }
-      if (held && heldReference) await evaluate(run, held, heldReference, run.doneSteps);
       if (!precomputed) await scorer.release();
-      const metrics = await finishRun(run, await sampleAfter(policy, shown));
+      const metrics = await finishRun(run, await sampleAfter(policy, shown, signal));
       this.#events.close();
       const { history, doneSteps: steps, report } = run;
       return { model: policy, metrics, history, steps, outputDir: folder?.path, report };
@@ -179,6 +184,14 @@ function lossSettings(config: DpoConfig): Record<string, unknown> {
     ...(config.lossType.includes("discopop") ? { discopopTau: config.discopopTau } : {}),
     ...(config.lossType.includes("ipo") ? { ipoNormalisation: config.ipoNormalisation } : {}),
   };
+}
+
+function meanOf({ chosen, rejected }: ReferenceLogps): number {
+  return chosen.reduce((sum, logp, pair) => sum + logp + rejected[pair]!, 0) / (2 * chosen.length);
+}
+
+function hashPairs({ rows }: Examples<EncodedPair>): string {
+  return hashRows(rows.flatMap(({ chosen, rejected }) => [chosen, rejected]));
 }
 
 /** Interleaved sums taken apart: chosen 0, rejected 0, chosen 1, … */
@@ -208,7 +221,7 @@ async function scoreAll(run: Run, scorer: NativeSession, pairs: readonly Encoded
   return split(sums);
 }
 
-async function evaluate(run: Run, held: Examples<EncodedPair>, reference: ReferenceLogps, step: number): Promise<void> {
+async function evaluate(run: Run, held: Examples<EncodedPair>, reference: ReferenceLogps): Promise<void> {
   const { batchSize: size, sharedPrompt } = run.config as DpoConfig;
   const chosenTokens = held.rows.reduce((sum, { chosen }) => sum + predictedTokens(chosen), 0);
   for (let start = 0; start < held.rows.length; start += size) {
@@ -218,7 +231,5 @@ async function evaluate(run: Run, held: Examples<EncodedPair>, reference: Refere
     const rejected = reference.rejected.slice(start, start + size);
     await run.session.accumulateDpo(batch, chosen, rejected, held.rows.length, chosenTokens, false);
   }
-  const metrics: Metrics = JSON.parse(await run.session.takeEvaluation());
-  await addLine(run, { step, ...metrics });
-  run.events.push({ type: "eval", step, metrics });
+  await logEvaluation(run);
 }

@@ -17,6 +17,7 @@ export async function sampleBefore(
   model: Mistral,
   dataset: ConvertedDataset<SftRow> | ConvertedDataset<PairRow>,
   count: number,
+  signal?: AbortSignal,
 ): Promise<Samples> {
   const prompts: Message[][] = [];
   if (count > 0) {
@@ -26,12 +27,12 @@ export async function sampleBefore(
       if (prompts.length >= count) break;
     }
   }
-  return { prompts, before: await answer(model, prompts) };
+  return { prompts, before: await answer(model, prompts, signal) };
 }
 
 /** The same prompts answered again. */
-export async function sampleAfter(model: Mistral, samples: Samples): Promise<RunReportSample[]> {
-  const after = await answer(model, samples.prompts);
+export async function sampleAfter(model: Mistral, samples: Samples, signal?: AbortSignal): Promise<RunReportSample[]> {
+  const after = await answer(model, samples.prompts, signal);
   return samples.prompts.map((messages, index) => ({
     prompt: messages.map(({ role, content }) => `${role}: ${content}`).join("\n"),
     before: samples.before[index]!,
@@ -46,10 +47,10 @@ function promptOf(row: SftRow | PairRow): Message[] | undefined {
   return answer > 0 ? row.messages.slice(0, answer) : undefined;
 }
 
-async function answer(model: Mistral, prompts: readonly Message[][]): Promise<string[]> {
+async function answer(model: Mistral, prompts: readonly Message[][], signal?: AbortSignal): Promise<string[]> {
   if (prompts.length === 0) return [];
   const room = model.config.max_position_embeddings - maxTokens;
   const fitting = prompts.filter((prompt) => model.tokenizer.encodePrompt(prompt).length <= room);
-  const answers = await model.generateBatch(fitting, { maxTokens });
+  const answers = await model.generateBatch(fitting, { maxTokens, ...(signal ? { signal } : {}) });
   return prompts.map((prompt) => answers[fitting.indexOf(prompt)]?.text ?? "(the prompt is longer than the context)");
 }

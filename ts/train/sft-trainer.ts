@@ -7,12 +7,14 @@ import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from ".
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
 import { type ExampleReport, type Examples, predictedTokens, sftExamples } from "./examples";
 import { pack } from "./packing";
+import { hashRows } from "./reference-cache";
 import {
-  addLine,
   announce,
-  applyStep,
+  evaluationIsDue,
   failRun,
   finishRun,
+  logEvaluation,
+  makeStep,
   nativeBatch,
   newRun,
   openFolder,
@@ -20,6 +22,7 @@ import {
   poll,
   type Run,
   resumeRun,
+  saveIfDue,
   scheduleOf,
 } from "./run";
 import { sampleAfter, sampleBefore } from "./samples";
@@ -32,7 +35,10 @@ export interface SftTrainerOptions extends SftConfigInput {
   dataset: DatasetInput;
   /** Held-out rows, evaluated every `evalSteps` and at the end. */
   evalDataset?: DatasetInput;
-  /** Stops the run between two micro-batches; `fit` then rejects with `AbortedError`. */
+  /**
+   * Stops the run between two micro-batches. With outputDir it is saved at the last finished step; `fit` then rejects with
+   * `AbortedError`, which names the checkpoint.
+   */
   signal?: AbortSignal;
   /** Replaces an earlier run in outputDir. @default false */
   overwrite?: boolean;
@@ -101,38 +107,43 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("sft", model, config, overwrite);
+      const session = openSession(model, config);
       run = newRun({
         method: "sft",
         model,
         config,
-        session: openSession(model, config),
+        session,
         plan,
         folder,
         events: this.#events,
         signal,
         report: examples.report,
+        digests: { rows: hashRows(examples.rows), ...(held ? { evalRows: hashRows(held.rows) } : {}) },
         packing,
       });
-      const shown = await sampleBefore(model, dataset, samples ?? (folder ? 2 : 0));
       await announce(run);
+      const shown = await sampleBefore(model, dataset, samples ?? (folder ? 2 : 0), signal);
       await resumeRun(run);
+      // A run that was stopped between a step and its evaluation.
+      if (held && evaluationIsDue(run)) await evaluate(run, held);
       run.startedAt = run.loggedAt = performance.now();
 
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
         const batches = microBatches.map((rows) => Array.from(rows).flatMap((row) => items[row]!));
         const tokens = batches.flat().reduce((sum, row) => sum + predictedTokens(row), 0);
-        for (const batch of batches) {
-          poll(run);
-          await run.session.accumulateSft(nativeBatch(batch), tokens, true);
-        }
-        await applyStep(run, step, epochsDone, rate(step - 1));
-        if (held && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
-          await evaluate(run, held, step);
-        }
+        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+          let loss = 0;
+          for (const batch of batches) {
+            throwIfAborted(signal);
+            loss += await session.accumulateSft(nativeBatch(batch), tokens, true);
+          }
+          return loss;
+        });
+        if (held && evaluationIsDue(run)) await evaluate(run, held);
+        await saveIfDue(run);
       }
-      if (held) await evaluate(run, held, run.doneSteps);
-      const metrics = await finishRun(run, await sampleAfter(model, shown));
+      const metrics = await finishRun(run, await sampleAfter(model, shown, signal));
       this.#events.close();
       return {
         model,
@@ -163,14 +174,12 @@ function batchItems(examples: Examples<EncodedRow>, config: SftConfig) {
   return { items, packing: { packs: packs.length, fillRate } };
 }
 
-async function evaluate(run: Run, held: Examples<EncodedRow>, step: number): Promise<void> {
+async function evaluate(run: Run, held: Examples<EncodedRow>): Promise<void> {
   const tokens = held.report.supervisedTokens;
   for (let start = 0; start < held.rows.length; start += run.config.batchSize) {
     poll(run);
     const batch = held.rows.slice(start, start + run.config.batchSize);
     await run.session.accumulateSft(nativeBatch(batch), tokens, false);
   }
-  const metrics: Metrics = JSON.parse(await run.session.takeEvaluation());
-  await addLine(run, { step, ...metrics });
-  run.events.push({ type: "eval", step, metrics });
+  await logEvaluation(run);
 }
