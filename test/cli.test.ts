@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { present, smollm2 } from "./shared";
+import { buildProgram, present, smollm2 } from "./shared";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const base = join(root, "recipes", "demo", "base");
@@ -18,8 +18,7 @@ function cli(args: string[], input = "") {
 }
 
 beforeAll(() => {
-  const built = spawnSync("npx", ["tsup", "--silent"], { cwd: root, encoding: "utf8" });
-  expect(built.stderr).not.toMatch(/error/i);
+  buildProgram();
   const rows = ["seven", "nine", "ten", "two"].map((word) => ({
     messages: [
       { role: "user", content: `say ${word}.` },

@@ -115,7 +115,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         events: this.#events,
         signal,
         report: examples.report,
-        digests: { rows: hashPairs(examples), ...(held ? { evalRows: hashPairs(held) } : {}) },
+        digests: { rowsHash: hashPairs(examples), ...(held ? { evalRowsHash: hashPairs(held) } : {}) },
       });
       await announce(run);
       const shown = await sampleBefore(policy, dataset, samples ?? (folder ? 2 : 0), signal);

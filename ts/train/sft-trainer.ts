@@ -118,7 +118,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
         events: this.#events,
         signal,
         report: examples.report,
-        digests: { rows: hashRows(examples.rows), ...(held ? { evalRows: hashRows(held.rows) } : {}) },
+        digests: { rowsHash: hashRows(examples.rows), ...(held ? { evalRowsHash: hashRows(held.rows) } : {}) },
         packing,
       });
       await announce(run);
