@@ -2,7 +2,7 @@
  * One measurement of our trainer, in a process of its own so that the peak memory is that of this run alone.
  * Prints one JSON line. Started by train.mjs and shared-prompt.mjs.
  *
- * usage: node bench/measure.mjs '{"method":"sft"|"dpo","model":FOLDER,"rows":FILE,"steps":4,"batch":2,"maxLength":384,"threads":2,"precompute":true,"sharedPrompt":true}'
+ * usage: node bench/measure.mjs '{"method":"sft"|"dpo","model":FOLDER,"rows":FILE,"steps":4,"batch":2,"maxLength":384,"threads":2,"precompute":true,"sharedPrompt":true,"lora":{"rank":16}}'
  */
 import { DpoTrainer, Mistral, SftTrainer } from "../dist/index.js";
 
@@ -22,6 +22,7 @@ const options = {
   answerEnd: "turn",
   specialsInContent: "parse",
   ...(job.recompute ? { recompute: job.recompute } : {}),
+  ...(job.lora ? { lora: job.lora } : {}),
 };
 const trainer =
   job.method === "sft"
