@@ -2,7 +2,7 @@
  * What computing the prompt of a pair once saves: DPO of the real model over shared prompts against the same rows as
  * separate sequences, both by our own trainer, in one run.
  *
- * usage: node bench/shared-prompt.mjs [--steps 4] [--repeat 3] [--batch 4] [--max-length 1024] [--threads 2]
+ * usage: node bench/shared-prompt.mjs [--steps 3] [--repeat 3] [--batch 4] [--max-length 1024] [--threads 2]
  *                                     [--only dpo_long,dpo] [--json FILE] [--write]
  *
  * Each measurement is a process of its own, both sides in turn, in changing order; the first step of each is left out.
@@ -29,7 +29,7 @@ import { sharedPromptTable, writeTables } from "./table.mjs";
 const here = dirname(fileURLToPath(import.meta.url));
 const { values: flags } = parseArgs({
   options: {
-    steps: { type: "string", default: "4" },
+    steps: { type: "string", default: "3" },
     repeat: { type: "string", default: "3" },
     batch: { type: "string", default: "4" },
     "max-length": { type: "string", default: "1024" },

@@ -98,8 +98,8 @@ export function writeTables(folder) {
   const parts = ["# Measured", "", "Made by `bench/table.mjs` from the JSON files beside it. Do not edit.", ""];
   for (const [name, title, table] of [
     ["train", "Training against TRL on the CPU: `npm run bench:train -- --write`", trainTable],
-    ["shared-prompt", "A pair's prompt computed once: `node bench/shared-prompt.mjs --write`", sharedPromptTable],
-    ["memory", "Memory by recompute policy and adapter: `node bench/memory.mjs --write`", memoryTable],
+    ["shared-prompt", "A pair's prompt computed once: `npm run bench:shared-prompt -- --write`", sharedPromptTable],
+    ["memory", "Memory by recompute policy and adapter: `npm run bench:memory -- --write`", memoryTable],
   ]) {
     const file = join(folder, `${name}.json`);
     if (existsSync(file)) parts.push(`## ${title}`, "", table(JSON.parse(readFileSync(file, "utf8"))));

@@ -1,4 +1,4 @@
-/** What must not change a run: how a batch is cut into micro-batches, packing, a resume, and doing it twice. */
+/** What must not change a run: how a batch is cut into micro-batches, packing, shared prompts, a resume, doing it twice. */
 import { createHash } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -73,6 +73,39 @@ describe("equal runs", () => {
     const packed = await probe(await sft({ batchSize: 8, packing: true }));
     expect(relative(packed, single)).toBeLessThan(1e-5);
   });
+
+  it.each([true, false])(
+    "DPO: shared prompts = separate sequences, reference cached: %s",
+    async (precomputeRefLogps) => {
+      const ref = await dpo({ batchSize: 8, learningRate: 1e-4 });
+      const run = async (sharedPrompt: boolean) => {
+        const policy = await Mistral.fromPretrained(base);
+        const options = {
+          ...common,
+          maxSteps: 3,
+          batchSize: 4,
+          gradientAccumulation: 2,
+          precomputeRefLogps,
+          sharedPrompt,
+        };
+        const evalDataset = pairs.slice(2, 7);
+        const trainer = new DpoTrainer({ policy, ref, dataset: pairs, evalDataset, evalSteps: 2, ...options });
+        const { history } = await trainer.fit();
+        return { history, logits: await probe(policy) };
+      };
+      const [shared, separate] = [await run(true), await run(false)];
+      expect(relative(shared.logits, separate.logits)).toBeLessThan(1e-5);
+      expect(shared.history).toHaveLength(separate.history.length);
+      for (const [index, line] of separate.history.entries()) {
+        const { tokens_per_second, computed_tokens, ...expected } = line as Record<string, number>;
+        for (const [name, value] of Object.entries(expected)) {
+          const error = Math.abs(shared.history[index]![name]! - value) / Math.max(1, Math.abs(value));
+          expect(error, `line ${index}, ${name}`).toBeLessThan(1e-5);
+        }
+        if (computed_tokens !== undefined) expect(shared.history[index]!.computed_tokens).toBeLessThan(computed_tokens);
+      }
+    },
+  );
 
   it.each([
     ["SFT", sft],
