@@ -70,9 +70,14 @@ function kindOf(schema: z.ZodType): FieldKind {
         ...(choices ? { choices } : {}),
       };
     }
-    // One or several: on the command line a list of one.
-    case "union":
-      return def.options.map(kindOf).find(({ type }: FieldKind) => type === "list");
+    case "literal":
+      return { type: "text", nullable: false, choices: def.values };
+    // One or several: on the command line a list of one. A switch with a variant: a flag with an optional value.
+    case "union": {
+      const kinds: FieldKind[] = def.options.map(kindOf);
+      const choices = kinds.flatMap((kind) => kind.choices ?? []);
+      return kinds.find(({ type }) => type === "list") ?? { type: "boolean", nullable: false, choices };
+    }
     default:
       return { type: "text", nullable: false };
   }
@@ -131,7 +136,10 @@ export function addConfigOptions(command: Command, method: Method): void {
     if (kind.type === "boolean") {
       // Both are there, so that a flag can undo a --config; the one that changes the default is shown.
       const on = /\(default: true\)$/.test(text);
-      command.addOption(new Option(`--${flag}`, text).hideHelp(on).helpGroup(group));
+      const variants = kind.choices ? ` [${kind.choices.join("|")}]` : "";
+      const option = new Option(`--${flag}${variants}`, text).hideHelp(on).helpGroup(group);
+      if (kind.choices) option.argParser((value) => choice(value, kind.choices));
+      command.addOption(option);
       command.addOption(new Option(`--no-${flag}`, `Off: ${text}`).hideHelp(!on).helpGroup(group));
       continue;
     }

@@ -125,7 +125,10 @@ describe("resolveConfig", () => {
     [{ discopopTau: 0.1 }, "discopopTau"],
     [{ refBatchSize: 2, precomputeRefLogps: false }, "refBatchSize"],
     [{ maxPromptLength: 1024 }, "maxPromptLength"],
-    [{ packing: true }, "packing"],
+    [{ packing: "wrapped" }, "packing"],
+    [{ packLength: 4096 }, "packLength"],
+    [{ packing: true, packLength: 2047 }, "packLength"],
+    [{ packingWindow: 1000 }, "packingWindow"],
   ])("DPO refuses %o", (input, field) => {
     expect(refusal(() => dpo(input)).problems.map((problem) => problem.field)).toEqual([field]);
   });
@@ -135,6 +138,7 @@ describe("resolveConfig", () => {
     [{ lossType: "exo_pair", labelSmoothing: 1e-3 }],
     [{ fDivergence: "alpha_divergence", fAlpha: 0.3 }],
     [{ lossType: "ipo", ipoNormalisation: "none" }],
+    [{ packing: true, packLength: 4096, packingWindow: 1000 }],
   ])("DPO accepts %o", (input) => {
     const { lossType = "sigmoid", ...rest } = input as DpoConfigInput;
     expect(dpo(input)).toMatchObject({ ...rest, lossType: typeof lossType === "string" ? [lossType] : lossType });

@@ -45,6 +45,8 @@ const sharedDefaults = {
   lrScheduler: "linear",
   batchSize: 8,
   gradientAccumulation: 1,
+  packing: false,
+  packingWindow: null,
   maxLength: 1024,
   weightDecay: 0,
   adamBeta1: 0.9,
@@ -67,11 +69,12 @@ const sharedDefaults = {
   resume: false,
 } as const;
 
-const sftDefaults = { ...sharedDefaults, learningRate: 2e-5, lossOn: "assistant", packing: false } as const;
+const sftDefaults = { ...sharedDefaults, learningRate: 2e-5, lossOn: "assistant" } as const;
 
 const dpoDefaults = {
   ...sharedDefaults,
   learningRate: 1e-6,
+  packLength: null,
   beta: 0.1,
   labelSmoothing: 0,
   fDivergence: "reverse_kl",
@@ -93,7 +96,7 @@ export const sftConfig: ConfigSchema<SftConfigInput, SftConfig> = {
 /** Direct preference optimisation; defaults are TRL's `DPOConfig` where it has the key. */
 export const dpoConfig: ConfigSchema<DpoConfigInput, DpoConfig> = {
   schema: z.strictObject(dpoFields),
-  combinations: (input) => [...sharedCombinations(input), ...lossCombinations(input)],
+  combinations: (input) => [...sharedCombinations(input), ...packLengthCombinations(input), ...lossCombinations(input)],
   complete: (input) => {
     const lossType = lossList(input.lossType);
     const lossWeights = input.lossWeights ?? lossType.map(() => 1);
@@ -158,6 +161,11 @@ function remedyOf(issue: z.core.$ZodIssue): string {
       return `Give a value ${issue.inclusive === false ? "above" : "of at least"} ${issue.minimum}.`;
     case "too_big":
       return `Give a value ${issue.inclusive === false ? "below" : "of at most"} ${issue.maximum}.`;
+    case "invalid_union":
+      return issue.errors
+        .flat()
+        .map((each) => remedyOf(each))
+        .join(" Or: ");
     case "invalid_type":
       return `Give ${issue.expected === "int" ? "a whole number" : `a value of type ${issue.expected}`}.`;
     default:
@@ -208,7 +216,7 @@ function alternatives(input: Partial<Alternatives> | SftConfigInput): Alternativ
   };
 }
 
-function sharedCombinations(input: Partial<SftConfigInput>): ConfigProblem[] {
+function sharedCombinations(input: Partial<SftConfigInput | DpoConfigInput>): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   const warm = input.warmupSteps !== undefined || input.warmupRatio !== undefined;
   if (input.warmupSteps !== undefined && input.warmupRatio !== undefined) {
@@ -228,6 +236,10 @@ function sharedCombinations(input: Partial<SftConfigInput>): ConfigProblem[] {
   if (input.epochs !== undefined && input.maxSteps !== undefined) {
     problems.push({ field: "maxSteps", problem: "epochs is given as well", remedy: "Give one of the two." });
   }
+  if (input.packingWindow != null && input.packing !== true) {
+    const problem = input.packing === "wrapped" ? "a wrapped stream has no window" : "packing is off";
+    problems.push({ field: "packingWindow", problem, remedy: "Set packing to true, or remove it." });
+  }
   if (input.resume === true && (input.outputDir === undefined || input.outputDir === null)) {
     problems.push({
       field: "resume",
@@ -236,6 +248,15 @@ function sharedCombinations(input: Partial<SftConfigInput>): ConfigProblem[] {
     });
   }
   return problems;
+}
+
+function packLengthCombinations(input: Partial<DpoConfigInput>): ConfigProblem[] {
+  const { packLength, maxLength = sharedDefaults.maxLength, packing } = input;
+  if (packLength == null) return [];
+  const refused = (problem: string, remedy: string) => [{ field: "packLength", problem, remedy }];
+  if (packing !== true) return refused("packing is off", "Set packing to true, or remove it.");
+  if (packLength >= 2 * maxLength) return [];
+  return refused(`a pair of twice maxLength ${maxLength} does not fit`, `Give at least ${2 * maxLength}.`);
 }
 
 /** Losses that read labelSmoothing (crates/align/losses/table.rs); `sft` stands beside them without reading it. */

@@ -7,6 +7,7 @@ import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
 import { type Examples, pairExamples, predictedTokens } from "./examples";
+import { pack } from "./packing";
 import {
   addLine,
   announce,
@@ -94,7 +95,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const examples = await pairExamples(dataset, tokenizer, encoding);
       const { evalDataset } = this.#options;
       const held = evalDataset && (await pairExamples(pairDataset(evalDataset, { onBadRow }), tokenizer, encoding));
-      const plan = planBatches({ ...config, rows: examples.rows.length });
+      const { packs, packing } = packPairs(examples.rows, config);
+      const plan = planBatches({ ...config, rows: examples.rows.length, packs });
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("dpo", policy, config, overwrite);
@@ -109,6 +111,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         events: this.#events,
         signal,
         report: examples.report,
+        ...(packing ? { packing } : {}),
       });
       const shown = await sampleBefore(policy, dataset, samples ?? (folder ? 2 : 0));
       await announce(run);
@@ -176,6 +179,14 @@ function lossSettings(config: DpoConfig): Record<string, unknown> {
     ...(config.lossType.includes("discopop") ? { discopopTau: config.discopopTau } : {}),
     ...(config.lossType.includes("ipo") ? { ipoNormalisation: config.ipoNormalisation } : {}),
   };
+}
+
+/** Pairs whose tokens fit packLength together; nothing when each stands alone. */
+function packPairs(pairs: readonly EncodedPair[], config: DpoConfig) {
+  if (!config.packing) return {};
+  const tokens = pairs.map(({ chosen, rejected }) => chosen.ids.length + rejected.ids.length);
+  const { packs, fillRate } = pack(tokens, config.packLength ?? 2 * config.maxLength, config.packingWindow);
+  return { packs, packing: { packs: packs.length, fillRate } };
 }
 
 function sides(pair: EncodedPair) {
