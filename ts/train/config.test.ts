@@ -120,6 +120,7 @@ describe("resolveConfig", () => {
     [{ lossType: "sft", labelSmoothing: 0.1 }, "labelSmoothing"],
     [{ labelSmoothing: 0.6 }, "labelSmoothing"],
     [{ lossType: "nca_pair", fDivergence: "js_divergence" }, "fDivergence"],
+    [{ lossType: "sft", fDivergence: "js_divergence" }, "fDivergence"],
     [{ fAlpha: 0.3 }, "fAlpha"],
     [{ ipoNormalisation: "none" }, "ipoNormalisation"],
     [{ discopopTau: 0.1 }, "discopopTau"],

@@ -309,6 +309,10 @@ function lossCombinations(input: Partial<DpoConfigInput>): ConfigProblem[] {
   if (smoothing > 0 && losses.every((loss) => loss === "sft")) {
     add("labelSmoothing", "the loss sft does not read it", "Set it to 0.");
   }
+  const diverges = input.fDivergence !== undefined && input.fDivergence !== "reverse_kl";
+  if (diverges && losses.every((loss) => loss === "sft")) {
+    add("fDivergence", "the loss sft does not read it", 'Set it to "reverse_kl".');
+  }
   if (input.fAlpha !== undefined && input.fDivergence !== "alpha_divergence") {
     add("fAlpha", "only the alpha divergence reads it", 'Set fDivergence to "alpha_divergence", or remove it.');
   }
