@@ -71,6 +71,10 @@ export const sharedFields = {
   saveSteps: steps.optional(),
   /** Steps between two evaluations; 0 evaluates only at the end. TRL `eval_steps`. @default 0 */
   evalSteps: steps.optional(),
+  /** Steps between two answers to the prompts of the report, for events and the live page; 0 asks only before and after. @default 0 */
+  sampleSteps: steps.optional(),
+  /** Where the numbers go besides metrics.jsonl: "tensorboard" writes event files into the run folder. TRL `report_to`. @default none */
+  logTo: z.array(z.enum(["tensorboard"])).optional(),
   /** Folder of the run; null writes nothing. TRL `output_dir`. @default null */
   outputDir: z.string().min(1).nullable().optional(),
   /**

@@ -58,6 +58,8 @@ const sharedDefaults = {
   logSteps: 10,
   saveSteps: 500,
   evalSteps: 0,
+  sampleSteps: 0,
+  logTo: [] as "tensorboard"[],
   outputDir: null,
   recompute: "norms-and-swiglu",
   threads: null,
@@ -239,6 +241,10 @@ function sharedCombinations(input: Partial<SftConfigInput | DpoConfigInput>): Co
   if (input.packingWindow != null && input.packing !== true) {
     const problem = input.packing === "wrapped" ? "a wrapped stream has no window" : "packing is off";
     problems.push({ field: "packingWindow", problem, remedy: "Set packing to true, or remove it." });
+  }
+  if (Array.isArray(input.logTo) && input.logTo.length > 0 && input.outputDir == null) {
+    const remedy = "Give outputDir, or the logger tensorBoard(folder).";
+    problems.push({ field: "logTo", problem: "there is no run folder to write to", remedy });
   }
   if (input.resume === true && (input.outputDir === undefined || input.outputDir === null)) {
     problems.push({

@@ -7,11 +7,13 @@ import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
 import { type Examples, pairExamples, predictedTokens } from "./examples";
+import type { Logger } from "./loggers/logger";
 import { pack } from "./packing";
 import {
   addLine,
   announce,
   applyStep,
+  beginSteps,
   failRun,
   finishRun,
   nativeBatch,
@@ -24,7 +26,7 @@ import {
   scheduleOf,
   warn,
 } from "./run";
-import { sampleAfter, sampleBefore } from "./samples";
+import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import type { TrainResult } from "./sft-trainer";
 
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
@@ -43,6 +45,8 @@ export interface DpoTrainerOptions extends DpoConfigInput {
   overwrite?: boolean;
   /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
   samples?: number;
+  /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
+  loggers?: readonly Logger[];
 }
 
 /** Log-probability sums of the answers under the reference, one entry a pair. */
@@ -68,7 +72,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: DpoTrainerOptions) {
-    const { policy, ref, dataset, evalDataset, signal, overwrite, samples, ...config } = options;
+    const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, ...config } = options;
     this.config = resolveConfig(dpoConfig, config);
     this.#options = options;
   }
@@ -81,7 +85,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   /** Runs the whole training. */
   async fit(pairs: DatasetInput | undefined = this.#options.dataset): Promise<TrainResult> {
     const { config } = this;
-    const { ref, signal, overwrite, samples } = this.#options;
+    const { ref, signal, overwrite, samples, loggers } = this.#options;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
@@ -101,20 +105,23 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("dpo", policy, config, overwrite);
       const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
-      run = newRun({
-        method: "dpo",
-        model: policy,
-        config,
-        session: openSession(policy, config, { loss: lossSettings(config), referenceIsStart }),
-        plan,
-        folder,
-        events: this.#events,
-        signal,
-        report: examples.report,
-        ...(packing ? { packing } : {}),
-      });
-      const shown = await sampleBefore(policy, dataset, samples ?? (folder ? 2 : 0));
+      run = newRun(
+        {
+          method: "dpo",
+          model: policy,
+          config,
+          session: openSession(policy, config, { loss: lossSettings(config), referenceIsStart }),
+          plan,
+          folder,
+          events: this.#events,
+          signal,
+          report: examples.report,
+          ...(packing ? { packing } : {}),
+        },
+        loggers,
+      );
       await announce(run);
+      const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
       if (config.gradientAccumulation > 1 && config.lossType.some((loss) => loss.startsWith("aot"))) {
         warn(
           run,
@@ -128,7 +135,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const heldReference = held && (await scoreAll(run, scorer, held.rows));
       if (precomputed && scorer !== run.session) await scorer.release();
       await resumeRun(run);
-      run.startedAt = run.loggedAt = performance.now();
+      beginSteps(run);
 
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
@@ -148,13 +155,14 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           );
         }
         await applyStep(run, step, epochsDone, rate(step - 1));
+        await sampleDuring(run, shown, step);
         if (held && heldReference && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
           await evaluate(run, held, heldReference, step);
         }
       }
       if (held && heldReference) await evaluate(run, held, heldReference, run.doneSteps);
       if (!precomputed) await scorer.release();
-      const metrics = await finishRun(run, await sampleAfter(policy, shown));
+      const metrics = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
       const { history, doneSteps: steps, report } = run;
       return { model: policy, metrics, history, steps, outputDir: folder?.path, report };

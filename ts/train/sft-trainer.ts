@@ -6,11 +6,13 @@ import { planBatches } from "./batches";
 import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
 import { type ExampleReport, type Examples, predictedTokens, sftExamples } from "./examples";
+import type { Logger } from "./loggers/logger";
 import { pack } from "./packing";
 import {
   addLine,
   announce,
   applyStep,
+  beginSteps,
   failRun,
   finishRun,
   nativeBatch,
@@ -23,7 +25,7 @@ import {
   scheduleOf,
   warn,
 } from "./run";
-import { sampleAfter, sampleBefore } from "./samples";
+import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import { wrap } from "./wrapped";
 
 /** What an {@link SftTrainer} is made of: a model, rows, and any option of {@link SftConfigInput}. */
@@ -40,6 +42,8 @@ export interface SftTrainerOptions extends SftConfigInput {
   overwrite?: boolean;
   /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
   samples?: number;
+  /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
+  loggers?: readonly Logger[];
 }
 
 /** What training gave. */
@@ -72,7 +76,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: SftTrainerOptions) {
-    const { model, dataset, evalDataset, signal, overwrite, samples, ...config } = options;
+    const { model, dataset, evalDataset, signal, overwrite, samples, loggers, ...config } = options;
     this.config = resolveConfig(sftConfig, config);
     this.#options = options;
   }
@@ -85,7 +89,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
   /** Runs the whole training. */
   async fit(): Promise<TrainResult> {
     const { config } = this;
-    const { signal, overwrite, samples } = this.#options;
+    const { signal, overwrite, samples, loggers } = this.#options;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
@@ -103,23 +107,26 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("sft", model, config, overwrite);
-      run = newRun({
-        method: "sft",
-        model,
-        config,
-        session: openSession(model, config),
-        plan,
-        folder,
-        events: this.#events,
-        signal,
-        report: examples.report,
-        ...(packing ? { packing } : {}),
-      });
-      const shown = await sampleBefore(model, dataset, samples ?? (folder ? 2 : 0));
+      run = newRun(
+        {
+          method: "sft",
+          model,
+          config,
+          session: openSession(model, config),
+          plan,
+          folder,
+          events: this.#events,
+          signal,
+          report: examples.report,
+          ...(packing ? { packing } : {}),
+        },
+        loggers,
+      );
       await announce(run);
+      const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
       for (const message of examples.said) warn(run, message);
       await resumeRun(run);
-      run.startedAt = run.loggedAt = performance.now();
+      beginSteps(run);
 
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
@@ -130,12 +137,13 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
           await run.session.accumulateSft(nativeBatch(batch), tokens, true);
         }
         await applyStep(run, step, epochsDone, rate(step - 1));
+        await sampleDuring(run, shown, step);
         if (held && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
           await evaluate(run, held, step);
         }
       }
       if (held) await evaluate(run, held, run.doneSteps);
-      const metrics = await finishRun(run, await sampleAfter(model, shown));
+      const metrics = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
       return {
         model,
