@@ -53,7 +53,7 @@ it("docs/options.md lists every option, for every trainer", async () => {
     // A key that trainers document differently has a line for each.
     const texts = new Map<string, Method[]>();
     for (const method of having) {
-      const { text, default: initial } = documentationOf(method, key);
+      const { text, default: initial } = documentationOf(method, key)!;
       const line = `${text.replaceAll("|", "\\|")} | ${initial}`;
       texts.set(line, [...(texts.get(line) ?? []), method]);
     }

@@ -112,6 +112,7 @@ function placeholder(key: string, kind: FieldKind): string {
 /** The documentation of a field: its comment in config-fields.ts. */
 function documented(key: string, kind: FieldKind, method: Method): string {
   const doc = documentationOf(method, key);
+  if (!doc) return "";
   const names = kind.choices && kind.choices.length > 3 ? ` One of ${kind.choices.join(", ")}.` : "";
   // "2e-5 (SFT), 1e-6 (DPO)"
   const own = doc.default?.split(", ").find((part) => part.endsWith(`(${method.toUpperCase()})`));

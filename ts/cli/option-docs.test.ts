@@ -30,8 +30,8 @@ it("every flag has the comment of its field as help", async () => {
   for (const method of Object.keys(methods) as Method[]) {
     for (const key of Object.keys(methods[method].fields)) {
       const doc = documentationOf(method, key);
-      expect(doc.text, key).toMatch(/\.$/);
-      expect(doc.default, key).toBeDefined();
+      expect(doc?.text, key).toMatch(/\.$/);
+      expect(doc?.default, key).toBeDefined();
     }
   }
 });
