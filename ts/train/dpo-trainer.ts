@@ -3,6 +3,7 @@ import { type DatasetInput, pairDataset } from "../data";
 import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair } from "../model/tokenizer";
+import { type Watch, watchRun } from "../watch/watch-run";
 import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
@@ -28,7 +29,6 @@ import {
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import type { TrainResult } from "./sft-trainer";
-
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
 export interface DpoTrainerOptions extends DpoConfigInput {
   /** Trained in place. */
@@ -47,6 +47,8 @@ export interface DpoTrainerOptions extends DpoConfigInput {
   samples?: number;
   /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
   loggers?: readonly Logger[];
+  /** Serves a page that shows the run while it goes on, on this machine only. @default false */
+  watch?: Watch;
 }
 
 /** Log-probability sums of the answers under the reference, one entry a pair. */
@@ -72,7 +74,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: DpoTrainerOptions) {
-    const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, ...config } = options;
+    const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
     this.config = resolveConfig(dpoConfig, config);
     this.#options = options;
   }
@@ -85,7 +87,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   /** Runs the whole training. */
   async fit(pairs: DatasetInput | undefined = this.#options.dataset): Promise<TrainResult> {
     const { config } = this;
-    const { ref, signal, overwrite, samples, loggers } = this.#options;
+    const { ref, signal, overwrite, samples, loggers, watch } = this.#options;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
@@ -121,6 +123,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         loggers,
       );
       await announce(run);
+      await watchRun(run, watch);
       const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
       if (config.gradientAccumulation > 1 && config.lossType.some((loss) => loss.startsWith("aot"))) {
         warn(

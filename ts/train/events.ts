@@ -55,6 +55,13 @@ export interface SamplesEvent {
   samples: readonly { prompt: string; answer: string }[];
 }
 
+/** The live page of the run can be opened. */
+export interface WatchEvent {
+  type: "watch";
+  /** On this machine only. */
+  url: string;
+}
+
 /** A checkpoint lies complete under its final name. */
 export interface CheckpointEvent {
   type: "checkpoint";
@@ -82,6 +89,7 @@ export interface EndEvent {
 /** What a trainer tells while it works. */
 export type TrainerEvent =
   | StartEvent
+  | WatchEvent
   | StepEvent
   | EvalEvent
   | SamplesEvent

@@ -2,6 +2,7 @@ import { type DatasetInput, sftDataset } from "../data";
 import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedRow, Tokenizer } from "../model/tokenizer";
+import { type Watch, watchRun } from "../watch/watch-run";
 import { planBatches } from "./batches";
 import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
@@ -27,7 +28,6 @@ import {
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import { wrap } from "./wrapped";
-
 /** What an {@link SftTrainer} is made of: a model, rows, and any option of {@link SftConfigInput}. */
 export interface SftTrainerOptions extends SftConfigInput {
   /** Trained in place. */
@@ -44,6 +44,8 @@ export interface SftTrainerOptions extends SftConfigInput {
   samples?: number;
   /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
   loggers?: readonly Logger[];
+  /** Serves a page that shows the run while it goes on, on this machine only. @default false */
+  watch?: Watch;
 }
 
 /** What training gave. */
@@ -76,7 +78,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: SftTrainerOptions) {
-    const { model, dataset, evalDataset, signal, overwrite, samples, loggers, ...config } = options;
+    const { model, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
     this.config = resolveConfig(sftConfig, config);
     this.#options = options;
   }
@@ -89,7 +91,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
   /** Runs the whole training. */
   async fit(): Promise<TrainResult> {
     const { config } = this;
-    const { signal, overwrite, samples, loggers } = this.#options;
+    const { signal, overwrite, samples, loggers, watch } = this.#options;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
@@ -123,6 +125,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
         loggers,
       );
       await announce(run);
+      await watchRun(run, watch);
       const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
       for (const message of examples.said) warn(run, message);
       await resumeRun(run);
