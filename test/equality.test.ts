@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { DpoTrainer, Mistral, SftTrainer } from "../ts/index";
+import type { StartEvent } from "../ts/train/events";
 import { relative } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
@@ -106,6 +107,66 @@ describe("equal runs", () => {
       }
     },
   );
+
+  it("DPO: pairs packed = one by one", async () => {
+    // All eight pairs in one step, in packs of several: the loss is divided by the pairs, not by the packs.
+    const single = await probe(await dpo({ batchSize: 8 }));
+    const packed = await probe(await dpo({ batchSize: 1, gradientAccumulation: 8, packing: true }));
+    expect(relative(packed, single)).toBeLessThan(1e-5);
+  });
+
+  it("DPO: packs of equal pairs, several steps: loss and metrics of every step = the same steps unpacked", async () => {
+    // Pairs of one length, so that every pack holds equally many and unpacked batches of as many are the same steps.
+    const { tokenizer } = await Mistral.fromPretrained(base);
+    const candidates = ["one", "two", "six", "ten", "red", "hat", "coat", "bag", "boat", "blue", "Anna", "Ben"];
+    const single = candidates.filter((word) => tokenizer.encode(` ${word}`).length === 1).slice(0, 4);
+    expect(single).toHaveLength(4);
+    const dataset = single.flatMap((word) =>
+      single.slice(1).map((wrong) => ({
+        prompt: [{ role: "user", content: `say ${word}.` }],
+        chosen: [{ role: "assistant", content: `the ${single[0]}` }],
+        rejected: [{ role: "assistant", content: `the ${wrong}` }],
+      })),
+    );
+    const run = async (options: Record<string, unknown>) => {
+      const policy = await Mistral.fromPretrained(base);
+      const trainer = new DpoTrainer({ policy, dataset, ...common, maxLength: 24, epochs: 2, ...options });
+      const start = trainer[Symbol.asyncIterator]().next();
+      const { history, steps } = await trainer.fit();
+      const { totalSteps, packing } = (await start).value as StartEvent;
+      expect(steps).toBe(totalSteps);
+      return { history, packing };
+    };
+    const packed = await run({ packing: true, packLength: 96, batchSize: 2 });
+    const perPack = 12 / packed.packing!.packs;
+    expect(perPack).toBeGreaterThan(1);
+    const unpacked = await run({ batchSize: 2 * perPack });
+    expect(packed.history).toHaveLength(unpacked.history.length);
+    for (const [index, line] of unpacked.history.entries()) {
+      for (const name of ["loss", "grad_norm", "rewards/margins", "num_tokens", "epoch"]) {
+        expect(packed.history[index]![name]! - line[name]!, `${name} of step ${index + 1}`).toBeCloseTo(0, 4);
+      }
+    }
+  });
+
+  it("SFT wrapped: the stream of all documents is one sequence when it fits one", async () => {
+    const model = await Mistral.fromPretrained(base);
+    const { history, report } = await new SftTrainer({
+      model,
+      dataset: chats,
+      ...common,
+      maxLength: 32,
+      packing: "wrapped",
+      lossOn: "all",
+      batchSize: 2,
+      epochs: 1,
+    }).fit();
+    const pieces = Math.ceil(report.tokens / 32);
+    expect(history).toHaveLength(Math.ceil(pieces / 2));
+    expect(report.cutTokens).toBe(0);
+    expect(history.at(-1)!.num_tokens).toBe(report.tokens);
+    expect(report.supervisedTokens).toBe(report.tokens - pieces);
+  });
 
   it.each([
     ["SFT", sft],
