@@ -14,6 +14,7 @@ import {
   addLine,
   announce,
   applyStep,
+  aside,
   beginSteps,
   failRun,
   finishRun,
@@ -160,7 +161,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         await applyStep(run, step, epochsDone, rate(step - 1));
         await sampleDuring(run, shown, step);
         if (held && heldReference && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
-          await evaluate(run, held, heldReference, step);
+          await aside(run, evaluate, held, heldReference, step);
         }
       }
       if (held && heldReference) await evaluate(run, held, heldReference, run.doneSteps);

@@ -13,6 +13,7 @@ import {
   addLine,
   announce,
   applyStep,
+  aside,
   beginSteps,
   failRun,
   finishRun,
@@ -142,7 +143,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
         await applyStep(run, step, epochsDone, rate(step - 1));
         await sampleDuring(run, shown, step);
         if (held && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
-          await evaluate(run, held, step);
+          await aside(run, evaluate, held, step);
         }
       }
       if (held) await evaluate(run, held, run.doneSteps);

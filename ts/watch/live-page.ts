@@ -4,6 +4,7 @@ import { type Html, html, raw } from "../report/html";
 import { configTable, page } from "../report/page";
 import { dataTable, type RunReportData, type RunReportSample, sampleCards, warningNotes } from "../report/run-report";
 import { type MetricsHistory, trainingCharts } from "../report/training-charts";
+import type { Method } from "../train/methods";
 import { duration } from "../train/progress";
 
 /** Where a run is. */
@@ -11,7 +12,7 @@ export type Phase = "preparing" | "training" | "saving" | "finished" | "stopped"
 
 /** Everything that the page shows. */
 export interface LiveView {
-  method: "sft" | "dpo";
+  method: Method;
   model: string;
   phase: Phase;
   /** Why the run stopped. */
