@@ -3,7 +3,6 @@ import { type DatasetInput, pairDataset } from "../data";
 import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair } from "../model/tokenizer";
-import { type Watch, watchRun } from "../watch/watch-run";
 import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
@@ -30,6 +29,7 @@ import {
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import type { TrainResult } from "./sft-trainer";
+import { type Watch, watchRun } from "./watch/watch-run";
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
 export interface DpoTrainerOptions extends DpoConfigInput {
   /** Trained in place. */

@@ -2,7 +2,6 @@ import { type DatasetInput, sftDataset } from "../data";
 import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedRow, Tokenizer } from "../model/tokenizer";
-import { type Watch, watchRun } from "../watch/watch-run";
 import { planBatches } from "./batches";
 import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
@@ -28,6 +27,7 @@ import {
   warn,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
+import { type Watch, watchRun } from "./watch/watch-run";
 import { wrap } from "./wrapped";
 /** What an {@link SftTrainer} is made of: a model, rows, and any option of {@link SftConfigInput}. */
 export interface SftTrainerOptions extends SftConfigInput {

@@ -1,11 +1,17 @@
 /** The page of a run that goes on. The server renders its sections; the page puts them in their places as they come. */
-import { figure, percent, whole } from "../report/format";
-import { type Html, html, raw } from "../report/html";
-import { configTable, page } from "../report/page";
-import { dataTable, type RunReportData, type RunReportSample, sampleCards, warningNotes } from "../report/run-report";
-import { type MetricsHistory, trainingCharts } from "../report/training-charts";
-import type { Method } from "../train/methods";
-import { duration } from "../train/progress";
+import { figure, percent, whole } from "../../report/format";
+import { type Html, html, raw } from "../../report/html";
+import { configTable, page } from "../../report/page";
+import {
+  dataTable,
+  type RunReportData,
+  type RunReportSample,
+  sampleCards,
+  warningNotes,
+} from "../../report/run-report";
+import { type MetricsHistory, trainingCharts } from "../../report/training-charts";
+import type { Method } from "../methods";
+import { duration } from "../progress";
 
 /** Where a run is. */
 export type Phase = "preparing" | "training" | "saving" | "finished" | "stopped";
