@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { DpoTrainer, Mistral, SftTrainer } from "../ts/index";
-import type { StartEvent } from "../ts/train/events";
+import type { StartEvent, TrainerEvent } from "../ts/train/events";
 import { relative } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
@@ -207,9 +207,18 @@ describe("equal runs", () => {
     // How far a run gets before it sees the signal is not fixed; what it saved is.
     const saved = readdirSync(join(outputDir, "checkpoints")).map((step) => Number(step.replace("step-", "")));
     const second = trainer(model, { ...options, outputDir, resume: true });
-    const start = second[Symbol.asyncIterator]().next();
+    const told = (async () => {
+      const events: TrainerEvent[] = [];
+      for await (const event of second) events.push(event);
+      return events;
+    })();
     const resumed = await second.fit();
-    expect((await start).value).toMatchObject({ type: "start", doneSteps: Math.max(...saved) });
+    const [start, end] = [(await told).at(0), (await told).at(-1)];
+    const doneSteps = Math.max(...saved);
+    expect(start).toMatchObject({ type: "start", doneSteps });
+    // Speed is that of the process: the tokens since the checkpoint.
+    const tokensAt = (step: number) => whole.history.find((line) => line.step === step)!.num_tokens!;
+    expect(end).toMatchObject({ type: "end", tokens: tokensAt(whole.steps) - tokensAt(doneSteps) });
     expect(resumed.steps).toBe(whole.steps);
     expect(await hash(model, `${name}-b`)).toBe(await hash(undisturbed, `${name}-a`));
     const lines = (path: string) =>

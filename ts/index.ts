@@ -57,4 +57,4 @@ export type { LoggedRun, Logger } from "./train/loggers/logger";
 export { tensorBoard } from "./train/loggers/tensorboard";
 export { showProgress } from "./train/progress";
 export { SftTrainer, type SftTrainerOptions, type TrainResult } from "./train/sft-trainer";
-export type { Watch } from "./watch/watch-run";
+export type { Watch } from "./train/watch/watch-run";

@@ -8,7 +8,7 @@ import { figure, percent, whole } from "../report/format";
 import type { CheckpointEvent, EndEvent, Metrics, TrainerEvent } from "../train/events";
 import { duration, fitShowing, showProgress } from "../train/progress";
 import type { TrainResult } from "../train/sft-trainer";
-import { type Watch, watchPort } from "../watch/watch-run";
+import { type Watch, watchPort } from "../train/watch/watch-run";
 import { wholeNumber } from "./arguments";
 import {
   addConfigOptions,

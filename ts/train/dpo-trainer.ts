@@ -3,7 +3,6 @@ import { type DatasetInput, pairDataset } from "../data";
 import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair } from "../model/tokenizer";
-import { type Watch, watchRun } from "../watch/watch-run";
 import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
@@ -14,6 +13,7 @@ import {
   addLine,
   announce,
   applyStep,
+  aside,
   beginSteps,
   failRun,
   finishRun,
@@ -29,6 +29,7 @@ import {
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import type { TrainResult } from "./sft-trainer";
+import { type Watch, watchRun } from "./watch/watch-run";
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
 export interface DpoTrainerOptions extends DpoConfigInput {
   /** Trained in place. */
@@ -163,7 +164,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         await applyStep(run, step, epochsDone, rate(step - 1));
         await sampleDuring(run, shown, step);
         if (held && heldReference && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
-          await evaluate(run, held, heldReference, step);
+          await aside(run, evaluate, held, heldReference, step);
         }
       }
       if (held && heldReference) await evaluate(run, held, heldReference, run.doneSteps);

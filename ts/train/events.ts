@@ -81,7 +81,7 @@ export interface EndEvent {
   type: "end";
   steps: number;
   seconds: number;
-  /** Tokens trained on. */
+  /** Tokens trained on; when the run was resumed, since then, as `seconds`. */
   tokens: number;
   /** Metrics of the last step. */
   metrics: Metrics;

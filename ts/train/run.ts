@@ -44,6 +44,8 @@ export interface Run {
   loggedAt: number;
   loggedTokens: number;
   doneSteps: number;
+  /** What was done when this process began its first step; not 0 when the run is resumed. */
+  before: { steps: number; tokens: number };
 }
 
 /** Sequences as the native core takes them. */
@@ -91,6 +93,7 @@ export function newRun(
     loggedAt: now,
     loggedTokens: 0,
     doneSteps: 0,
+    before: { steps: 0, tokens: 0 },
   };
   return run;
 }
@@ -132,6 +135,7 @@ export async function openFolder(
 /** The first step comes now: the clock runs, and loggers are told where the run begins. */
 export function beginSteps(run: Run): void {
   run.startedAt = run.loggedAt = performance.now();
+  run.before = { steps: run.doneSteps, tokens: run.loggedTokens };
   run.loggers.start({
     method: run.method,
     model: run.model.source,
@@ -184,6 +188,18 @@ export async function applyStep(run: Run, step: number, epoch: number, learningR
   if (run.folder && config.saveSteps > 0 && step % config.saveSteps === 0 && step < totalSteps) await checkpoint(run);
 }
 
+/** Does something else between two steps; its time does not count in the tokens per second. */
+export async function aside<Given extends unknown[], T>(
+  run: Run,
+  work: (run: Run, ...given: Given) => Promise<T>,
+  ...given: Given
+): Promise<T> {
+  const start = performance.now();
+  const result = await work(run, ...given);
+  run.loggedAt += performance.now() - start;
+  return result;
+}
+
 /** Names that are means over the logged steps; the others are those of the last step. */
 function averaged(name: string): boolean {
   return !["grad_norm", "learning_rate", "num_tokens", "epoch", "step"].includes(name);
@@ -202,8 +218,7 @@ async function logSteps(run: Run, step: number, epoch: number): Promise<void> {
   run.loggedAt = now;
   run.loggedTokens = metrics.num_tokens!;
   const { totalSteps } = run.plan;
-  const first = run.history[0]?.step ?? 0;
-  const perStep = (now - run.startedAt) / Math.max(1, step - (first > 1 ? first : 0));
+  const perStep = (now - run.startedAt) / (step - run.before.steps);
   await addLine(run, { ...metrics, step, tokens_per_second: tokensPerSecond });
   run.events.push({
     type: "step",
@@ -316,7 +331,7 @@ function differing(before: unknown, after: unknown, path = ""): string[] {
 export async function finishRun(run: Run, samples: readonly RunReportSample[]): Promise<Metrics> {
   const seconds = (performance.now() - run.startedAt) / 1000;
   const last = run.history.findLast((line) => "loss" in line) ?? { step: run.doneSteps };
-  const tokens = last.num_tokens ?? 0;
+  const tokens = (last.num_tokens ?? run.before.tokens) - run.before.tokens;
   const { folder, model, method, config, report } = run;
   await run.session.release();
   await run.loggers.end();

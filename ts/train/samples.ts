@@ -2,7 +2,7 @@
 import type { ConvertedDataset, Message, PairRow, SftRow } from "../data";
 import type { Mistral } from "../model/mistral";
 import type { RunReportSample } from "../report";
-import type { Run } from "./run";
+import { aside, type Run } from "./run";
 
 /** Tokens of a sample's answer. */
 const maxTokens = 96;
@@ -33,7 +33,9 @@ export async function sampleBefore(
 /** The same prompts answered in between, every `sampleSteps`. */
 export async function sampleDuring(run: Run, { prompts }: Samples, step: number): Promise<void> {
   const { sampleSteps } = run.config;
-  if (sampleSteps > 0 && step % sampleSteps === 0 && step < run.plan.totalSteps) await ask(run, prompts, step);
+  if (sampleSteps > 0 && step % sampleSteps === 0 && step < run.plan.totalSteps) {
+    await aside(run, ask, prompts, step);
+  }
 }
 
 /** The same prompts answered again. */

@@ -2,7 +2,6 @@ import { type DatasetInput, sftDataset } from "../data";
 import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedRow, Tokenizer } from "../model/tokenizer";
-import { type Watch, watchRun } from "../watch/watch-run";
 import { planBatches } from "./batches";
 import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
@@ -13,6 +12,7 @@ import {
   addLine,
   announce,
   applyStep,
+  aside,
   beginSteps,
   failRun,
   finishRun,
@@ -27,6 +27,7 @@ import {
   warn,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
+import { type Watch, watchRun } from "./watch/watch-run";
 import { wrap } from "./wrapped";
 /** What an {@link SftTrainer} is made of: a model, rows, and any option of {@link SftConfigInput}. */
 export interface SftTrainerOptions extends SftConfigInput {
@@ -142,7 +143,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
         await applyStep(run, step, epochsDone, rate(step - 1));
         await sampleDuring(run, shown, step);
         if (held && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
-          await evaluate(run, held, step);
+          await aside(run, evaluate, held, step);
         }
       }
       if (held) await evaluate(run, held, run.doneSteps);

@@ -1,6 +1,6 @@
-import type { RunReportSample } from "../report";
-import type { StepEvent, TrainerEvent } from "../train/events";
-import { type Run, warn } from "../train/run";
+import type { RunReportSample } from "../../report";
+import type { StepEvent, TrainerEvent } from "../events";
+import { type Run, warn } from "../run";
 import {
   chartsSection,
   factsSection,
@@ -66,7 +66,9 @@ const rssMib = () => process.memoryUsage.rss() / 2 ** 20;
 class LiveRun {
   readonly #run: Run;
   readonly #openedAt = performance.now();
-  readonly #speed: Record<string, number>[] = [];
+  /** Lines of the run's history, those taken so far, and lines of speed and memory. */
+  readonly #lines: Record<string, number>[] = [];
+  #taken = 0;
   #last: { event: StepEvent; at: number } | undefined;
   #before: readonly { prompt: string; answer: string }[] = [];
   #samples: RunReportSample[] = [];
@@ -85,7 +87,7 @@ class LiveRun {
     switch (event.type) {
       case "step": {
         this.#last = { event, at: performance.now() };
-        this.#speed.push({ step: event.step, rss_mib: rssMib(), tokens_per_second: event.tokensPerSecond });
+        this.#lines.push({ step: event.step, rss_mib: rssMib(), tokens_per_second: event.tokensPerSecond });
         break;
       }
       case "samples": {
@@ -138,6 +140,7 @@ class LiveRun {
 
   #view(): LiveView {
     const run = this.#run;
+    for (; this.#taken < run.history.length; this.#taken++) this.#lines.push(withoutSpeed(run.history[this.#taken]!));
     const now = this.#endedAt ?? performance.now();
     const { event, at } = this.#last ?? {};
     const since = at === undefined ? 0 : (now - at) / 1000;
@@ -154,7 +157,7 @@ class LiveRun {
       secondsLeft: event && Math.max(0, event.secondsLeft - since),
       tokensPerSecond: event?.tokensPerSecond,
       rss: rssMib(),
-      history: [...run.history.map(withoutSpeed), ...this.#speed],
+      history: this.#lines,
       samples: this.#samples,
       sampledAt: this.#sampledAt,
       warnings: run.warnings,

@@ -1,17 +1,24 @@
 /** The page of a run that goes on. The server renders its sections; the page puts them in their places as they come. */
-import { figure, percent, whole } from "../report/format";
-import { type Html, html, raw } from "../report/html";
-import { configTable, page } from "../report/page";
-import { dataTable, type RunReportData, type RunReportSample, sampleCards, warningNotes } from "../report/run-report";
-import { type MetricsHistory, trainingCharts } from "../report/training-charts";
-import { duration } from "../train/progress";
+import { figure, percent, whole } from "../../report/format";
+import { type Html, html, raw } from "../../report/html";
+import { configTable, page } from "../../report/page";
+import {
+  dataTable,
+  type RunReportData,
+  type RunReportSample,
+  sampleCards,
+  warningNotes,
+} from "../../report/run-report";
+import { type MetricsHistory, trainingCharts } from "../../report/training-charts";
+import type { Method } from "../methods";
+import { duration } from "../progress";
 
 /** Where a run is. */
 export type Phase = "preparing" | "training" | "saving" | "finished" | "stopped";
 
 /** Everything that the page shows. */
 export interface LiveView {
-  method: "sft" | "dpo";
+  method: Method;
   model: string;
   phase: Phase;
   /** Why the run stopped. */
