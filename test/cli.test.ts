@@ -1,6 +1,6 @@
 /** The program as a user runs it: built, in a process of its own. */
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -101,6 +101,33 @@ describe("zephyr-align", () => {
     expect(seeds[0].scores.dSFT.score.n).toBe(32);
     expect(claims).toHaveLength(3);
     expect(readFileSync(join(at("demo"), "report.html"), "utf8")).toContain("By category");
+  });
+
+  it("serves a live page while it trains, and writes TensorBoard files", async () => {
+    const args = ["dpo", "--model", base, "--data", at("pairs.jsonl"), "--max-steps", "100000", "--out", at("watched")];
+    const child = spawn(process.execPath, [
+      join(root, "dist", "cli.js"),
+      ...args,
+      "--watch",
+      "0",
+      "--log-to",
+      "tensorboard",
+    ]);
+    let said = "";
+    const url = await new Promise<string>((resolve, reject) => {
+      child.stderr.on("data", (part) => {
+        said += part;
+        const found = /live page: (http:\S+)/.exec(said);
+        if (found) resolve(found[1]!);
+      });
+      child.on("exit", () => reject(new Error(said)));
+    });
+    expect(said).toContain("100000 steps");
+    expect(await fetch(url).then((response) => response.text())).toContain("EventSource");
+    const gone = new Promise((resolve) => child.on("exit", resolve));
+    child.kill("SIGINT");
+    await gone;
+    expect(readdirSync(join(at("watched"), "tensorboard"))).toHaveLength(1);
   });
 
   it("checks the machine", () => {

@@ -149,6 +149,7 @@ const classesByPrefix: readonly (readonly [prefix: string, errorClass: ErrorClas
   ["ZA_ARGUMENT", ConfigError],
   ["ZA_THREADS", ConfigError],
   ["ZA_RESUME", ConfigError],
+  ["ZA_REFERENCE", ConfigError],
   ["ZA_TEMPLATE", TemplateError],
   ["ZA_MASK", TemplateError],
   ["ZA_TOKENIZER", TokenizerError],

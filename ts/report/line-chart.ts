@@ -44,9 +44,12 @@ export function lineChart(chart: LineChart): Html | null {
   const toX = (x: number) => margin.left + (xs.high === xs.low ? 0.5 : (x - xs.low) / (xs.high - xs.low)) * plotWidth;
   const toY = (y: number) => margin.top + (1 - (y - ys.low) / (ys.high - ys.low)) * plotHeight;
   const at = (value: number) => Number(value.toFixed(1));
-  const grid = ticks(ys.low, ys.high, 4).map(
+  const levels = ticks(ys.low, ys.high, 4);
+  // figure() rounds; a curve that hardly moves is labelled with all its digits.
+  const distinct = new Set(levels.map(figure)).size === levels.length;
+  const grid = levels.map(
     (y) =>
-      html`<line class="grid" x1="${margin.left}" x2="${width - margin.right}" y1="${at(toY(y))}" y2="${at(toY(y))}"/><text class="tick" x="${margin.left - 8}" y="${at(toY(y))}" text-anchor="end" dominant-baseline="central">${figure(y)}</text>`,
+      html`<line class="grid" x1="${margin.left}" x2="${width - margin.right}" y1="${at(toY(y))}" y2="${at(toY(y))}"/><text class="tick" x="${margin.left - 8}" y="${at(toY(y))}" text-anchor="end" dominant-baseline="central">${distinct ? figure(y) : String(y)}</text>`,
   );
   const axis = ticks(xs.low, xs.high, 6)
     .filter(Number.isInteger)
@@ -114,38 +117,50 @@ function thinned(points: readonly { x: number; y: number }[]): { x: number; y: n
   return groups;
 }
 
-/** Shows the values of the step under the pointer. Small, without dependencies, put into the page once. */
+/**
+ * Shows the values of the step under the pointer. Small, without dependencies, put into the page once. It listens to the
+ * document, so that charts may be replaced under the pointer: `readCharts()` then reads the place again.
+ */
 export const chartScript: Html = raw(`
-for (const svg of document.querySelectorAll("svg[data-chart]")) {
+let pointer, shown;
+const hide = () => {
+  if (!shown) return;
+  shown.parentElement?.querySelector(".tip")?.setAttribute("hidden", "");
+  shown.querySelector(".cursor")?.setAttribute("visibility", "hidden");
+  shown = undefined;
+};
+function readCharts() {
+  const svg = pointer && document.elementFromPoint(pointer.x, pointer.y)?.closest("svg[data-chart]");
+  if (svg !== shown) hide();
+  if (!svg) return;
+  shown = svg;
   const { x: label, series } = JSON.parse(svg.dataset.chart);
   const tip = svg.parentElement.querySelector(".tip");
   const cursor = svg.querySelector(".cursor");
-  const hide = () => { tip.hidden = true; cursor.setAttribute("visibility", "hidden"); };
-  svg.addEventListener("pointermove", (event) => {
-    const box = svg.getBoundingClientRect();
-    const at = (event.clientX - box.left) / box.width * ${width};
-    let near, least = Infinity;
-    for (const { points } of series) for (const p of points) {
-      const far = Math.abs(p[2] - at);
-      if (far < least) { least = far; near = p; }
-    }
-    if (!near) return hide();
-    tip.replaceChildren(Object.assign(document.createElement("b"), { textContent: label + " " + near[0] }));
-    for (const { name, color, points } of series) {
-      const p = points.find((each) => each[0] === near[0]);
-      if (!p) continue;
-      const line = document.createElement("div");
-      const key = Object.assign(document.createElement("i"), { className: "key b" + color });
-      line.append(key, name + " " + p[1]);
-      tip.append(line);
-    }
-    cursor.setAttribute("x1", near[2]);
-    cursor.setAttribute("x2", near[2]);
-    cursor.setAttribute("visibility", "visible");
-    tip.hidden = false;
-    const left = near[2] / ${width} * box.width;
-    tip.style.left = (left + tip.offsetWidth + 24 > box.width ? left - tip.offsetWidth - 12 : left + 12) + "px";
-  });
-  svg.addEventListener("pointerleave", hide);
+  const box = svg.getBoundingClientRect();
+  const at = (pointer.x - box.left) / box.width * ${width};
+  let near, least = Infinity;
+  for (const { points } of series) for (const p of points) {
+    const far = Math.abs(p[2] - at);
+    if (far < least) { least = far; near = p; }
+  }
+  if (!near) return hide();
+  tip.replaceChildren(Object.assign(document.createElement("b"), { textContent: label + " " + near[0] }));
+  for (const { name, color, points } of series) {
+    const p = points.find((each) => each[0] === near[0]);
+    if (!p) continue;
+    const line = document.createElement("div");
+    const key = Object.assign(document.createElement("i"), { className: "key b" + color });
+    line.append(key, name + " " + p[1]);
+    tip.append(line);
+  }
+  cursor.setAttribute("x1", near[2]);
+  cursor.setAttribute("x2", near[2]);
+  cursor.setAttribute("visibility", "visible");
+  tip.hidden = false;
+  const left = near[2] / ${width} * box.width;
+  tip.style.left = (left + tip.offsetWidth + 24 > box.width ? left - tip.offsetWidth - 12 : left + 12) + "px";
 }
+document.addEventListener("pointermove", ({ clientX: x, clientY: y }) => { pointer = { x, y }; readCharts(); });
+document.documentElement.addEventListener("pointerleave", () => { pointer = undefined; hide(); });
 `);

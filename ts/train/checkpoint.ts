@@ -102,7 +102,7 @@ export async function resumeRun(run: Run): Promise<void> {
   const saved: Extra = JSON.parse(found.extra!);
   refuseOtherReference(run, saved.reference, found.path!);
   await run.session.restore(found);
-  run.doneSteps = run.firstStep = found.step!;
+  run.doneSteps = found.step!;
   run.pending = parseMetrics(JSON.stringify(saved.pending)) as unknown as Metrics[];
   run.guards.state = saved.guards;
   run.evaluated = saved.evaluated;

@@ -7,9 +7,13 @@ import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
 import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, pairExamples, predictedTokens } from "./examples";
+import type { Logger } from "./loggers/logger";
+import { pack } from "./packing";
 import { hashRows } from "./reference-cache";
 import {
   announce,
+  aside,
+  beginSteps,
   evaluationIsDue,
   failRun,
   finishRun,
@@ -25,9 +29,9 @@ import {
   saveIfDue,
   scheduleOf,
 } from "./run";
-import { sampleAfter, sampleBefore } from "./samples";
+import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import type { TrainResult } from "./sft-trainer";
-
+import { type Watch, watchRun } from "./watch/watch-run";
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
 export interface DpoTrainerOptions extends DpoConfigInput {
   /** Trained in place. */
@@ -47,6 +51,10 @@ export interface DpoTrainerOptions extends DpoConfigInput {
   overwrite?: boolean;
   /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
   samples?: number;
+  /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
+  loggers?: readonly Logger[];
+  /** Serves a page that shows the run while it goes on, on this machine only. @default false */
+  watch?: Watch;
 }
 
 /** Log-probability sums of the answers under the reference, one entry a pair. */
@@ -72,7 +80,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: DpoTrainerOptions) {
-    const { policy, ref, dataset, evalDataset, signal, overwrite, samples, ...config } = options;
+    const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
     this.config = resolveConfig(dpoConfig, config);
     this.#options = options;
   }
@@ -85,7 +93,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   /** Runs the whole training. */
   async fit(pairs: DatasetInput | undefined = this.#options.dataset): Promise<TrainResult> {
     const { config } = this;
-    const { ref, signal, overwrite, samples } = this.#options;
+    const { ref, signal, overwrite, samples, loggers, watch } = this.#options;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
@@ -99,26 +107,32 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const examples = await pairExamples(dataset, tokenizer, encoding);
       const { evalDataset } = this.#options;
       const held = evalDataset && (await pairExamples(pairDataset(evalDataset, { onBadRow }), tokenizer, encoding));
-      const plan = planBatches({ ...config, rows: examples.rows.length });
+      const { packs, packing } = packPairs(examples.rows, config);
+      const plan = planBatches({ ...config, rows: examples.rows.length, packs });
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("dpo", policy, config, overwrite);
       const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
       const session = openSession(policy, config, { loss: lossSettings(config), referenceIsStart });
-      run = newRun({
-        method: "dpo",
-        model: policy,
-        config,
-        session,
-        plan,
-        folder,
-        events: this.#events,
-        signal,
-        report: examples.report,
-        digests: { rowsHash: hashPairs(examples), ...(held ? { evalRowsHash: hashPairs(held) } : {}) },
-      });
+      run = newRun(
+        {
+          method: "dpo",
+          model: policy,
+          config,
+          session,
+          plan,
+          folder,
+          events: this.#events,
+          signal,
+          report: examples.report,
+          digests: { rowsHash: hashPairs(examples), ...(held ? { evalRowsHash: hashPairs(held) } : {}) },
+          ...(packing ? { packing } : {}),
+        },
+        loggers,
+      );
       await announce(run);
-      const shown = await sampleBefore(policy, dataset, samples ?? (folder ? 2 : 0), signal);
+      await watchRun(run, watch);
+      const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
       if (config.gradientAccumulation > 1 && config.lossType.some((loss) => loss.startsWith("aot"))) {
         run.warn(
           "aot losses sort each micro-batch: with gradientAccumulation they differ from the large batch, as in TRL",
@@ -132,9 +146,9 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const heldReference = held && (await scoreAll(run, scorer, held.rows));
       if (precomputed && scorer !== run.session) await scorer.release();
       await resumeRun(run);
+      beginSteps(run);
       // A run that was stopped between a step and its evaluation.
-      if (held && heldReference && evaluationIsDue(run)) await evaluate(run, held, heldReference);
-      run.startedAt = run.loggedAt = performance.now();
+      if (held && heldReference && evaluationIsDue(run)) await aside(run, evaluate, held, heldReference);
 
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
@@ -144,22 +158,20 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           let loss = 0;
           for (const rows of microBatches) {
             throwIfAborted(signal);
-            const batch = nativePairs(
-              Array.from(rows, (row) => examples.rows[row]!),
-              config.sharedPrompt,
-            );
-            const { chosen, rejected } = precomputed
-              ? pick(precomputed, rows)
-              : split(await scorer.sequenceLogps(batch));
+            const inBatch = Array.from(rows, (row) => examples.rows[row]!);
+            const batch = nativePairs(inBatch, config.sharedPrompt);
+            const reference = precomputed ? pick(precomputed, rows) : split(await scorer.sequenceLogps(batch));
+            const { chosen, rejected } = reference;
             loss += await session.accumulateDpo(batch, chosen, rejected, inStep.length, chosenTokens, true);
           }
           return loss;
         });
-        if (held && heldReference && evaluationIsDue(run)) await evaluate(run, held, heldReference);
+        await sampleDuring(run, shown, step);
+        if (held && heldReference && evaluationIsDue(run)) await aside(run, evaluate, held, heldReference);
         await saveIfDue(run);
       }
       if (!precomputed) await scorer.release();
-      const metrics = await finishRun(run, await sampleAfter(policy, shown, signal));
+      const metrics = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
       const { history, doneSteps: steps, report } = run;
       return { model: policy, metrics, history, steps, outputDir: folder?.path, report };
@@ -184,6 +196,17 @@ function lossSettings(config: DpoConfig): Record<string, unknown> {
     ...(config.lossType.includes("discopop") ? { discopopTau: config.discopopTau } : {}),
     ...(config.lossType.includes("ipo") ? { ipoNormalisation: config.ipoNormalisation } : {}),
   };
+}
+
+/** Pairs whose tokens fit packLength together, a shared prompt counted once; nothing when each stands alone. */
+function packPairs(pairs: readonly EncodedPair[], config: DpoConfig) {
+  if (!config.packing) return {};
+  const tokens = pairs.map(
+    ({ chosen, rejected, promptLength }) =>
+      chosen.ids.length + rejected.ids.length - (config.sharedPrompt ? promptLength : 0),
+  );
+  const { packs, fillRate } = pack(tokens, config.packLength ?? 2 * config.maxLength, config.packingWindow);
+  return { packs, packing: { packs: packs.length, fillRate } };
 }
 
 function meanOf({ chosen, rejected }: ReferenceLogps): number {

@@ -5,7 +5,17 @@ import { native, packageVersion } from "../native/load";
 import type { Run } from "./run";
 
 /** Options that do not change what is computed; they may differ when a run is resumed. */
-const free = ["resume", "resumeForce", "outputDir", "threads", "saveSteps", "keepCheckpoints", "stepTimeoutSeconds"];
+const free = [
+  "resume",
+  "resumeForce",
+  "outputDir",
+  "threads",
+  "saveSteps",
+  "keepCheckpoints",
+  "stepTimeoutSeconds",
+  "logTo",
+  "sampleSteps",
+];
 
 /** Everything that decides what a run computes. */
 export interface Identity {

@@ -5,6 +5,7 @@ import type { NativeRunLock } from "../../bindings/node/index";
 import { fromNative, IoError } from "../errors";
 import { native } from "../native/load";
 import { LineLog } from "./line-log";
+import { tensorBoardFolder } from "./loggers/tensorboard";
 
 /** How a run folder is opened. */
 export interface RunFolderOptions {
@@ -34,7 +35,7 @@ const metricsName = "metrics.jsonl";
 const speedName = "speed.jsonl";
 const reportName = "report.html";
 const modelName = "model";
-const ownNames = [configName, metricsName, speedName, reportName, modelName, "checkpoints"];
+const ownNames = [configName, metricsName, speedName, reportName, modelName, "checkpoints", tensorBoardFolder];
 
 /** Held by the run that works in the folder; the file stays, the lock goes with the process. */
 const lockName = ".lock";

@@ -14,6 +14,9 @@ import type { DpoConfig, SftConfig } from "./config";
 import type { EventStream, Metrics } from "./events";
 import type { ExampleReport } from "./examples";
 import { Guards, StepWatch } from "./guards";
+import { AttachedLoggers } from "./loggers/attached";
+import type { Logger } from "./loggers/logger";
+import { tensorBoard } from "./loggers/tensorboard";
 import { type MetricsLine, RunFolder, type SpeedLine } from "./run-folder";
 
 export { resumeRun, saveIfDue } from "./checkpoint";
@@ -46,14 +49,15 @@ export interface Run {
   /** The checkpoint to go on from. */
   found: NativeCheckpoints | undefined;
   saving: Saving;
+  loggers: AttachedLoggers;
   startedAt: number;
   loggedAt: number;
   loggedTokens: number;
   /** Tokens of all steps done. */
   tokens: number;
-  /** Steps done when this process began. */
-  firstStep: number;
   doneSteps: number;
+  /** What was done when this process began its first step; not 0 when the run is resumed. */
+  before: { steps: number; tokens: number };
   /** The step that was evaluated last. */
   evaluated: number;
   /** Tells the user something, now and in the report. */
@@ -93,6 +97,7 @@ export function newRun(
     "method" | "model" | "config" | "session" | "plan" | "folder" | "events" | "signal" | "report" | "digests"
   > &
     Partial<Pick<Run, "packing">>,
+  loggers: readonly Logger[] = [],
 ): Run {
   const now = performance.now();
   const warnings: string[] = [];
@@ -100,8 +105,10 @@ export function newRun(
     warnings.push(message);
     parts.events.push({ type: "warning", message });
   };
+  const builtIn = parts.config.logTo.map((name) => builtInLoggers[name]());
   return {
     packing: undefined,
+    loggers: new AttachedLoggers([...builtIn, ...loggers], warn),
     ...parts,
     history: [],
     speed: [],
@@ -116,12 +123,15 @@ export function newRun(
     loggedAt: now,
     loggedTokens: 0,
     tokens: 0,
-    firstStep: 0,
     doneSteps: 0,
+    before: { steps: 0, tokens: 0 },
     evaluated: 0,
     warn,
   };
 }
+
+/** Loggers that `logTo` names. */
+const builtInLoggers = { tensorboard: () => tensorBoard() } as const;
 
 /**
  * Says what is about to happen: the start event, and warnings that follow from the data and from what was saved. A run
@@ -162,6 +172,20 @@ export async function openFolder(
   if (config.outputDir === null) return undefined;
   const record = configRecord({ method, model, config });
   return RunFolder.open(config.outputDir, record, { resume: config.resume, overwrite: overwrite ?? false });
+}
+
+/** The first step comes now: the clock runs, and loggers are told where the run begins. */
+export function beginSteps(run: Run): void {
+  run.startedAt = run.loggedAt = performance.now();
+  run.before = { steps: run.doneSteps, tokens: run.tokens };
+  run.loggers.start({
+    method: run.method,
+    model: run.model.source,
+    config: { ...run.config },
+    outputDir: run.folder?.path,
+    totalSteps: run.plan.totalSteps,
+    doneSteps: run.doneSteps,
+  });
 }
 
 /** A session on the model; `loss` makes it one for DPO. */
@@ -208,6 +232,18 @@ export async function makeStep(run: Run, facts: StepFacts, accumulate: () => Pro
   run.doneSteps = step;
   const { totalSteps } = run.plan;
   if (step === 1 || step % run.config.logSteps === 0 || step === totalSteps) await logSteps(run, facts);
+}
+
+/** Does something else between two steps; its time does not count in the tokens per second. */
+export async function aside<Given extends unknown[], T>(
+  run: Run,
+  work: (run: Run, ...given: Given) => Promise<T>,
+  ...given: Given
+): Promise<T> {
+  const start = performance.now();
+  const result = await work(run, ...given);
+  run.loggedAt += performance.now() - start;
+  return result;
 }
 
 /** Codes of a loss or gradient that is not finite. */
@@ -272,7 +308,7 @@ async function logSteps(run: Run, { step, epoch }: StepFacts): Promise<void> {
   run.loggedTokens = run.tokens;
   const { totalSteps } = run.plan;
   const seconds = (now - run.startedAt) / 1000;
-  await addLine(run, metrics);
+  await addLine(run, metrics, { tokens_per_second: tokensPerSecond });
   await addSpeed(run, { step, tokens_per_second: tokensPerSecond, seconds });
   run.events.push({
     type: "step",
@@ -281,13 +317,15 @@ async function logSteps(run: Run, { step, epoch }: StepFacts): Promise<void> {
     epoch,
     metrics,
     tokensPerSecond,
-    secondsLeft: (seconds / (step - run.firstStep)) * (totalSteps - step),
+    secondsLeft: (seconds / (step - run.before.steps)) * (totalSteps - step),
   });
 }
 
-/** Adds a line to the history and to metrics.jsonl. */
-async function addLine(run: Run, line: MetricsLine): Promise<void> {
+/** Adds a line to the history, to metrics.jsonl and, with numbers of this hour, to the loggers. */
+async function addLine(run: Run, line: MetricsLine, ofThisHour: Metrics = {}): Promise<void> {
   run.history.push(line);
+  const { step, ...metrics } = line;
+  run.loggers.log(step, { ...metrics, ...ofThisHour });
   if (!run.folder || (await run.folder.appendMetrics(line))) return;
   run.warn("the disk is full: lines of metrics.jsonl wait in memory until there is room");
 }
@@ -318,10 +356,12 @@ export async function logEvaluation(run: Run): Promise<void> {
 export async function finishRun(run: Run, samples: readonly RunReportSample[]): Promise<Metrics> {
   const seconds = (performance.now() - run.startedAt) / 1000;
   const last = run.history.findLast((line) => "loss" in line) ?? { step: run.doneSteps };
-  const { folder, model, method, config, report, tokens } = run;
+  const tokens = run.tokens - run.before.tokens;
+  const { folder, model, method, config, report } = run;
   await settleSaving(run);
   refuseUntrained(run);
   await run.session.release();
+  await run.loggers.end();
   const { skipped } = run.guards.state;
   if (skipped > 0) run.warn(`${plural(skipped, "update")} skipped in ${run.doneSteps} steps`);
   if (folder) {
@@ -381,6 +421,7 @@ export async function failRun(run: Run | undefined, thrown: unknown, signal: Abo
     error = fromNative(failure);
   }
   if (!hangs) await run?.session.release().catch(() => undefined);
+  await run?.loggers.end();
   await run?.folder?.close().catch(() => undefined);
   if (run?.folder && (error instanceof TrainingError || error instanceof IoError)) {
     const { savedPath } = run.saving;

@@ -1,7 +1,7 @@
 /** A few prompts of the data, answered before and after training: numbers alone hide what a model says. */
 import type { ConvertedDataset, Message, PairRow, SftRow } from "../data";
-import type { Mistral } from "../model/mistral";
 import type { RunReportSample } from "../report";
+import { aside, type Run } from "./run";
 
 /** Tokens of a sample's answer. */
 const maxTokens = 96;
@@ -14,10 +14,9 @@ export interface Samples {
 
 /** The first conversational prompts of the data, answered greedily by the model as it is. */
 export async function sampleBefore(
-  model: Mistral,
+  run: Run,
   dataset: ConvertedDataset<SftRow> | ConvertedDataset<PairRow>,
   count: number,
-  signal?: AbortSignal,
 ): Promise<Samples> {
   const prompts: Message[][] = [];
   if (count > 0) {
@@ -27,17 +26,37 @@ export async function sampleBefore(
       if (prompts.length >= count) break;
     }
   }
-  return { prompts, before: await answer(model, prompts, signal) };
+  return { prompts, before: await ask(run, prompts, 0) };
+}
+
+/** The same prompts answered in between, every `sampleSteps`. */
+export async function sampleDuring(run: Run, { prompts }: Samples, step: number): Promise<void> {
+  const { sampleSteps } = run.config;
+  if (sampleSteps > 0 && step % sampleSteps === 0 && step < run.plan.totalSteps) {
+    await aside(run, ask, prompts, step);
+  }
 }
 
 /** The same prompts answered again. */
-export async function sampleAfter(model: Mistral, samples: Samples, signal?: AbortSignal): Promise<RunReportSample[]> {
-  const after = await answer(model, samples.prompts, signal);
-  return samples.prompts.map((messages, index) => ({
-    prompt: messages.map(({ role, content }) => `${role}: ${content}`).join("\n"),
-    before: samples.before[index]!,
+export async function sampleAfter(run: Run, { prompts, before }: Samples): Promise<RunReportSample[]> {
+  const after = await ask(run, prompts, run.doneSteps);
+  return prompts.map((messages, index) => ({
+    prompt: promptText(messages),
+    before: before[index]!,
     after: after[index]!,
   }));
+}
+
+/** Answers, which are told as an event too. */
+async function ask(run: Run, prompts: readonly Message[][], step: number): Promise<string[]> {
+  const answers = await answer(run, prompts);
+  const samples = prompts.map((messages, index) => ({ prompt: promptText(messages), answer: answers[index]! }));
+  if (samples.length > 0) run.events.push({ type: "samples", step, samples });
+  return answers;
+}
+
+function promptText(messages: readonly Message[]): string {
+  return messages.map(({ role, content }) => `${role}: ${content}`).join("\n");
 }
 
 function promptOf(row: SftRow | PairRow): Message[] | undefined {
@@ -47,7 +66,7 @@ function promptOf(row: SftRow | PairRow): Message[] | undefined {
   return answer > 0 ? row.messages.slice(0, answer) : undefined;
 }
 
-async function answer(model: Mistral, prompts: readonly Message[][], signal?: AbortSignal): Promise<string[]> {
+async function answer({ model, signal }: Run, prompts: readonly Message[][]): Promise<string[]> {
   if (prompts.length === 0) return [];
   const room = model.config.max_position_embeddings - maxTokens;
   const fitting = prompts.filter((prompt) => model.tokenizer.encodePrompt(prompt).length <= room);
