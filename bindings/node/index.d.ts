@@ -53,6 +53,8 @@ export declare class NativeModel {
   snapshot(): NativeModel
   /** Whether both hold the very same weights in memory. */
   sharesWeights(other: NativeModel): boolean
+  /** Hash of configuration and parameters, 64 hexadecimal digits: the same for the same numbers. */
+  fingerprint(): Promise<string>
   get parameters(): number
   get eosTokenIds(): Array<number>
   /** config.json as transformers reads it. */

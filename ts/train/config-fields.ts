@@ -168,6 +168,8 @@ export const dpoFields = {
   sharedPrompt: z.boolean().optional(),
   /** Compute the reference's log-probs once before training. TRL `precompute_ref_log_probs`. @default true */
   precomputeRefLogps: z.boolean().optional(),
+  /** File of those log-probs, shared by runs over the same pairs and reference; null keeps it in outputDir. @default null */
+  referenceCache: z.string().min(1).nullable().optional(),
   /** Pairs in a batch of that computation; null takes batchSize. TRL `precompute_ref_batch_size`. @default null */
   refBatchSize: count.nullable().optional(),
 };

@@ -91,6 +91,7 @@ const dpoDefaults = {
   maxPromptLength: null,
   sharedPrompt: true,
   precomputeRefLogps: true,
+  referenceCache: null,
   refBatchSize: null,
 } as const;
 

@@ -9,7 +9,7 @@ import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, pairExamples, predictedTokens } from "./examples";
 import type { Logger } from "./loggers/logger";
 import { pack } from "./packing";
-import { hashRows } from "./reference-cache";
+import { hashPairs, meanOf, pick, type ReferenceLogps, referenceLogps, split } from "./reference";
 import {
   announce,
   aside,
@@ -32,6 +32,7 @@ import {
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import type { TrainResult } from "./sft-trainer";
 import { type Watch, watchRun } from "./watch/watch-run";
+
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
 export interface DpoTrainerOptions extends DpoConfigInput {
   /** Trained in place. */
@@ -55,12 +56,6 @@ export interface DpoTrainerOptions extends DpoConfigInput {
   loggers?: readonly Logger[];
   /** Serves a page that shows the run while it goes on, on this machine only. @default false */
   watch?: Watch;
-}
-
-/** Log-probability sums of the answers under the reference, one entry a pair. */
-interface ReferenceLogps {
-  chosen: Float64Array;
-  rejected: Float64Array;
 }
 
 /**
@@ -125,7 +120,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           events: this.#events,
           signal,
           report: examples.report,
-          digests: { rowsHash: hashPairs(examples), ...(held ? { evalRowsHash: hashPairs(held) } : {}) },
+          digests: { rowsHash: hashPairs(examples.rows), ...(held ? { evalRowsHash: hashPairs(held.rows) } : {}) },
           ...(packing ? { packing } : {}),
         },
         loggers,
@@ -139,12 +134,20 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         );
       }
 
-      const scorer =
-        referenceIsStart && config.precomputeRefLogps ? run.session : openSession(ref ?? policy.frozenCopy(), config);
-      const precomputed = config.precomputeRefLogps ? await scoreAll(run, scorer, examples.rows) : undefined;
+      const reference = ref ?? policy.frozenCopy();
+      let other: NativeSession | undefined;
+      const scorer = () => {
+        // Before the first step the policy is its own start: no second workspace is needed.
+        if (referenceIsStart && config.precomputeRefLogps) return session;
+        other ??= openSession(reference, config);
+        return other;
+      };
+      const precomputed = config.precomputeRefLogps
+        ? await referenceLogps(run, "train", reference, examples.rows, scorer)
+        : undefined;
       if (precomputed) run.reference = meanOf(precomputed);
-      const heldReference = held && (await scoreAll(run, scorer, held.rows));
-      if (precomputed && scorer !== run.session) await scorer.release();
+      const heldReference = held && (await referenceLogps(run, "eval", reference, held.rows, scorer));
+      if (precomputed) await other?.release();
       await resumeRun(run);
       beginSteps(run);
       // A run that was stopped between a step and its evaluation.
@@ -160,7 +163,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
             throwIfAborted(signal);
             const inBatch = Array.from(rows, (row) => examples.rows[row]!);
             const batch = nativePairs(inBatch, config.sharedPrompt);
-            const reference = precomputed ? pick(precomputed, rows) : split(await scorer.sequenceLogps(batch));
+            const reference = precomputed ? pick(precomputed, rows) : split(await scorer().sequenceLogps(batch));
             const { chosen, rejected } = reference;
             loss += await session.accumulateDpo(batch, chosen, rejected, inStep.length, chosenTokens, true);
           }
@@ -170,7 +173,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         if (held && heldReference && evaluationIsDue(run)) await aside(run, evaluate, held, heldReference);
         await saveIfDue(run);
       }
-      if (!precomputed) await scorer.release();
+      if (!precomputed) await other?.release();
       const metrics = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
       const { history, doneSteps: steps, report } = run;
@@ -207,41 +210,6 @@ function packPairs(pairs: readonly EncodedPair[], config: DpoConfig) {
   );
   const { packs, fillRate } = pack(tokens, config.packLength ?? 2 * config.maxLength, config.packingWindow);
   return { packs, packing: { packs: packs.length, fillRate } };
-}
-
-function meanOf({ chosen, rejected }: ReferenceLogps): number {
-  return chosen.reduce((sum, logp, pair) => sum + logp + rejected[pair]!, 0) / (2 * chosen.length);
-}
-
-function hashPairs({ rows }: Examples<EncodedPair>): string {
-  return hashRows(rows.flatMap(({ chosen, rejected }) => [chosen, rejected]));
-}
-
-/** Interleaved sums taken apart: chosen 0, rejected 0, chosen 1, … */
-function split(sums: Float64Array): ReferenceLogps {
-  return {
-    chosen: sums.filter((_, index) => index % 2 === 0),
-    rejected: sums.filter((_, index) => index % 2 === 1),
-  };
-}
-
-function pick(all: ReferenceLogps, rows: Uint32Array): ReferenceLogps {
-  return {
-    chosen: Float64Array.from(rows, (row) => all.chosen[row]!),
-    rejected: Float64Array.from(rows, (row) => all.rejected[row]!),
-  };
-}
-
-async function scoreAll(run: Run, scorer: NativeSession, pairs: readonly EncodedPair[]): Promise<ReferenceLogps> {
-  const { refBatchSize, batchSize, sharedPrompt } = run.config as DpoConfig;
-  const size = refBatchSize ?? batchSize;
-  const sums = new Float64Array(2 * pairs.length);
-  for (let start = 0; start < pairs.length; start += size) {
-    poll(run);
-    const batch = nativePairs(pairs.slice(start, start + size), sharedPrompt);
-    sums.set(await scorer.sequenceLogps(batch), 2 * start);
-  }
-  return split(sums);
 }
 
 async function evaluate(run: Run, held: Examples<EncodedPair>, reference: ReferenceLogps): Promise<void> {

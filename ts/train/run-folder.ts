@@ -35,7 +35,17 @@ const metricsName = "metrics.jsonl";
 const speedName = "speed.jsonl";
 const reportName = "report.html";
 const modelName = "model";
-const ownNames = [configName, metricsName, speedName, reportName, modelName, "checkpoints", tensorBoardFolder];
+const ownNames = [
+  configName,
+  metricsName,
+  speedName,
+  reportName,
+  modelName,
+  "checkpoints",
+  tensorBoardFolder,
+  "reference.jsonl",
+  "reference-eval.jsonl",
+];
 
 /** Held by the run that works in the folder; the file stays, the lock goes with the process. */
 const lockName = ".lock";

@@ -8,6 +8,7 @@ use napi::Env;
 use napi::bindgen_prelude::{Float32Array, Function, Object, Uint32Array};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
+use zephyr_align::fingerprint;
 use zephyr_mistral::generate::{FinishReason, GenerateOptions, Generator, Request};
 use zephyr_mistral::weights::safetensors::FloatType;
 use zephyr_mistral::{Config, Weights, weights};
@@ -131,6 +132,13 @@ impl NativeModel {
     #[napi]
     pub fn shares_weights(&self, other: &NativeModel) -> bool {
         Arc::ptr_eq(&self.current(), &other.current())
+    }
+
+    /// Hash of configuration and parameters, 64 hexadecimal digits: the same for the same numbers.
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn fingerprint<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let weights = self.current();
+        submit(env, move || Ok(fingerprint::of(&weights)))
     }
 
     #[napi(getter)]
