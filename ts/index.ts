@@ -39,7 +39,15 @@ export {
   type TokenizerFiles,
 } from "./model/tokenizer";
 export { type RunReportInput, renderRunReport } from "./report";
-export { type DpoConfig, type DpoConfigInput, dpoLosses, type SftConfig, type SftConfigInput } from "./train/config";
+export {
+  type DpoConfig,
+  type DpoConfigInput,
+  dpoLosses,
+  type LoraOptions,
+  type LoraSettings,
+  type SftConfig,
+  type SftConfigInput,
+} from "./train/config";
 export { DpoTrainer, type DpoTrainerOptions } from "./train/dpo-trainer";
 export type {
   CheckpointEvent,
@@ -52,4 +60,4 @@ export type {
   WarningEvent,
 } from "./train/events";
 export { showProgress } from "./train/progress";
-export { SftTrainer, type SftTrainerOptions, type TrainResult } from "./train/sft-trainer";
+export { type Reference, SftTrainer, type SftTrainerOptions, type TrainResult } from "./train/sft-trainer";

@@ -27,14 +27,33 @@ export declare class NativeBatch {
 
 /** A decoder's weights and configuration. */
 export declare class NativeModel {
+  /** Whether the path is a folder with an adapter, and the base that its configuration names. */
+  static adapterBase(path: string): NativeAdapterBase | null
   /** Loads a folder in Hugging Face's layout or a GGUF file. */
   static load(path: string): Promise<NativeModel>
   /** Random weights; `config` is config.json's text. */
   static random(config: string, seed: number): Promise<NativeModel>
-  /** The same weights as they are now, frozen. Shares memory until one of the two is trained. */
+  /** Weights and adapter as they are now, frozen. Shares memory until one of the two is trained. */
   snapshot(): NativeModel
-  /** Whether both hold the very same weights in memory. */
+  /** The weights as they are now without the adapter: the base that it was trained over. Shares memory. */
+  withoutAdapter(): NativeModel
+  /** Whether both compute with the very same weights and adapter in memory. */
   sharesWeights(other: NativeModel): boolean
+  /**
+   * The same weights, frozen, under a new adapter that changes nothing yet. `config`: fields of PEFT's
+   * adapter_config.json (JSON); what is left out is PEFT's default.
+   */
+  addAdapter(config: string, seed: number): Promise<NativeModel>
+  /** The same weights, frozen, under the adapter in a folder of PEFT. */
+  loadAdapter(folder: string): Promise<NativeModel>
+  /** Writes the adapter as PEFT does; `base` is the name or path of the base model in it. */
+  saveAdapter(folder: string, base?: string | undefined | null): Promise<undefined>
+  /** A model whose weights hold what the adapter adds, in memory of its own. */
+  mergeAdapter(): Promise<NativeModel>
+  /** adapter_config.json of the adapter, when there is one. */
+  adapterJson(): string | null
+  /** Parameters that training changes: those of the adapter, or all. */
+  get trainableParameters(): number
   get parameters(): number
   get eosTokenIds(): Array<number>
   /** config.json as transformers reads it. */
@@ -63,9 +82,9 @@ export declare class NativeSchedule {
   rate(step: number): number
 }
 
-/** One training session on one model: gradients, moments, workspace. */
+/** One training session on one model (its adapter, if it has one, else its weights): gradients, moments, workspace. */
 export declare class NativeSession {
-  /** `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`; `loss`: JSON of the DPO loss settings, for DPO. */
+  /** `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `seed`; `loss`: JSON of the DPO loss settings, for DPO. */
   constructor(model: NativeModel, options: string, loss?: string | undefined | null)
   /** Adds a micro-batch of SFT to the step (`train`) or to the evaluation; resolves to its part of the loss. */
   accumulateSft(batch: NativeBatch, tokensInStep: number, train: boolean): Promise<number>
@@ -77,9 +96,9 @@ export declare class NativeSession {
   takeEvaluation(): Promise<string>
   /** Sum of the log-probabilities of each sequence's predicted tokens under the model as it is now. */
   sequenceLogps(batch: NativeBatch): Promise<Float64Array>
-  /** Writes weights, moments and step to `folder` (published whole or not at all), with `extra` JSON beside them. */
+  /** Writes what is trained, its moments and the step to `folder` (published whole or not at all), with `extra` JSON beside them. */
   save(folder: string, extra: string): Promise<undefined>
-  /** Restores weights, moments and step from a saved folder; resolves to the `extra` JSON saved with them. */
+  /** Restores what is trained, its moments and the step from a saved folder; resolves to the `extra` JSON saved with them. */
   restore(folder: string): Promise<string>
   /** Gives gradients, moments and workspace back at once; waiting for the garbage collector could take long. */
   release(): Promise<undefined>
@@ -124,6 +143,12 @@ export declare class NativeTokenizer {
   encodeText(text: string, parseSpecials: boolean): NativeEncoded
   /** A plain prompt and its completion, which alone is supervised. */
   encodePromptCompletion(prompt: string, completion: string, parseSpecials: boolean): NativeEncoded
+}
+
+/** What an adapter's folder says about its base. */
+export interface NativeAdapterBase {
+  /** `base_model_name_or_path`. */
+  base?: string
 }
 
 /** Decoding options, all given; see `GenerateOptions` of the TypeScript interface. */

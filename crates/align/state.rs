@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, View};
 use serde::{Deserialize, Serialize};
-use zephyr_mistral::Weights;
 use zephyr_mistral::weights::safetensors::SafeTensorsFile;
 
 use crate::error::{Error, Result};
@@ -59,12 +58,12 @@ impl View for Flat<'_> {
     }
 }
 
-/// Writes the session to `folder`, which must not exist. `extra` is the caller's own text (JSON), given back by
+/// Writes the session and what it trains (weights or adapter, flat) to `folder`, which must not exist. `extra` is the caller's own text (JSON), given back by
 /// [`restore`].
 ///
 /// # Errors
 /// [`Error::State`] when the folder exists; file system errors (a full disk has its own code) leave nothing behind.
-pub fn save(session: &Session, weights: &Weights, folder: &Path, extra: &str) -> Result<()> {
+pub fn save(session: &Session, parameters: &[f32], folder: &Path, extra: &str) -> Result<()> {
     if folder.exists() {
         return Err(state_error(folder, "the folder exists already", "choose another name or remove it"));
     }
@@ -73,7 +72,7 @@ pub fn save(session: &Session, weights: &Weights, folder: &Path, extra: &str) ->
     let temporary = PathBuf::from(temporary);
     // The parent of a bare name is the empty path, which cannot be opened.
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let written = write_all(session, weights, &temporary, extra)
+    let written = write_all(session, parameters, &temporary, extra)
         .and_then(|()| fs::rename(&temporary, folder))
         .and_then(|()| sync_folder(parent));
     written.map_err(|error| {
@@ -83,17 +82,14 @@ pub fn save(session: &Session, weights: &Weights, folder: &Path, extra: &str) ->
     })
 }
 
-fn write_all(session: &Session, weights: &Weights, folder: &Path, extra: &str) -> std::io::Result<()> {
+fn write_all(session: &Session, parameters: &[f32], folder: &Path, extra: &str) -> std::io::Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
     fs::create_dir_all(folder)?;
     let (first, second) = session.moments();
-    let tensors = [
-        ("weights", Flat::new(&weights.data)),
-        ("first_moment", Flat::new(first)),
-        ("second_moment", Flat::new(second)),
-    ];
+    let tensors =
+        [("weights", Flat::new(parameters)), ("first_moment", Flat::new(first)), ("second_moment", Flat::new(second))];
     let path = folder.join(TENSORS);
     safetensors::serialize_to_file(tensors, None, &path).map_err(|error| match error {
         safetensors::SafeTensorError::IoError(error) => error,
@@ -104,7 +100,7 @@ fn write_all(session: &Session, weights: &Weights, folder: &Path, extra: &str) -
         version: env!("CARGO_PKG_VERSION").to_owned(),
         step: session.step(),
         tokens_seen: session.tokens_seen(),
-        parameters: weights.data.len(),
+        parameters: parameters.len(),
         extra: extra.to_owned(),
     };
     let mut file = File::create(folder.join(RECORD))?;
@@ -117,11 +113,11 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-/// Goes back to a saved step boundary: overwrites the weights, moments and counters. Returns the caller's `extra`.
+/// Goes back to a saved step boundary: overwrites what is trained, moments and counters. Returns the caller's `extra`.
 ///
 /// # Errors
 /// [`Error::State`] when the record is missing, damaged or of another model; the session is then unchanged.
-pub fn restore(session: &mut Session, weights: &mut Weights, folder: &Path) -> Result<String> {
+pub fn restore(session: &mut Session, parameters: &mut [f32], folder: &Path) -> Result<String> {
     const OTHER: &str = "resume with the model, data and version that saved it, or start a new run";
     let path = folder.join(RECORD);
     let text = fs::read_to_string(&path)
@@ -132,8 +128,8 @@ pub fn restore(session: &mut Session, weights: &mut Weights, folder: &Path) -> R
     if record.version != here {
         return Err(state_error(&path, format!("was saved by version {}, this is {here}", record.version), OTHER));
     }
-    if record.parameters != weights.data.len() {
-        let reason = format!("holds {} parameters, the model has {}", record.parameters, weights.data.len());
+    if record.parameters != parameters.len() {
+        let reason = format!("holds {} parameters, the model has {}", record.parameters, parameters.len());
         return Err(state_error(&path, reason, OTHER));
     }
     let file = SafeTensorsFile::open(&folder.join(TENSORS))?;
@@ -150,7 +146,7 @@ pub fn restore(session: &mut Session, weights: &mut Weights, folder: &Path) -> R
     let (first, second) = (read("first_moment", moments)?, read("second_moment", moments)?);
     // Everything is read before anything is overwritten.
     let saved = read("weights", record.parameters)?;
-    weights.data.copy_from_slice(&saved);
+    parameters.copy_from_slice(&saved);
     session.restore(record.step, record.tokens_seen, first, second);
     Ok(record.extra)
 }

@@ -7,7 +7,7 @@ import { packageVersion } from "../native/load";
 import { figure, percent, whole } from "../report/format";
 import type { CheckpointEvent, EndEvent, Metrics, TrainerEvent } from "../train/events";
 import { duration, fitShowing, showProgress } from "../train/progress";
-import type { TrainResult } from "../train/sft-trainer";
+import type { Reference, TrainResult } from "../train/sft-trainer";
 import {
   addConfigOptions,
   checkConfig,
@@ -50,7 +50,7 @@ export function addTrainOptions(command: Command, method: Method): Command {
   const rows = method === "sft" ? "conversations" : "preference pairs";
   command
     .optionsGroup("Files:")
-    .option("--model <path>", "Model to train: a folder in Hugging Face's layout, or a GGUF file.")
+    .option("--model <path>", "Model to train: a folder in Hugging Face's layout or of an adapter, or a GGUF file.")
     .option("--data <file>", `Rows to train on: ${rows} as JSONL or a JSON array.`)
     .option("--eval-data <file>", "Held-out rows, evaluated every --eval-steps and at the end.");
   if (method === "dpo") command.option("--ref <path>", "Frozen reference model. (default: the model as it starts)");
@@ -135,6 +135,7 @@ function summaryOf(method: Method, model: string, result: TrainResult, end: EndE
     model,
     output_dir: result.outputDir,
     steps: result.steps,
+    ...(result.reference ? { reference: result.reference } : {}),
     metrics: result.metrics,
     eval_metrics: evaluationOf(result),
     seconds,
@@ -147,6 +148,13 @@ function summaryOf(method: Method, model: string, result: TrainResult, end: EndE
   };
 }
 
+const referenceTexts: Record<Reference, string> = {
+  start: "the model as it started",
+  "adapter-off": "the model without its adapter",
+  "start-adapter": "the model with the adapter that it came with",
+  given: "the model of --ref",
+};
+
 function evaluationOf(result: TrainResult): Metrics | null {
   return result.history.findLast((line) => "eval_loss" in line) ?? null;
 }
@@ -157,6 +165,7 @@ function summaryText(method: Method, result: TrainResult, end: EndEvent | undefi
   const first = training[0];
   const held = evaluationOf(result);
   const rows: [string, string][] = [];
+  if (result.reference) rows.push(["reference", referenceTexts[result.reference]]);
   const course = (label: string, key: string, show = figure) => {
     const from = first?.[key];
     const to = result.metrics[key];
@@ -176,8 +185,9 @@ function summaryText(method: Method, result: TrainResult, end: EndEvent | undefi
   if (result.outputDir !== undefined) {
     const folder = relative(process.cwd(), result.outputDir);
     const shown = folder.startsWith("..") || folder === "" ? result.outputDir : folder;
-    rows.push(["model", cyan(`${shown}/model`)], ["report", cyan(`${shown}/report.html`)]);
-    rows.push(["try it", dim(`zephyr-align chat --model ${shown}/model`)]);
+    const saved = result.model.adapter ? "adapter" : "model";
+    rows.push([saved, cyan(`${shown}/${saved}`)], ["report", cyan(`${shown}/report.html`)]);
+    rows.push(["try it", dim(`zephyr-align chat --model ${shown}/${saved}`)]);
   }
   const name = method === "sft" ? "dSFT" : "dDPO";
   return `\n${bold(`${name} done: ${whole(result.steps)} steps`)}\n${table(rows, dim)}`;

@@ -24,13 +24,17 @@ import {
   warn,
 } from "./run";
 import { sampleAfter, sampleBefore } from "./samples";
-import type { TrainResult } from "./sft-trainer";
+import type { Reference, TrainResult } from "./sft-trainer";
 
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
 export interface DpoTrainerOptions extends DpoConfigInput {
   /** Trained in place. */
   policy: Mistral;
-  /** The frozen reference. @default the policy as it is when `fit` is called */
+  /**
+   * The frozen reference.
+   * @default the policy as it is when `fit` is called: with `lora` the policy without its new adapter, and for a policy
+   * that has an adapter (of dSFT, say) that adapter as it is then. `policy.withoutAdapter()` is the bare base instead.
+   */
   ref?: Mistral;
   /** A path, rows in memory, or a data set of preference pairs; `fit(pairs)` takes it as well. */
   dataset?: DatasetInput;
@@ -86,7 +90,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       throwIfAborted(signal);
       if (pairs === undefined) throw new TypeError("DpoTrainer has no pairs: give `dataset`, or call fit(pairs)");
       // From here on the policy speaks the template that it is trained with: samples and the saved folder too.
-      const policy = this.#options.policy.withTemplate(config.template);
+      const start = this.#options.policy.withTemplate(config.template);
+      const policy = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
       const { tokenizer } = policy;
       const { onBadRow } = config;
       const dataset = pairDataset(pairs, { onBadRow });
@@ -98,7 +103,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("dpo", policy, config, overwrite);
-      const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
+      const referenceIsStart = ref === undefined || ref.native.sharesWeights(start.native);
+      const reference = referenceIsStart ? startOf(policy, config) : "given";
       run = newRun({
         method: "dpo",
         model: policy,
@@ -109,6 +115,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         events: this.#events,
         signal,
         report: examples.report,
+        reference,
       });
       const shown = await sampleBefore(policy, dataset, samples ?? (folder ? 2 : 0));
       await announce(run);
@@ -120,7 +127,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       }
 
       const scorer =
-        referenceIsStart && config.precomputeRefLogps ? run.session : openSession(ref ?? policy.frozenCopy(), config);
+        referenceIsStart && config.precomputeRefLogps ? run.session : openSession(ref ?? start.frozenCopy(), config);
       const precomputed = config.precomputeRefLogps ? await scoreAll(run, scorer, examples.rows) : undefined;
       const heldReference = held && (await scoreAll(run, scorer, held.rows));
       if (precomputed && scorer !== run.session) await scorer.release();
@@ -137,15 +144,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
             Array.from(rows, (row) => examples.rows[row]!),
             config.sharedPrompt,
           );
-          const reference = precomputed ? pick(precomputed, rows) : split(await scorer.sequenceLogps(batch));
-          await run.session.accumulateDpo(
-            batch,
-            reference.chosen,
-            reference.rejected,
-            inStep.length,
-            chosenTokens,
-            true,
-          );
+          const logps = precomputed ? pick(precomputed, rows) : split(await scorer.sequenceLogps(batch));
+          await run.session.accumulateDpo(batch, logps.chosen, logps.rejected, inStep.length, chosenTokens, true);
         }
         await applyStep(run, step, epochsDone, rate(step - 1));
         if (held && heldReference && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
@@ -157,7 +157,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const metrics = await finishRun(run, await sampleAfter(policy, shown));
       this.#events.close();
       const { history, doneSteps: steps, report } = run;
-      return { model: policy, metrics, history, steps, outputDir: folder?.path, report };
+      return { model: policy, metrics, history, steps, reference, outputDir: folder?.path, report };
     } catch (error) {
       return failRun(run, error, signal).catch((typed) => {
         this.#events.close(typed);
@@ -165,6 +165,12 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       });
     }
   }
+}
+
+/** What the policy's own start is. A new adapter changes nothing yet, so that its start is the weights under it. */
+function startOf(policy: Mistral, config: DpoConfig): Reference {
+  if (config.lora) return "adapter-off";
+  return policy.adapter ? "start-adapter" : "start";
 }
 
 /** The core's names of the loss options. */

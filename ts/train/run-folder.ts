@@ -20,14 +20,14 @@ const configName = "config.json";
 const metricsName = "metrics.jsonl";
 const reportName = "report.html";
 const modelName = "model";
-const ownNames = [configName, metricsName, reportName, modelName, "checkpoints"];
+const ownNames = [configName, metricsName, reportName, modelName, "adapter", "checkpoints"];
 
 /** Names of what is being written; they never look like a result. */
 const unfinished = /^\..+\.(writing|replaced)$/;
 
 /**
- * The folder of a run: `config.json` (resolved), `metrics.jsonl` (one line a logged step), `report.html`, `model/`,
- * `checkpoints/`. Everything but the metrics is written under a hidden name and renamed when it is complete, so that a
+ * The folder of a run: `config.json` (resolved), `metrics.jsonl` (one line a logged step), `report.html`, `model/` or
+ * `adapter/`, `checkpoints/`. Everything but the metrics is written under a hidden name and renamed when it is complete, so that a
  * final name never holds half a file.
  */
 export class RunFolder {

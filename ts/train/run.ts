@@ -15,6 +15,7 @@ import type { DpoConfig, SftConfig } from "./config";
 import type { EventStream, Metrics } from "./events";
 import type { ExampleReport } from "./examples";
 import { type MetricsLine, RunFolder } from "./run-folder";
+import type { Reference } from "./sft-trainer";
 
 /** Checkpoints kept in a run folder. */
 const keptCheckpoints = 2;
@@ -36,6 +37,8 @@ export interface Run {
   warnings: string[];
   report: ExampleReport;
   packing: { packs: number; fillRate: number } | undefined;
+  /** Of a preference run. */
+  reference: Reference | undefined;
   startedAt: number;
   loggedAt: number;
   loggedTokens: number;
@@ -71,11 +74,12 @@ function endToEnd(sequences: readonly EncodedRow[]): [ids: Uint32Array, supervis
 /** A run at its beginning. */
 export function newRun(
   parts: Pick<Run, "method" | "model" | "config" | "session" | "plan" | "folder" | "events" | "signal" | "report"> &
-    Partial<Pick<Run, "packing">>,
+    Partial<Pick<Run, "packing" | "reference">>,
 ): Run {
   const now = performance.now();
   return {
     packing: undefined,
+    reference: undefined,
     ...parts,
     history: [],
     pending: [],
@@ -89,7 +93,7 @@ export function newRun(
 
 /** Says what is about to happen: the start event, and warnings that follow from the data. */
 export async function announce(run: Run): Promise<void> {
-  const { method, plan, report, packing } = run;
+  const { method, model, plan, report, packing, reference } = run;
   const saved =
     run.folder && run.config.resume ? (await savedSteps(join(run.folder.path, "checkpoints")))[0] : undefined;
   run.events.push({
@@ -100,7 +104,9 @@ export async function announce(run: Run): Promise<void> {
     rows: report.kept,
     tokens: report.tokens,
     supervisedTokens: report.supervisedTokens,
+    ...(model.adapter ? { adapter: { parameters: model.trainableParameters, frozen: model.parameters } } : {}),
     ...(packing ? { packing } : {}),
+    ...(reference ? { reference } : {}),
     format: report.description,
   });
   warnAboutData(run);
@@ -125,8 +131,8 @@ export function openSession(
   options: { loss?: Record<string, unknown>; referenceIsStart?: boolean } = {},
 ): NativeSession {
   if (config.threads !== null) native().setThreads(config.threads);
-  const { maxLength, recompute } = config;
-  const settings = { recompute, headChunk: 256, maxLength, referenceIsStart: options.referenceIsStart ?? false };
+  const { maxLength, recompute, seed } = config;
+  const settings = { recompute, headChunk: 256, maxLength, referenceIsStart: options.referenceIsStart ?? false, seed };
   return new (native().NativeSession)(
     model.native,
     JSON.stringify(settings),
@@ -294,7 +300,8 @@ export async function finishRun(run: Run, samples: readonly RunReportSample[]): 
   const { folder, model, method, config, report } = run;
   await run.session.release();
   if (folder) {
-    await folder.saveModel((path) => model.save(path));
+    if (model.adapter) await folder.saveFolder("adapter", (path) => model.saveAdapter(path));
+    else await folder.saveModel((path) => model.save(path));
     await folder.closeMetrics();
     await folder.writeReport(
       renderRunReport({

@@ -15,7 +15,7 @@ use zephyr_mistral::train::Recompute;
 
 use crate::engine::submit;
 use crate::failure::{Failure, guard};
-use crate::model::{NativeModel, SharedWeights};
+use crate::model::{NativeModel, SharedParts};
 
 /// Sequences laid end to end, with the mask of supervised tokens. Pairs are interleaved: chosen 0, rejected 0, chosen 1, …
 #[napi]
@@ -104,12 +104,15 @@ struct Options {
     head_chunk: usize,
     max_length: usize,
     reference_is_start: bool,
+    /// Of an adapter's dropout; a session that only scores needs none.
+    #[serde(default)]
+    seed: u64,
 }
 
-/// One training session on one model: gradients, moments, workspace.
+/// One training session on one model (its adapter, if it has one, else its weights): gradients, moments, workspace.
 #[napi]
 pub struct NativeSession {
-    weights: SharedWeights,
+    parts: SharedParts,
     session: Arc<Mutex<Session>>,
     loss: Option<Arc<LossConfig>>,
 }
@@ -128,7 +131,7 @@ pub struct NativeUpdate {
 
 #[napi]
 impl NativeSession {
-    /// `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`; `loss`: JSON of the DPO loss settings, for DPO.
+    /// `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `seed`; `loss`: JSON of the DPO loss settings, for DPO.
     #[napi(constructor)]
     pub fn new(model: &NativeModel, options: String, loss: Option<String>) -> napi::Result<Self> {
         guard(|| {
@@ -147,20 +150,21 @@ impl NativeSession {
                 }
                 None => None,
             };
-            let weights = model.weights.clone();
+            let parts = model.parts.clone();
             let session = {
-                let locked = weights.read().unwrap_or_else(PoisonError::into_inner);
+                let locked = parts.read().unwrap_or_else(PoisonError::into_inner);
                 Session::new(
-                    &locked,
+                    &locked.weights,
                     SessionOptions {
                         recompute,
                         head_chunk: options.head_chunk,
                         max_length: options.max_length,
                         reference_is_start: options.reference_is_start,
+                        seed: options.seed,
                     },
                 )
             };
-            Ok(Self { weights, session: Arc::new(Mutex::new(session)), loss })
+            Ok(Self { parts, session: Arc::new(Mutex::new(session)), loss })
         })
     }
 
@@ -174,12 +178,12 @@ impl NativeSession {
         train: bool,
     ) -> napi::Result<Object<'env>> {
         let packed = batch.packed.clone();
-        self.job(env, move |session, weights| {
-            let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
+        self.job(env, move |session, parts| {
+            let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
             let sums = if train {
-                session.accumulate_sft(&weights, &packed, tokens_in_step)?
+                session.accumulate_sft(parts.model(), &packed, tokens_in_step)?
             } else {
-                session.evaluate_sft(&weights, &packed, tokens_in_step)?
+                session.evaluate_sft(parts.model(), &packed, tokens_in_step)?
             };
             Ok(sums.loss)
         })
@@ -200,16 +204,16 @@ impl NativeSession {
         let packed = batch.packed.clone();
         let (chosen, rejected) = (ref_chosen.to_vec(), ref_rejected.to_vec());
         let loss = self.loss.clone();
-        self.job(env, move |session, weights| {
+        self.job(env, move |session, parts| {
             let loss =
                 loss.ok_or_else(|| Failure::new("ZA_CONFIG_INVALID", "this session was made without a DPO loss"))?;
-            let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
+            let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
             let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
             let denominator = Denominator { pairs: pairs_in_step, chosen_tokens: chosen_tokens_in_step };
             let sums = if train {
-                session.accumulate_dpo(&weights, &packed, reference, &loss, denominator)?
+                session.accumulate_dpo(parts.model(), &packed, reference, &loss, denominator)?
             } else {
-                session.evaluate_dpo(&weights, &packed, reference, &loss, denominator)?
+                session.evaluate_dpo(parts.model(), &packed, reference, &loss, denominator)?
             };
             Ok(sums.loss)
         })
@@ -218,10 +222,8 @@ impl NativeSession {
     /// Clips and updates; resolves to the step's log (JSON, TRL's names). `epoch` is the fraction after this step.
     #[napi(ts_return_type = "Promise<string>")]
     pub fn apply<'env>(&self, env: &'env Env, update: NativeUpdate, epoch: f64) -> napi::Result<Object<'env>> {
-        self.job(env, move |session, weights| {
-            let mut weights = weights.write().unwrap_or_else(PoisonError::into_inner);
-            // A snapshot that still shares the weights keeps them: then this copies.
-            let weights = Arc::make_mut(&mut weights);
+        self.job(env, move |session, parts| {
+            let mut parts = parts.write().unwrap_or_else(PoisonError::into_inner);
             let update = Update {
                 learning_rate: update.learning_rate,
                 beta1: update.beta1,
@@ -230,7 +232,7 @@ impl NativeSession {
                 weight_decay: update.weight_decay,
                 max_grad_norm: update.max_grad_norm,
             };
-            let result = session.apply(weights, &update)?;
+            let result = session.apply(parts.trained(), &update)?;
             let facts = StepFacts {
                 step: result.step,
                 steps: 1,
@@ -264,27 +266,27 @@ impl NativeSession {
     #[napi(ts_return_type = "Promise<Float64Array>")]
     pub fn sequence_logps<'env>(&self, env: &'env Env, batch: &NativeBatch) -> napi::Result<Object<'env>> {
         let packed = batch.packed.clone();
-        self.job(env, move |session, weights| {
-            let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
-            Ok(Float64Array::new(session.sequence_logps(&weights, &packed)?))
+        self.job(env, move |session, parts| {
+            let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
+            Ok(Float64Array::new(session.sequence_logps(parts.model(), &packed)?))
         })
     }
 
-    /// Writes weights, moments and step to `folder` (published whole or not at all), with `extra` JSON beside them.
+    /// Writes what is trained, its moments and the step to `folder` (published whole or not at all), with `extra` JSON beside them.
     #[napi(ts_return_type = "Promise<undefined>")]
     pub fn save<'env>(&self, env: &'env Env, folder: String, extra: String) -> napi::Result<Object<'env>> {
-        self.job(env, move |session, weights| {
-            let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
-            Ok(state::save(session, &weights, folder.as_ref(), &extra)?)
+        self.job(env, move |session, parts| {
+            let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
+            Ok(state::save(session, parts.model().parameters(), folder.as_ref(), &extra)?)
         })
     }
 
-    /// Restores weights, moments and step from a saved folder; resolves to the `extra` JSON saved with them.
+    /// Restores what is trained, its moments and the step from a saved folder; resolves to the `extra` JSON saved with them.
     #[napi(ts_return_type = "Promise<string>")]
     pub fn restore<'env>(&self, env: &'env Env, folder: String) -> napi::Result<Object<'env>> {
-        self.job(env, move |session, weights| {
-            let mut weights = weights.write().unwrap_or_else(PoisonError::into_inner);
-            Ok(state::restore(session, Arc::make_mut(&mut weights), folder.as_ref())?)
+        self.job(env, move |session, parts| {
+            let mut parts = parts.write().unwrap_or_else(PoisonError::into_inner);
+            Ok(state::restore(session, parts.trained().data, folder.as_ref())?)
         })
     }
 
@@ -306,15 +308,15 @@ impl NativeSession {
     fn job<'env, T>(
         &self,
         env: &'env Env,
-        work: impl FnOnce(&mut Session, &SharedWeights) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&mut Session, &SharedParts) -> Result<T, Failure> + Send + 'static,
     ) -> napi::Result<Object<'env>>
     where
         T: napi::bindgen_prelude::ToNapiValue + Send + 'static,
     {
-        let (session, weights) = (self.session.clone(), self.weights.clone());
+        let (session, parts) = (self.session.clone(), self.parts.clone());
         submit(env, move || {
             let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut session, &weights)
+            work(&mut session, &parts)
         })
     }
 }

@@ -13,9 +13,9 @@ use crate::state;
 fn train(session: &mut Session, model: &mut Weights, rows: &[super::Row], steps: std::ops::Range<usize>) {
     for step in steps {
         for part in [2 * step % 8, (2 * step + 1) % 8] {
-            session.accumulate_sft(model, &packed(&rows[part..part + 1]), 60.0).unwrap();
+            session.accumulate_sft(&*model, &packed(&rows[part..part + 1]), 60.0).unwrap();
         }
-        session.apply(model, &update(1e-3 / (step + 1) as f64)).unwrap();
+        session.apply(&mut *model, &update(1e-3 / (step + 1) as f64)).unwrap();
     }
 }
 
@@ -34,13 +34,13 @@ fn a_resumed_run_is_the_same_run_bit_for_bit() {
 
         let (mut model, mut whole) = (start.clone(), session(&start));
         train(&mut whole, &mut model, &rows, 0..3);
-        state::save(&whole, &model, &path, r#"{"seed":7}"#).unwrap();
+        state::save(&whole, &model.data, &path, r#"{"seed":7}"#).unwrap();
         train(&mut whole, &mut model, &rows, 3..6);
 
         let (mut resumed_model, mut resumed) = (start.clone(), session(&start));
         // What the session did before is overwritten, also half a step.
         resumed.accumulate_sft(&resumed_model, &packed(&rows[..1]), 9.0).unwrap();
-        assert_eq!(state::restore(&mut resumed, &mut resumed_model, &path).unwrap(), r#"{"seed":7}"#);
+        assert_eq!(state::restore(&mut resumed, &mut resumed_model.data, &path).unwrap(), r#"{"seed":7}"#);
         assert_eq!(resumed.step(), 3);
         train(&mut resumed, &mut resumed_model, &rows, 3..6);
         assert_eq!(everything(&resumed, &resumed_model), everything(&whole, &model));
@@ -55,10 +55,10 @@ fn a_state_before_the_first_step_is_a_state() {
     let start = weights(folder.join("model.safetensors"));
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("start");
-    state::save(&session(&start), &start, &path, "").unwrap();
+    state::save(&session(&start), &start.data, &path, "").unwrap();
     let (mut model, mut trained) = (start.clone(), session(&start));
     train(&mut trained, &mut model, &documents(&folder), 0..1);
-    assert_eq!(state::restore(&mut trained, &mut model, &path).unwrap(), "");
+    assert_eq!(state::restore(&mut trained, &mut model.data, &path).unwrap(), "");
     assert_eq!(everything(&trained, &model), everything(&session(&start), &start));
     train(&mut trained, &mut model, &documents(&folder), 0..1);
 }
@@ -71,7 +71,7 @@ fn an_existing_folder_is_refused_and_kept() {
     let path = place.path().join("taken");
     fs::create_dir(&path).unwrap();
     fs::write(path.join("mine"), "text").unwrap();
-    let error = state::save(&session(&start), &start, &path, "").unwrap_err();
+    let error = state::save(&session(&start), &start.data, &path, "").unwrap_err();
     assert_eq!(error.code(), "ZA_TRAIN_STATE");
     assert!(error.to_string().contains("taken") && error.to_string().contains("Remedy: "), "{error}");
     assert_eq!(fs::read_to_string(path.join("mine")).unwrap(), "text");
@@ -91,7 +91,7 @@ fn refused(good: &Path, damage: impl FnOnce(&Path), model: &Weights, rows: &[sup
     let (mut model, mut session) = (model.clone(), session(model));
     train(&mut session, &mut model, rows, 0..1);
     let before = everything(&session, &model);
-    let error = state::restore(&mut session, &mut model, &path).unwrap_err();
+    let error = state::restore(&mut session, &mut model.data, &path).unwrap_err();
     assert!(everything(&session, &model) == before, "{error}: nothing is restored by half");
     let text = error.to_string();
     assert!(text.contains("damaged") && text.contains("Remedy: "), "{text}");
@@ -107,7 +107,7 @@ fn damaged_and_foreign_states_are_refused_whole() {
     let path = place.path().join("good");
     let (mut model, mut trained) = (start.clone(), session(&start));
     train(&mut trained, &mut model, &rows, 0..2);
-    state::save(&trained, &model, &path, "").unwrap();
+    state::save(&trained, &model.data, &path, "").unwrap();
 
     let edit = |name: &'static str, value: serde_json::Value| {
         move |path: &Path| {
@@ -142,7 +142,7 @@ fn damaged_and_foreign_states_are_refused_whole() {
     let Some(other) = golden("headdim") else { return };
     let other = weights(other.join("model.safetensors"));
     let (mut foreign, mut session) = (other.clone(), session(&other));
-    let error = state::restore(&mut session, &mut foreign, &path).unwrap_err();
+    let error = state::restore(&mut session, &mut foreign.data, &path).unwrap_err();
     assert_eq!(error.code(), "ZA_TRAIN_STATE");
     assert!(error.to_string().contains(&other.data.len().to_string()), "{error}");
     assert_eq!(bits(&foreign.data), bits(&other.data));
