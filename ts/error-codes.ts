@@ -35,6 +35,7 @@ export const errorCodes = {
   ZA_MODEL_FORMAT: "A model file is truncated, damaged or malformed.",
   ZA_MODEL_CONFIG: "A field of a model's config.json is missing or has a wrong value.",
   ZA_MODEL_UNSUPPORTED: "A model needs something that zephyr-align does not implement.",
+  ZA_MODEL_FROZEN: "Weights that are kept as bfloat16 or NF4 cannot be trained themselves.",
   ZA_ADAPTER_CONFIG: "An adapter's configuration has a value that cannot be used, or asks for what is not implemented.",
   ZA_ADAPTER_BASE: "An adapter was made for another model: names or shapes differ.",
   ZA_ADAPTER_STACKED: "An adapter is asked for over a model that has one already.",

@@ -29,8 +29,8 @@ export declare class NativeBatch {
 export declare class NativeModel {
   /** Whether the path is a folder with an adapter, and the base that its configuration names. */
   static adapterBase(path: string): NativeAdapterBase | null
-  /** Loads a folder in Hugging Face's layout or a GGUF file. */
-  static load(path: string): Promise<NativeModel>
+  /** Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4. */
+  static load(path: string, storage?: string | undefined | null): Promise<NativeModel>
   /** Random weights; `config` is config.json's text. */
   static random(config: string, seed: number): Promise<NativeModel>
   /** Weights and adapter as they are now, frozen. Shares memory until one of the two is trained. */
@@ -52,6 +52,10 @@ export declare class NativeModel {
   mergeAdapter(): Promise<NativeModel>
   /** adapter_config.json of the adapter, when there is one. */
   adapterJson(): string | null
+  /** How the weights are kept: float32, or frozen as bfloat16 or nf4. */
+  get storage(): string
+  /** Bytes of the weights in memory. */
+  get weightBytes(): number
   /** Parameters that training changes: those of the adapter, or all. */
   get trainableParameters(): number
   get parameters(): number

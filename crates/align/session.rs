@@ -427,6 +427,9 @@ impl Session {
 
     /// Runs the decoder and gathers the rows that predict something.
     fn forward(&mut self, model: Model, packed: &Packed, keep: bool) -> Result<()> {
+        if keep {
+            model.check_trainable()?;
+        }
         // A function of place in the run, so that a resumed run draws the masks of the undisturbed one.
         self.activations.dropout = Some(dropout_key(&[self.options.seed, self.step, self.micro_batches]));
         train::forward(model, &self.rope, &packed.batch(), &mut self.activations, keep)?;
@@ -479,7 +482,7 @@ impl Session {
 fn head_of<'a>(model: Model<'a>, options: &SessionOptions) -> head::Head<'a> {
     let weights = model.weights;
     head::Head {
-        weight: &weights.data[weights.layout.lm_head.clone()],
+        weight: weights.head(),
         vocabulary: weights.config.vocab_size,
         width: weights.config.hidden_size,
         chunk: options.head_chunk,

@@ -28,6 +28,11 @@ pub enum Error {
     )]
     AdapterBase { place: String, problem: String },
 
+    #[error(
+        "The model's weights are kept as {storage}, which cannot be trained. Remedy: Train a LoRA adapter over them, or load the model as float32."
+    )]
+    Frozen { storage: &'static str },
+
     #[error("{place}: {what} is not supported. Remedy: {remedy}")]
     Unsupported { place: String, what: String, remedy: String },
 
@@ -101,6 +106,7 @@ impl Error {
             Error::ModelConfig { .. } => "ZA_MODEL_CONFIG",
             Error::AdapterConfig { .. } => "ZA_ADAPTER_CONFIG",
             Error::AdapterBase { .. } => "ZA_ADAPTER_BASE",
+            Error::Frozen { .. } => "ZA_MODEL_FROZEN",
             Error::Unsupported { .. } => "ZA_MODEL_UNSUPPORTED",
             Error::TensorMissing { .. } => "ZA_TENSOR_MISSING",
             Error::TensorShape { .. } => "ZA_TENSOR_SHAPE",

@@ -4,6 +4,7 @@
 //! config    config.json of the family, checked; what is not implemented is refused by name
 //! layout    every parameter's place in one flat f32 arena (HF names, HF shapes)
 //! weights   safetensors and GGUF into that arena, and back to an HF folder
+//! storage   weights as f32, or frozen as bf16 or NF4
 //! model     weights, or frozen weights under an adapter: what is computed with
 //! linear    the products of a layer
 //! lora      low-rank adapters, PEFT's folder
@@ -19,6 +20,7 @@ pub mod layout;
 mod linear;
 pub mod lora;
 mod model;
+pub mod storage;
 pub mod train;
 pub mod weights;
 
@@ -28,3 +30,4 @@ pub use layout::{Layout, TensorSpec, Weights};
 pub use linear::Projection;
 pub use lora::{Adapter, LoraConfig};
 pub use model::{Model, Parameters};
+pub use storage::Storage;

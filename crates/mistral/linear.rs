@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use zephyr_kernels::gemm::{self, Mat, MatMut};
+use zephyr_kernels::matrix;
 
 use crate::config::Config;
 use crate::lora::LowRank;
@@ -114,8 +115,13 @@ impl<'a> Linear<'a> {
     pub fn forward(&self, y: &mut [f32], x: &[f32], beta: f32, dropout: Option<u64>, scratch: &mut LoraScratch) {
         let (outputs, inputs) = self.shape();
         let rows = x.len() / inputs;
-        let weight = Mat::new(&self.model.weights.data[self.range()], outputs, inputs);
-        gemm::nt(MatMut::new(y, rows, outputs), Mat::new(x, rows, inputs), weight, 1.0, beta);
+        let mut start = 0;
+        for weight in self.model.weights.matrices(&self.range()) {
+            let part = weight.len() / inputs;
+            let columns = MatMut::strided(&mut y[start..], rows, part, outputs);
+            matrix::nt(columns, Mat::new(x, rows, inputs), weight, beta);
+            start += part;
+        }
         for (pair, a, b, columns) in self.pairs() {
             let rank = pair.rank;
             let LoraScratch { dropped, low, .. } = &mut *scratch;
@@ -139,13 +145,19 @@ impl<'a> Linear<'a> {
     ) {
         let (outputs, inputs) = self.shape();
         let rows = x.len() / inputs;
-        let weight = Mat::new(&self.model.weights.data[self.range()], outputs, inputs);
         let whole = Mat::new(d_y, rows, outputs);
         if self.model.adapter.is_none() {
             let d_weight = MatMut::new(&mut gradients[self.range()], outputs, inputs);
             gemm::tn(d_weight, whole, Mat::new(x, rows, inputs), 1.0, 1.0);
         }
-        gemm::nn(MatMut::new(d_x, rows, inputs), whole, weight, 1.0, 0.0);
+        let mut start = 0;
+        for weight in self.model.weights.matrices(&self.range()) {
+            let part = weight.len() / inputs;
+            let columns = Mat::strided(&d_y[start..], rows, part, outputs);
+            let beta = if start == 0 { 0.0 } else { 1.0 };
+            matrix::nn(MatMut::new(d_x, rows, inputs), columns, weight, beta);
+            start += part;
+        }
         for (pair, a, b, columns) in self.pairs() {
             let rank = pair.rank;
             let d_y = Mat::strided(&d_y[columns.start..], rows, columns.len(), outputs);

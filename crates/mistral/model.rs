@@ -1,7 +1,9 @@
 //! What is computed with and what is trained: weights alone, or frozen weights under a low-rank adapter.
 
+use crate::error::{Error, Result};
 use crate::layout::{TensorSpec, Weights};
 use crate::lora::Adapter;
+use crate::storage::Storage;
 
 /// A decoder as the forward pass sees it. With an adapter the weights are frozen: they get no gradient, and no memory for one.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +20,19 @@ impl<'a> Model<'a> {
 
     /// Floats that training changes: those of the adapter, or of all weights. Gradients and moments are of this length.
     pub fn trainable(&self) -> usize {
-        self.adapter.map_or(self.weights.layout.len, |adapter| adapter.layout.len)
+        self.adapter.map_or(self.weights.data.len(), |adapter| adapter.layout.len)
+    }
+
+    /// Refuses to train weights that are frozen.
+    ///
+    /// # Errors
+    /// `ZA_MODEL_FROZEN` without an adapter over them.
+    pub fn check_trainable(&self) -> Result<()> {
+        match self.weights.storage() {
+            Storage::F32 => Ok(()),
+            _ if self.adapter.is_some() => Ok(()),
+            storage => Err(Error::Frozen { storage: storage.name() }),
+        }
     }
 
     /// What training changes, flat.
@@ -42,7 +56,9 @@ pub struct Parameters<'a> {
 
 impl<'a> From<&'a mut Weights> for Parameters<'a> {
     fn from(weights: &'a mut Weights) -> Self {
-        Self { data: &mut weights.data, tensors: &weights.layout.tensors }
+        // Frozen weights have nothing that an optimizer could change.
+        let tensors = if weights.data.is_empty() { &[][..] } else { &weights.layout.tensors };
+        Self { data: &mut weights.data, tensors }
     }
 }
 

@@ -25,6 +25,8 @@ import { styleOf } from "./style";
 interface TrainFlags extends Record<string, unknown> {
   out?: string;
   overwrite?: boolean;
+  dtype?: "float32" | "bfloat16";
+  quantization?: "nf4";
   quiet?: boolean;
   json?: string;
 }
@@ -56,6 +58,15 @@ export function addTrainOptions(command: Command, method: Method): Command {
   if (method === "dpo") command.option("--ref <path>", "Frozen reference model. (default: the model as it starts)");
   command
     .option("--tokenizer <folder>", "Folder of the tokenizer, when it is not the model's.")
+    .addOption(
+      new Option(
+        "--dtype <name>",
+        "Keep the weights as float32, or frozen as bfloat16, for --lora. (default: float32)",
+      ).choices(["float32", "bfloat16"]),
+    )
+    .addOption(
+      new Option("--quantization <name>", "Keep the weights frozen in 4 bits, for --lora (QLoRA).").choices(["nf4"]),
+    )
     .option("--out <folder>", `Folder of the run. (default: runs/${method}-<time>)`)
     .option("--overwrite", "Replace an earlier run in --out.")
     .option("--config <file>", "JSON file of options (camelCase), for example the config.json of a run. Flags win.")
@@ -75,7 +86,11 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
   const model = required(inputs, "model", "Give the folder or GGUF file of the model to train.");
   const data = required(inputs, "data", "Give the JSONL or JSON file of the rows.");
   const outputDir = flags.out ?? `runs/${method}-${timestamp(new Date())}`;
-  const loading = inputs.tokenizer === undefined ? {} : { tokenizer: inputs.tokenizer };
+  const loading = {
+    ...(inputs.tokenizer === undefined ? {} : { tokenizer: inputs.tokenizer }),
+    ...(flags.dtype === undefined ? {} : { dtype: flags.dtype }),
+    ...(flags.quantization === undefined ? {} : { quantization: flags.quantization }),
+  };
   await interruptible(async (signal) => {
     // The configuration is checked before a model of gigabytes is read.
     const prepared = { data, evalData: inputs.evalData, signal, overwrite: flags.overwrite ?? false };

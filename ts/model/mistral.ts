@@ -18,6 +18,16 @@ export interface LoadOptions {
   tokenizer?: string;
   /** Folder of a LoRA adapter of this model, as PEFT writes it. */
   adapter?: string;
+  /**
+   * "bfloat16" keeps the weights frozen in half the memory: for generating, scoring, and training an adapter (`lora`);
+   * sums are float32 in any case. @default "float32"
+   */
+  dtype?: "float32" | "bfloat16";
+  /**
+   * "nf4" keeps the projections frozen in 4.1 bits each, as bitsandbytes does (QLoRA), and embeddings and head as bfloat16.
+   * @default none
+   */
+  quantization?: "nf4";
 }
 
 /** Decoding options; names and order of application as in transformers. */
@@ -118,7 +128,7 @@ export class Mistral {
         const { adapter: folder, ...rest } = options;
         return await (await Mistral.fromPretrained(path, rest)).withAdapter(folder);
       }
-      const handle = await addon.NativeModel.load(path);
+      const handle = await addon.NativeModel.load(path, storageOf(options));
       const metadata = options.tokenizer === undefined ? handle.ggufTokenizer() : null;
       const tokenizer = metadata
         ? new Tokenizer(addon.NativeTokenizer.fromGguf(metadata, options.template))
@@ -183,6 +193,11 @@ export class Mistral {
   get adapter(): Readonly<Record<string, unknown>> | undefined {
     const json = this.native.adapterJson();
     return json === null ? undefined : JSON.parse(json);
+  }
+
+  /** How the weights are kept: "float32", or frozen as "bfloat16" or "nf4". */
+  get storage(): "float32" | "bfloat16" | "nf4" {
+    return this.native.storage as "float32" | "bfloat16" | "nf4";
   }
 
   /** Number of parameters that training changes: the adapter's, or all. */
@@ -261,7 +276,13 @@ export class Mistral {
   /** Writes the adapter as PEFT does, with the tokenizer beside it. PEFT, and {@link Mistral.fromPretrained}, load it. */
   async saveAdapter(folder: string): Promise<void> {
     const base = existsSync(this.source) ? resolve(this.source) : undefined;
-    await this.#saveWithTokenizer(folder, () => this.native.saveAdapter(folder, base));
+    await this.#saveWithTokenizer(folder, async () => {
+      await this.native.saveAdapter(folder, base);
+      // What transformers' BitsAndBytesConfig needs to load the base as it was here.
+      if (this.storage === "nf4") {
+        await writeFile(join(folder, "quantization_config.json"), `${JSON.stringify(quantizationConfig, null, 2)}\n`);
+      }
+    });
   }
 
   /**
@@ -427,6 +448,29 @@ export class Mistral {
       stopTokenIds: this.stopTokenIds,
     };
   }
+}
+
+/** NF4 with double quantisation under the names of transformers' `BitsAndBytesConfig`. */
+const quantizationConfig = {
+  quant_method: "bitsandbytes",
+  load_in_4bit: true,
+  load_in_8bit: false,
+  bnb_4bit_quant_type: "nf4",
+  bnb_4bit_use_double_quant: true,
+  bnb_4bit_quant_storage: "uint8",
+  bnb_4bit_compute_dtype: "float32",
+} as const;
+
+function storageOf({ dtype = "float32", quantization }: LoadOptions): string {
+  const wrong = (field: string, value: unknown, remedy: string) =>
+    new ModelError("ZA_MODEL_INVALID", `${field} ${JSON.stringify(value)} is not one of its values`, {
+      place: { field },
+      remedy,
+    });
+  if (dtype !== "float32" && dtype !== "bfloat16") throw wrong("dtype", dtype, 'Take "float32" or "bfloat16".');
+  if (quantization === undefined) return dtype;
+  if (quantization !== "nf4") throw wrong("quantization", quantization, 'Take "nf4", or leave it out.');
+  return quantization;
 }
 
 /** The tokenizer of a folder that holds tokenizer.json, and tokenizer_config.json or chat_template.jinja when it has them. */

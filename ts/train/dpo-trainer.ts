@@ -19,6 +19,7 @@ import {
   openSession,
   poll,
   type Run,
+  refuseFrozen,
   resumeRun,
   scheduleOf,
   warn,
@@ -92,6 +93,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       // From here on the policy speaks the template that it is trained with: samples and the saved folder too.
       const start = this.#options.policy.withTemplate(config.template);
       const policy = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
+      refuseFrozen(policy);
       const { tokenizer } = policy;
       const { onBadRow } = config;
       const dataset = pairDataset(pairs, { onBadRow });

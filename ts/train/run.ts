@@ -5,7 +5,7 @@
 import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { NativeBatch, NativeSession } from "../../bindings/node/index";
-import { AbortedError, aborted, ConfigError, fromNative, TrainingError, throwIfAborted } from "../errors";
+import { AbortedError, aborted, ConfigError, fromNative, ModelError, TrainingError, throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair, EncodedRow } from "../model/tokenizer";
 import { native, packageVersion } from "../native/load";
@@ -69,6 +69,15 @@ function endToEnd(sequences: readonly EncodedRow[]): [ids: Uint32Array, supervis
     start += sequence.ids.length;
   }
   return [ids, supervised, lengths];
+}
+
+/** Refuses weights that cannot be trained before any work is done on the data. */
+export function refuseFrozen(model: Mistral): void {
+  if (model.storage === "float32" || model.adapter) return;
+  throw new ModelError("ZA_MODEL_FROZEN", `the weights are kept as ${model.storage}, which cannot be trained`, {
+    place: { file: model.source },
+    remedy: 'Train an adapter over them (lora: { rank: 16 }), or load the model with dtype "float32".',
+  });
 }
 
 /** A run at its beginning. */

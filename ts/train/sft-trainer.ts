@@ -19,6 +19,7 @@ import {
   openSession,
   poll,
   type Run,
+  refuseFrozen,
   resumeRun,
   scheduleOf,
 } from "./run";
@@ -98,6 +99,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
       // From here on the model speaks the template that it is trained with: samples and the saved folder too.
       const start = this.#options.model.withTemplate(config.template);
       const model = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
+      refuseFrozen(model);
       const { tokenizer } = model;
       const { onBadRow } = config;
       const dataset = sftDataset(this.#options.dataset, { onBadRow });

@@ -10,7 +10,7 @@ use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 use zephyr_mistral::generate::{FinishReason, GenerateOptions, Generator, Request};
 use zephyr_mistral::weights::safetensors::FloatType;
-use zephyr_mistral::{Adapter, Config, LoraConfig, Model, Parameters, Weights, lora, weights};
+use zephyr_mistral::{Adapter, Config, LoraConfig, Model, Parameters, Storage, Weights, lora, weights};
 use zephyr_text::{StopMatcher, StreamDecoder};
 
 use crate::engine::{NativeAbort, submit};
@@ -158,11 +158,16 @@ impl NativeModel {
         })
     }
 
-    /// Loads a folder in Hugging Face's layout or a GGUF file.
+    /// Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4.
     #[napi(ts_return_type = "Promise<NativeModel>")]
-    pub fn load(env: &Env, path: String) -> napi::Result<Object<'_>> {
+    pub fn load(env: &Env, path: String, storage: Option<String>) -> napi::Result<Object<'_>> {
         submit(env, move || {
-            let loaded = weights::load(&PathBuf::from(path))?;
+            let name = storage.as_deref().unwrap_or("float32");
+            let storage = Storage::parse(name).ok_or_else(|| {
+                let text = format!("storage is {name:?}. Remedy: take float32, bfloat16 or nf4");
+                Failure::new("ZA_CONFIG_INVALID", text)
+            })?;
+            let loaded = weights::load_as(&PathBuf::from(path), storage)?;
             let tokenizer = match loaded.tokenizer_gguf {
                 Some(metadata) => Some(serde_json::to_string(&metadata)?),
                 None => None,
@@ -248,8 +253,9 @@ impl NativeModel {
     pub fn merge_adapter<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
         let (parts, config) = (self.current(), self.config.clone());
         submit(env, move || {
-            let mut weights = Weights::clone(&parts.weights);
-            lora::merge(&mut weights, parts.adapter()?);
+            let adapter = parts.adapter()?;
+            let mut weights = parts.weights.converted(Storage::F32)?;
+            lora::merge(&mut weights, adapter);
             Ok(NativeModel::of(Parts { weights: Arc::new(weights), adapter: None }, config))
         })
     }
@@ -258,6 +264,18 @@ impl NativeModel {
     #[napi]
     pub fn adapter_json(&self) -> Option<String> {
         self.current().adapter.map(|adapter| adapter.config.to_json(None).to_string())
+    }
+
+    /// How the weights are kept: float32, or frozen as bfloat16 or nf4.
+    #[napi(getter)]
+    pub fn storage(&self) -> String {
+        self.current().weights.storage().name().into()
+    }
+
+    /// Bytes of the weights in memory.
+    #[napi(getter)]
+    pub fn weight_bytes(&self) -> f64 {
+        self.current().weights.bytes() as f64
     }
 
     /// Parameters that training changes: those of the adapter, or all.

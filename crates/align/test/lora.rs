@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use zephyr_mistral::{Adapter, LoraConfig, Model, Weights, lora};
+use zephyr_mistral::{Adapter, LoraConfig, Model, Storage, Weights, lora};
 use zephyr_text::{AnswerEnd, ChatTemplate, EncodeOptions, Message, Tokenizer, encode_pair};
 
 use super::{Row, bits, denominator, golden, golden_pairs, json, models, packed_pairs, relative, session, weights};
@@ -172,5 +172,29 @@ fn scoring_ignores_dropout_and_a_session_of_an_adapter_is_small() {
         session.apply(&mut adapter, &super::update(1e-3)).unwrap();
         assert_eq!(session.moments().0.len(), adapter.layout.len);
         assert!(adapter.layout.len < base.layout.len / 4);
+    }
+}
+
+#[test]
+fn frozen_weights_are_refused_without_an_adapter_and_trained_with_one() {
+    for folder in models() {
+        for storage in [Storage::Bf16, Storage::Nf4] {
+            let base = weights(folder.join("model.safetensors")).converted(storage).unwrap();
+            let pairs = golden_pairs(&json(folder.join("dpo.json")));
+            let rows = packed_pairs(&pairs);
+            let mut session = session(&base);
+            assert_eq!(session.accumulate_sft(&base, &rows, 10.0).unwrap_err().code(), "ZA_MODEL_FROZEN");
+            session.sequence_logps(&base, &rows).unwrap();
+            let config = LoraConfig::from_fields(fields(0.0), "test").unwrap();
+            let mut adapter = Adapter::new(config, &base.config, 3).unwrap();
+            let losses: Vec<f64> = (0..6)
+                .map(|_| {
+                    let loss = session.accumulate_sft(Model::adapted(&base, &adapter), &rows, 100.0).unwrap().loss;
+                    session.apply(&mut adapter, &super::update(1e-2)).unwrap();
+                    loss
+                })
+                .collect();
+            assert!(losses[5] < losses[0], "{losses:?}");
+        }
     }
 }

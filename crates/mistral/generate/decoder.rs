@@ -5,7 +5,7 @@ use crate::layout::Weights;
 use crate::linear::{Group, LoraScratch};
 use crate::model::Model;
 use rayon::prelude::*;
-use zephyr_kernels::{attention, embedding, head, rms_norm, rope, swiglu};
+use zephyr_kernels::{attention, head, rms_norm, rope, swiglu};
 
 /// Tokens of prompt in one step: enough for efficient products, few enough for small buffers and a prompt abort.
 pub(super) const ROWS: usize = 512;
@@ -77,9 +77,9 @@ impl<'a> Decoder<'a> {
     }
 
     pub fn head(&self) -> head::Head<'a> {
-        let Weights { config, layout, data } = self.model.weights;
+        let Weights { config, .. } = self.model.weights;
         head::Head {
-            weight: &data[layout.lm_head.clone()],
+            weight: self.model.weights.head(),
             vocabulary: config.vocab_size,
             width: config.hidden_size,
             chunk: HEAD_CHUNK,
@@ -92,7 +92,8 @@ impl<'a> Decoder<'a> {
     /// Token ids and lengths have been checked by the caller.
     pub fn step(&mut self, caches: &mut [Cache], pieces: &[&[u32]]) -> Vec<f32> {
         let model = self.model;
-        let Weights { config, layout, data } = model.weights;
+        let weights = model.weights;
+        let Weights { config, layout, .. } = weights;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let width = queries + 2 * keys;
@@ -123,10 +124,10 @@ impl<'a> Decoder<'a> {
         ] {
             buffer.resize(rows * columns, 0.0);
         }
-        embedding::forward(&data[layout.embed.clone()], hidden, &ids, &mut work.residual);
+        weights.embed(&ids, &mut work.residual);
         let eps = config.rms_norm_eps;
         let first = layout.layers.first().map_or(&layout.final_norm, |layer| &layer.input_norm);
-        rms_norm::forward(&work.residual, &data[first.clone()], eps, &mut work.normed, &mut work.rstd);
+        rms_norm::forward(&work.residual, weights.vector(first), eps, &mut work.normed, &mut work.rstd);
         for (index, layer) in layout.layers.iter().enumerate() {
             model.linear(index, Group::Qkv).forward(&mut work.qkv, &work.normed, 0.0, None, &mut work.lora);
             // Key heads follow the query heads and turn with them.
@@ -136,13 +137,13 @@ impl<'a> Decoder<'a> {
             let cached = caches.iter_mut().map(|cache| &mut cache.layers[index]);
             attend(cached, pieces, &work.qkv, width, keys, &shape, &mut work.attended);
             model.linear(index, Group::O).forward(&mut work.delta, &work.attended, 0.0, None, &mut work.lora);
-            let norm = &data[layer.post_norm.clone()];
+            let norm = weights.vector(&layer.post_norm);
             rms_norm::forward_add(&mut work.residual, &work.delta, norm, eps, &mut work.normed, &mut work.rstd);
             model.linear(index, Group::GateUp).forward(&mut work.gate_up, &work.normed, 0.0, None, &mut work.lora);
             swiglu::forward(&work.gate_up, inner, &mut work.activated);
             model.linear(index, Group::Down).forward(&mut work.delta, &work.activated, 0.0, None, &mut work.lora);
             let next = layout.layers.get(index + 1).map_or(&layout.final_norm, |layer| &layer.input_norm);
-            let norm = &data[next.clone()];
+            let norm = weights.vector(next);
             rms_norm::forward_add(&mut work.residual, &work.delta, norm, eps, &mut work.normed, &mut work.rstd);
         }
         for (cache, piece) in caches.iter_mut().zip(pieces) {

@@ -75,7 +75,10 @@ pub fn save(adapter: &Adapter, folder: &Path, base: Option<&str>) -> Result<Vec<
     std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, "create the folder", error))?;
     let tensors: Vec<_> = adapter.layout.tensors.iter().collect();
     let mut file = Staged::create(folder.join(TENSORS))?;
-    write_tensors(&mut file, &adapter.data, &tensors, FloatType::F32)?;
+    write_tensors(&mut file, &tensors, FloatType::F32, |tensor, start, out| {
+        let first = tensor.range.start + start;
+        out.copy_from_slice(&adapter.data[first..first + out.len()]);
+    })?;
     let config = Staged::json(folder.join(CONFIG), &adapter.config.to_json(base))?;
     let written = vec![file.publish()?, config.publish()?];
     sync_folder(folder)?;

@@ -7,7 +7,8 @@ use crate::layout::Weights;
 
 /// `W += s·B·A` for every adapted projection, in f32.
 ///
-/// Panics if the adapter was made for another configuration.
+/// Panics if the adapter was made for another configuration, or the weights are frozen: [`Weights::converted`] gives them
+/// as f32.
 pub fn merge(weights: &mut Weights, adapter: &Adapter) {
     for pair in &adapter.layout.pairs {
         let name = format!("{}.weight", pair.projection.path(pair.layer));

@@ -35,7 +35,7 @@ pub fn backward<'a>(
     rms_norm::backward(
         d_hidden,
         &residuals[config.layers],
-        &weights.data[layout.final_norm.clone()],
+        weights.vector(&layout.final_norm),
         rstd_final,
         &mut flow.d_residual,
         of_weights(model, gradients, &layout.final_norm),
@@ -68,14 +68,14 @@ fn derive(weights: &Weights, layer: &LayerLayout, input: &[f32], saved: &mut Sav
     let eps = weights.config.rms_norm_eps;
     rms_norm::forward(
         input,
-        &weights.data[layer.input_norm.clone()],
+        weights.vector(&layer.input_norm),
         eps,
         &mut derived.normed_attention,
         &mut saved.rstd_attention,
     );
     rms_norm::forward(
         &saved.residual_mid,
-        &weights.data[layer.post_norm.clone()],
+        weights.vector(&layer.post_norm),
         eps,
         &mut derived.normed_mlp,
         &mut saved.rstd_mlp,
@@ -100,7 +100,6 @@ fn layer_backward(
     let layer = &weights.layout.layers[index];
     let Config { intermediate_size: inner, heads, kv_heads, head_dim, .. } = weights.config;
     let qkv = (heads + 2 * kv_heads) * head_dim;
-    let data = &weights.data;
 
     // MLP: output = mid + product · downᵀ, product = silu(gate) ∘ up, [gate | up] = norm(mid) · gate_upᵀ
     model.linear(index, Group::Down).backward(
@@ -123,7 +122,7 @@ fn layer_backward(
     rms_norm::backward(
         &flow.d_normed,
         &saved.residual_mid,
-        &data[layer.post_norm.clone()],
+        weights.vector(&layer.post_norm),
         &saved.rstd_mlp,
         &mut flow.d_residual,
         of_weights(model, gradients, &layer.post_norm),
@@ -158,7 +157,7 @@ fn layer_backward(
     rms_norm::backward(
         &flow.d_normed,
         input,
-        &data[layer.input_norm.clone()],
+        weights.vector(&layer.input_norm),
         &saved.rstd_attention,
         &mut flow.d_residual,
         of_weights(model, gradients, &layer.input_norm),

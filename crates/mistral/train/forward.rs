@@ -1,6 +1,6 @@
 //! The forward pass.
 
-use zephyr_kernels::{attention, embedding, rms_norm, rope, swiglu};
+use zephyr_kernels::{attention, rms_norm, rope, swiglu};
 
 use super::activations::{Derived, Saved};
 use super::{Activations, Batch, attention_shape};
@@ -28,8 +28,7 @@ pub fn forward<'a>(
     let config = &weights.config;
     batch.check(config, rope.positions())?;
     activations.prepare(config, batch.tokens(), keep);
-    let table = &weights.data[weights.layout.embed.clone()];
-    embedding::forward(table, config.hidden_size, batch.ids, &mut activations.residuals[0]);
+    weights.embed(batch.ids, &mut activations.residuals[0]);
     let dropout = activations.dropout.filter(|_| keep);
     for index in 0..config.layers {
         let (saved, derived) = (activations.saved_slot(index), activations.derived_slot(index));
@@ -50,7 +49,7 @@ pub fn forward<'a>(
     let last = if keep { config.layers } else { config.layers % 2 };
     rms_norm::forward(
         &activations.residuals[last],
-        &weights.data[weights.layout.final_norm.clone()],
+        weights.vector(&weights.layout.final_norm),
         config.rms_norm_eps,
         &mut activations.hidden,
         &mut activations.rstd_final,
@@ -86,11 +85,10 @@ pub(super) fn layer_forward(
     let layer = &weights.layout.layers[index];
     let Config { intermediate_size: inner, heads, kv_heads, head_dim, rms_norm_eps: eps, .. } = weights.config;
     let qkv = (heads + 2 * kv_heads) * head_dim;
-    let data = &weights.data;
 
     rms_norm::forward(
         input,
-        &data[layer.input_norm.clone()],
+        weights.vector(&layer.input_norm),
         eps,
         &mut derived.normed_attention,
         &mut saved.rstd_attention,
@@ -103,7 +101,7 @@ pub(super) fn layer_forward(
     model.linear(index, Group::O).forward(&mut saved.residual_mid, &saved.attended, 1.0, dropout, lora);
     rms_norm::forward(
         &saved.residual_mid,
-        &data[layer.post_norm.clone()],
+        weights.vector(&layer.post_norm),
         eps,
         &mut derived.normed_mlp,
         &mut saved.rstd_mlp,

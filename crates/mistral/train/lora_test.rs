@@ -7,6 +7,7 @@ use super::test::{Packed, documents, gradient, pairs, predictions, relative, sma
 use crate::layout::Weights;
 use crate::lora::{Adapter, LoraConfig, merge};
 use crate::model::Model;
+use crate::storage::Storage;
 
 /// An adapter with fields of PEFT, whose B is not zero.
 fn adapter(weights: &Weights, fields: Value) -> Adapter {
@@ -152,4 +153,25 @@ fn packing_and_shared_prompts_do_not_change_an_adapters_gradient() {
     let (_, found) = gradient(model, &shared, &shared_rows, &targets, -1.0, Recompute::default());
     assert!(shared.ids.len() < separate.ids.len());
     assert!(relative(&found, &expected) < 1e-5);
+}
+
+/// Frozen in fewer bits, the base gives an adapter the gradient that the f32 model of the same values gives it.
+#[test]
+fn an_adapter_over_frozen_weights_has_the_gradient_of_their_values() {
+    let weights = small(true, Some(4));
+    let adapter = adapter(&weights, everywhere(0.2));
+    let documents = documents();
+    let (packed, (rows, targets)) = (Packed::new(&documents), predictions(&documents));
+    for storage in [Storage::Bf16, Storage::Nf4] {
+        let frozen = weights.converted(storage).unwrap();
+        let values = frozen.converted(Storage::F32).unwrap();
+        let run = |weights: &Weights, recompute| {
+            gradient(Model::adapted(weights, &adapter), &packed, &rows, &targets, -1.0, recompute)
+        };
+        let (logps, gradients) = run(&frozen, Recompute::None);
+        let (expected_logps, expected) = run(&values, Recompute::None);
+        assert!(relative(&logps, &expected_logps) < 1e-5, "{storage:?}");
+        assert!(relative(&gradients, &expected) < 1e-4, "{storage:?}");
+        assert!(run(&frozen, Recompute::Layer) == (logps, gradients), "{storage:?}: the same bits under every policy");
+    }
 }

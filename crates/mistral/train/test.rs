@@ -63,12 +63,7 @@ pub(super) fn gradient<'a>(
     activations.dropout = Some(11);
     forward(model, &rope, &packed.batch(), &mut activations, true).unwrap();
     let hidden: Vec<f32> = rows.iter().flat_map(|&row| activations.hidden[row * width..][..width].to_vec()).collect();
-    let head = Head {
-        weight: &weights.data[weights.layout.lm_head.clone()],
-        vocabulary: weights.config.vocab_size,
-        width,
-        chunk: 7,
-    };
+    let head = Head { weight: weights.head(), vocabulary: weights.config.vocab_size, width, chunk: 7 };
     let mut gradients = vec![0.0; model.trainable()];
     let (mut stats, mut scratch, mut d_hidden) = (Stats::default(), Vec::new(), vec![0.0; hidden.len()]);
     head::forward_backward(
@@ -151,12 +146,7 @@ fn golden_logits_logps_and_every_gradient_equal_pytorch() {
         let mut activations = Activations::default();
         forward(&weights, &rope, &packed.batch(), &mut activations, false).unwrap();
         let mut found = vec![0.0; packed.ids.len() * vocabulary];
-        let head = Head {
-            weight: &weights.data[weights.layout.lm_head.clone()],
-            vocabulary,
-            width: weights.config.hidden_size,
-            chunk: 16,
-        };
+        let head = Head { weight: weights.head(), vocabulary, width: weights.config.hidden_size, chunk: 16 };
         head::logits(&head, &activations.hidden, &mut found);
         assert!(relative(&found, &expected_logits) < 1e-5, "{name}: logits");
 
@@ -321,7 +311,7 @@ fn pairs_over_one_prompt_equal_separate_sequences() {
             let mut activations = Activations::default();
             forward(&weights, &rope, &packed.batch(), &mut activations, false).unwrap();
             let (width, vocabulary) = (weights.config.hidden_size, weights.config.vocab_size);
-            let weight = &weights.data[weights.layout.lm_head.clone()];
+            let weight = weights.head();
             let hidden: Vec<f32> =
                 rows.iter().flat_map(|&row| &activations.hidden[row * width..][..width]).copied().collect();
             let mut logits = vec![0.0; rows.len() * vocabulary];

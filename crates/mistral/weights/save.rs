@@ -40,7 +40,7 @@ pub fn save_safetensors(
         };
         weight_map.extend(tensors.iter().map(|tensor| (tensor.name.clone(), json!(name))));
         let mut file = Staged::create(folder.join(name))?;
-        write_tensors(&mut file, &weights.data, tensors, dtype)?;
+        write_tensors(&mut file, tensors, dtype, |tensor, start, out| weights.read(tensor, start, out))?;
         staged.push(file);
     }
     if shards.len() > 1 {
@@ -78,8 +78,13 @@ fn shards(weights: &Weights, dtype: FloatType, max_bytes: u64) -> Vec<Vec<&Tenso
     shards
 }
 
-/// Writes one safetensors file: `tensors` of the arena `data`.
-pub(crate) fn write_tensors(file: &mut Staged, data: &[f32], tensors: &[&TensorSpec], dtype: FloatType) -> Result<()> {
+/// Writes one safetensors file of `tensors`; `read` gives the values of a tensor from a place on.
+pub(crate) fn write_tensors(
+    file: &mut Staged,
+    tensors: &[&TensorSpec],
+    dtype: FloatType,
+    read: impl Fn(&TensorSpec, usize, &mut [f32]),
+) -> Result<()> {
     let mut header = Map::new();
     // transformers refuses a file that does not name its format.
     header.insert("__metadata__".to_string(), json!({ "format": "pt" }));
@@ -95,8 +100,11 @@ pub(crate) fn write_tensors(file: &mut Staged, data: &[f32], tensors: &[&TensorS
     file.write(&(header.len() as u64).to_le_bytes())?;
     file.write(&header)?;
     let mut bytes = Vec::with_capacity(CHUNK * dtype.bytes());
+    let mut values = vec![0.0; CHUNK];
     for tensor in tensors {
-        for values in data[tensor.range.clone()].chunks(CHUNK) {
+        for start in (0..tensor.range.len()).step_by(CHUNK) {
+            let values = &mut values[..CHUNK.min(tensor.range.len() - start)];
+            read(tensor, start, values);
             bytes.clear();
             encode(values, dtype, &mut bytes).map_err(|value| Error::Unsupported {
                 place: file.target.display().to_string(),
