@@ -25,19 +25,24 @@ import {
   openSession,
   poll,
   type Run,
+  refuseFrozen,
   resumeRun,
   saveIfDue,
   scheduleOf,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
-import type { TrainResult } from "./sft-trainer";
+import type { Reference, TrainResult } from "./sft-trainer";
 import { type Watch, watchRun } from "./watch/watch-run";
 
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
 export interface DpoTrainerOptions extends DpoConfigInput {
   /** Trained in place. */
   policy: Mistral;
-  /** The frozen reference. @default the policy as it is when `fit` is called */
+  /**
+   * The frozen reference.
+   * @default the policy as it is when `fit` is called: with `lora` the policy without its new adapter, and for a policy
+   * that has an adapter (of dSFT, say) that adapter as it is then. `policy.withoutAdapter()` is the bare base instead.
+   */
   ref?: Mistral;
   /** A path, rows in memory, or a data set of preference pairs; `fit(pairs)` takes it as well. */
   dataset?: DatasetInput;
@@ -94,7 +99,9 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       throwIfAborted(signal);
       if (pairs === undefined) throw new TypeError("DpoTrainer has no pairs: give `dataset`, or call fit(pairs)");
       // From here on the policy speaks the template that it is trained with: samples and the saved folder too.
-      const policy = this.#options.policy.withTemplate(config.template);
+      const start = this.#options.policy.withTemplate(config.template);
+      const policy = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
+      refuseFrozen(policy);
       const { tokenizer } = policy;
       const { onBadRow } = config;
       const dataset = pairDataset(pairs, { onBadRow });
@@ -107,7 +114,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("dpo", policy, config, overwrite);
-      const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
+      const referenceIsStart = ref === undefined || ref.native.sharesWeights(start.native);
+      const reference = referenceIsStart ? startOf(policy, config) : "given";
       const session = openSession(policy, config, { loss: lossSettings(config), referenceIsStart });
       run = newRun(
         {
@@ -121,6 +129,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           signal,
           report: examples.report,
           digests: { rowsHash: hashPairs(examples.rows), ...(held ? { evalRowsHash: hashPairs(held.rows) } : {}) },
+          reference,
           ...(packing ? { packing } : {}),
         },
         loggers,
@@ -134,19 +143,19 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         );
       }
 
-      const reference = ref ?? policy.frozenCopy();
+      const frozen = ref ?? start.frozenCopy();
       let other: NativeSession | undefined;
       const scorer = () => {
         // Before the first step the policy is its own start: no second workspace is needed.
         if (referenceIsStart && config.precomputeRefLogps) return session;
-        other ??= openSession(reference, config);
+        other ??= openSession(frozen, config);
         return other;
       };
       const precomputed = config.precomputeRefLogps
-        ? await referenceLogps(run, "train", reference, examples.rows, scorer)
+        ? await referenceLogps(run, "train", frozen, examples.rows, scorer)
         : undefined;
-      if (precomputed) run.reference = meanOf(precomputed);
-      const heldReference = held && (await referenceLogps(run, "eval", reference, held.rows, scorer));
+      if (precomputed) run.referenceMean = meanOf(precomputed);
+      const heldReference = held && (await referenceLogps(run, "eval", frozen, held.rows, scorer));
       if (precomputed) await other?.release();
       await resumeRun(run);
       beginSteps(run);
@@ -163,8 +172,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
             throwIfAborted(signal);
             const inBatch = Array.from(rows, (row) => examples.rows[row]!);
             const batch = nativePairs(inBatch, config.sharedPrompt);
-            const reference = precomputed ? pick(precomputed, rows) : split(await scorer().sequenceLogps(batch));
-            const { chosen, rejected } = reference;
+            const logps = precomputed ? pick(precomputed, rows) : split(await scorer().sequenceLogps(batch));
+            const { chosen, rejected } = logps;
             loss += await session.accumulateDpo(batch, chosen, rejected, inStep.length, chosenTokens, true);
           }
           return loss;
@@ -177,7 +186,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const metrics = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
       const { history, doneSteps: steps, report } = run;
-      return { model: policy, metrics, history, steps, outputDir: folder?.path, report };
+      return { model: policy, metrics, history, steps, reference, outputDir: folder?.path, report };
     } catch (error) {
       return failRun(run, error, signal).catch((typed) => {
         this.#events.close(typed);
@@ -185,6 +194,12 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       });
     }
   }
+}
+
+/** What the policy's own start is. A new adapter changes nothing yet, so that its start is the weights under it. */
+function startOf(policy: Mistral, config: DpoConfig): Reference {
+  if (config.lora) return "adapter-off";
+  return policy.adapter ? "start-adapter" : "start";
 }
 
 /** The core's names of the loss options. */
