@@ -1,0 +1,257 @@
+//! One training session: accumulate micro-batches, apply an optimizer step.
+//!
+//! The loop itself (epochs, order, logging, saving) belongs to the caller; a session owns what one step needs:
+//! gradients, moments, activations, the head's scratch. Nothing is allocated inside a step after the largest batch.
+
+mod head;
+mod optimizer;
+mod pairs;
+mod sums;
+
+use zephyr_kernels::{norm, rope};
+use zephyr_mistral::Weights;
+use zephyr_mistral::train::{self, Activations, Recompute};
+
+use self::head::{HeadScratch, head_of};
+pub use self::optimizer::{Optimizer, Update, decay_runs};
+pub use self::pairs::ReferenceLogps;
+pub use self::sums::Sums;
+use crate::batch::Packed;
+use crate::error::{Error, Result};
+use crate::metrics::TokenSums;
+
+/// What one optimizer step did.
+#[derive(Clone, Copy, Debug)]
+pub struct StepResult {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    pub sums: Sums,
+    /// Tokens trained on since the run began, prompts included, for each side of a pair.
+    pub tokens_seen: u64,
+    /// Tokens that went through the decoder in this step: a shared prompt once.
+    pub computed_tokens: u64,
+}
+
+/// What a session is built with.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    pub recompute: Recompute,
+    /// Token rows of the head computed at once; the logits buffer is `head_chunk · vocabulary` floats.
+    pub head_chunk: usize,
+    /// Longest document: the size of the rotary table.
+    pub max_length: usize,
+    /// The reference is the policy as it starts: rewards of the first DPO step must be 0, or the run is refused.
+    pub reference_is_start: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { recompute: Recompute::default(), head_chunk: 128, max_length: 2048, reference_is_start: false }
+    }
+}
+
+/// Gradients, moments and workspace of one model in training.
+pub struct Session {
+    options: SessionOptions,
+    rope: rope::Table,
+    activations: Activations,
+    head: HeadScratch,
+    gradients: Vec<f32>,
+    optimizer: Optimizer,
+    tokens_seen: u64,
+    /// Since the last optimizer step.
+    computed_tokens: u64,
+    sums: Sums,
+    evaluated: Sums,
+}
+
+impl Session {
+    /// A session for models of that shape. Gradients and moments are allocated at the first training step, so that a
+    /// session that only scores holds no more than activations.
+    pub fn new(weights: &Weights, options: SessionOptions) -> Self {
+        Self { rope: train::rope_table(&weights.config, options.max_length), ..Self::empty(options) }
+    }
+
+    fn empty(options: SessionOptions) -> Self {
+        Self {
+            rope: rope::Table::new(2, 1.0, 0),
+            activations: Activations::new(options.recompute),
+            head: HeadScratch::default(),
+            gradients: Vec::new(),
+            optimizer: Optimizer::default(),
+            tokens_seen: 0,
+            computed_tokens: 0,
+            sums: Sums::Nothing,
+            evaluated: Sums::Nothing,
+            options,
+        }
+    }
+
+    /// Optimizer steps done.
+    pub fn step(&self) -> u64 {
+        self.optimizer.steps
+    }
+
+    /// Tokens trained on since the run began, prompts included, for each side of a pair.
+    pub fn tokens_seen(&self) -> u64 {
+        self.tokens_seen
+    }
+
+    /// AdamW's first and second moments (flat, the weights' layout); empty before the first step.
+    pub fn moments(&self) -> (&[f32], &[f32]) {
+        (&self.optimizer.first_moment, &self.optimizer.second_moment)
+    }
+
+    /// Goes back to a saved step boundary.
+    pub(crate) fn restore(&mut self, step: u64, tokens_seen: u64, first_moment: Vec<f32>, second_moment: Vec<f32>) {
+        self.optimizer = Optimizer { steps: step, first_moment, second_moment };
+        self.tokens_seen = tokens_seen;
+        self.gradients.fill(0.0);
+        self.computed_tokens = 0;
+        self.sums = Sums::Nothing;
+    }
+
+    /// The accumulated gradient (flat, the weights' layout); empty before the first accumulation.
+    pub fn gradients(&self) -> &[f32] {
+        &self.gradients
+    }
+
+    /// Gives all memory back: gradients, moments and workspace. The session can be used again, as a new one.
+    pub fn release(&mut self) {
+        *self = Self {
+            rope: std::mem::replace(&mut self.rope, rope::Table::new(2, 1.0, 0)),
+            ..Self::empty(self.options.clone())
+        };
+    }
+
+    /// Bytes of gradients, moments, activations and head buffers.
+    pub fn bytes(&self) -> usize {
+        let floats = self.gradients.capacity()
+            + self.head.hidden.capacity()
+            + self.head.d_hidden.capacity()
+            + self.head.logits.capacity();
+        floats * size_of::<f32>() + self.optimizer.bytes() + self.activations.bytes()
+    }
+
+    /// Adds one micro-batch of SFT: mean cross-entropy of the predicted tokens over `tokens_in_step`, the count of
+    /// predicted tokens of the whole optimizer step.
+    ///
+    /// # Errors
+    /// A loss that is not finite, an id outside the vocabulary, a document longer than `max_length`. After a loss that
+    /// is not finite nothing of the step is left; the weights are untouched in any case.
+    pub fn accumulate_sft(&mut self, weights: &Weights, packed: &Packed, tokens_in_step: f64) -> Result<TokenSums> {
+        self.forward(weights, packed, true)?;
+        self.prepare_gradients(weights);
+        let coefficient = (-1.0 / tokens_in_step) as f32;
+        self.head.coefficient.clear();
+        self.head.coefficient.resize(packed.rows.len(), coefficient);
+        let head = head_of(weights, &self.options);
+        let scratch = &mut self.head;
+        zephyr_kernels::head::forward_backward(
+            &head,
+            &scratch.hidden,
+            &packed.targets,
+            &scratch.coefficient,
+            &mut scratch.d_hidden,
+            Some(&mut self.gradients[weights.layout.lm_head.clone()]),
+            &mut scratch.stats,
+            &mut scratch.logits,
+        );
+        let sums = TokenSums::of(&self.head.stats, tokens_in_step);
+        self.finite_or_discard("loss", sums.loss)?;
+        self.backward(weights, packed);
+        self.sums.add_sft(sums);
+        self.count(packed);
+        Ok(sums)
+    }
+
+    /// Clips, updates the weights by AdamW and clears the gradient and the sums.
+    ///
+    /// # Errors
+    /// A non-finite norm: nothing is updated, the gradient is cleared.
+    pub fn apply(&mut self, weights: &mut Weights, update: &Update) -> Result<StepResult> {
+        self.prepare_gradients(weights);
+        let grad_norm = norm::sum_of_squares(&self.gradients).sqrt();
+        self.finite_or_discard("grad_norm", grad_norm)?;
+        // clip_grad_norm_ of PyTorch: coefficient max / (norm + 1e-6), never above 1.
+        let scale = update.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
+        let runs = decay_runs(weights);
+        self.optimizer.step(&mut weights.data, &self.gradients, &runs, update, scale as f32);
+        self.gradients.fill(0.0);
+        let sums = std::mem::take(&mut self.sums);
+        let computed_tokens = std::mem::take(&mut self.computed_tokens);
+        Ok(StepResult { step: self.optimizer.steps, grad_norm, sums, tokens_seen: self.tokens_seen, computed_tokens })
+    }
+
+    fn count(&mut self, packed: &Packed) {
+        self.tokens_seen += packed.tokens();
+        self.computed_tokens += packed.computed_tokens();
+    }
+
+    /// Forgets what was accumulated since the last [`Self::apply`].
+    pub fn discard(&mut self) {
+        self.gradients.fill(0.0);
+        self.computed_tokens = 0;
+        self.sums = Sums::Nothing;
+    }
+
+    /// The sums of all evaluation batches since the last call.
+    pub fn take_evaluation(&mut self) -> Sums {
+        std::mem::take(&mut self.evaluated)
+    }
+
+    /// Sum of log-probabilities of each sequence's predicted tokens, `[S]`; nothing is kept for a backward.
+    pub fn sequence_logps(&mut self, weights: &Weights, packed: &Packed) -> Result<Vec<f64>> {
+        self.score(weights, packed)?;
+        Ok(packed.sum_by_sequence(&self.head.stats.logp))
+    }
+
+    /// Log-probability of each predicted token, in the order of `packed.targets`.
+    pub fn token_logps(&mut self, weights: &Weights, packed: &Packed) -> Result<&[f32]> {
+        self.score(weights, packed)?;
+        Ok(&self.head.stats.logp)
+    }
+
+    /// Adds a batch to the evaluation: SFT sums without training; `tokens_in_set` counts the whole evaluation set.
+    pub fn evaluate_sft(&mut self, weights: &Weights, packed: &Packed, tokens_in_set: f64) -> Result<TokenSums> {
+        self.score(weights, packed)?;
+        let sums = TokenSums::of(&self.head.stats, tokens_in_set);
+        self.evaluated.add_sft(sums);
+        Ok(sums)
+    }
+
+    fn score(&mut self, weights: &Weights, packed: &Packed) -> Result<()> {
+        self.forward(weights, packed, false)?;
+        self.head_forward(weights, packed);
+        Ok(())
+    }
+
+    /// Adds the head's gradient to its rows (one that predicts two answers gets both) and runs the decoder's backward.
+    fn backward(&mut self, weights: &Weights, packed: &Packed) {
+        let width = weights.config.hidden_size;
+        let d_hidden = &mut self.activations.d_hidden;
+        d_hidden.fill(0.0);
+        for (row, gradient) in packed.rows.iter().zip(self.head.d_hidden.chunks_exact(width)) {
+            let sum = &mut d_hidden[*row as usize * width..][..width];
+            sum.iter_mut().zip(gradient).for_each(|(sum, value)| *sum += value);
+        }
+        train::backward(weights, &self.rope, &packed.batch(), &mut self.activations, &mut self.gradients);
+    }
+
+    fn prepare_gradients(&mut self, weights: &Weights) {
+        if self.gradients.is_empty() {
+            self.gradients = vec![0.0; weights.layout.len];
+        }
+    }
+
+    /// A step that cannot be finished leaves no gradient behind: it would be added to the next one.
+    fn finite_or_discard(&mut self, what: &'static str, value: f64) -> Result<()> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        self.discard();
+        Err(Error::NonFinite { what, value, step: self.step() + 1 })
+    }
+}
