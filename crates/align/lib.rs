@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! batch     documents and preference pairs laid end to end, without padding
-//! losses    the DPO loss table: pure functions with their derivatives, in f64
+//! losses    DPO's loss table, ORPO, CPO, KTO: pure functions with their derivatives, in f64
 //! metrics   TRL's names and meaning, as sums that micro-batches can be added to
 //! schedule  learning rates and step counts as transformers counts them
 //! session   accumulate → apply: one optimizer step over micro-batches; reference log-probs; evaluation

@@ -40,6 +40,23 @@ impl Session {
         let scratch = &mut self.head;
         head::forward(&head, &scratch.hidden, &packed.targets, &mut scratch.stats, &mut scratch.logits);
     }
+
+    /// From the coefficients in the scratch to gradients: the head's, then the decoder's.
+    pub(super) fn head_backward(&mut self, weights: &Weights, packed: &Packed) {
+        self.prepare_gradients(weights);
+        let scratch = &mut self.head;
+        head::backward(
+            &head_of(weights, &self.options),
+            &scratch.hidden,
+            &packed.targets,
+            &scratch.stats.lse,
+            &scratch.coefficient,
+            &mut scratch.d_hidden,
+            Some(&mut self.gradients[weights.layout.lm_head.clone()]),
+            &mut scratch.logits,
+        );
+        self.backward(weights, packed);
+    }
 }
 
 pub(super) fn head_of<'a>(weights: &'a Weights, options: &SessionOptions) -> head::Head<'a> {

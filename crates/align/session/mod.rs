@@ -7,6 +7,7 @@ mod head;
 mod optimizer;
 mod pairs;
 mod sums;
+mod unpaired;
 
 use zephyr_kernels::{norm, rope};
 use zephyr_mistral::Weights;
@@ -14,8 +15,9 @@ use zephyr_mistral::train::{self, Activations, Recompute};
 
 use self::head::{HeadScratch, head_of};
 pub use self::optimizer::{Optimizer, Update, decay_runs};
-pub use self::pairs::ReferenceLogps;
+pub use self::pairs::{PairObjective, ReferenceLogps};
 pub use self::sums::Sums;
+pub use self::unpaired::Unpaired;
 use crate::batch::Packed;
 use crate::error::{Error, Result};
 use crate::metrics::TokenSums;

@@ -1,13 +1,11 @@
 //! Preference pairs in a session: log-probs of both sides, their loss, and its gradient.
 
-use zephyr_kernels::head;
 use zephyr_mistral::Weights;
 
 use super::Session;
-use super::head::head_of;
 use crate::batch::Packed;
 use crate::error::{Error, Result};
-use crate::losses::{self, Denominator, LossConfig, PairLogps, PairLoss};
+use crate::losses::{self, Denominator, LossConfig, PairLogps, PairLoss, PolicyLogps, PolicyLoss};
 use crate::metrics::PairSums;
 
 /// Sequence log-probabilities under the frozen reference, `[pairs]` each.
@@ -15,6 +13,13 @@ use crate::metrics::PairSums;
 pub struct ReferenceLogps<'a> {
     pub chosen: &'a [f64],
     pub rejected: &'a [f64],
+}
+
+/// What pairs are trained by.
+#[derive(Clone, Copy, Debug)]
+pub enum PairObjective<'a> {
+    Dpo(&'a LossConfig, ReferenceLogps<'a>),
+    Policy(PolicyLoss<'a>),
 }
 
 impl Session {
@@ -30,29 +35,35 @@ impl Session {
         config: &LossConfig,
         denominator: Denominator,
     ) -> Result<PairSums> {
-        let (loss, sums) = self.pair_forward(weights, packed, reference, config, denominator, true)?;
+        self.accumulate_pairs(weights, packed, PairObjective::Dpo(config, reference), denominator)
+    }
+
+    /// Adds one micro-batch of pairs, interleaved: chosen 0, rejected 0, chosen 1, … ORPO wants the prompts of the chosen
+    /// side among the rows ([`Packed::with_chosen_prompts`]).
+    ///
+    /// # Errors
+    /// As [`Self::accumulate_dpo`].
+    pub fn accumulate_pairs(
+        &mut self,
+        weights: &Weights,
+        packed: &Packed,
+        objective: PairObjective,
+        denominator: Denominator,
+    ) -> Result<PairSums> {
+        let (loss, sums) = self.pair_forward(weights, packed, objective, denominator, true)?;
         self.finite_or_discard("loss", loss.loss)?;
         if self.options.reference_is_start && self.step() == 0 {
-            rewards_are_zero(&loss)?;
+            rewards_are_zero(&[&loss.rewards_chosen, &loss.rewards_rejected])?;
         }
-        self.prepare_gradients(weights);
         let scratch = &mut self.head;
         scratch.coefficient.clear();
-        scratch.coefficient.extend(packed.owner.iter().map(|&owner| {
+        scratch.coefficient.extend(packed.answer_owners().iter().enumerate().map(|(row, &owner)| {
             let pair = owner as usize / 2;
-            (if owner.is_multiple_of(2) { loss.d_chosen[pair] } else { loss.d_rejected[pair] }) as f32
+            let slope = if owner.is_multiple_of(2) { loss.d_chosen[pair] } else { loss.d_rejected[pair] };
+            (packed.weight(row) * slope) as f32
         }));
-        head::backward(
-            &head_of(weights, &self.options),
-            &scratch.hidden,
-            &packed.targets,
-            &scratch.stats.lse,
-            &scratch.coefficient,
-            &mut scratch.d_hidden,
-            Some(&mut self.gradients[weights.layout.lm_head.clone()]),
-            &mut scratch.logits,
-        );
-        self.backward(weights, packed);
+        scratch.coefficient.resize(packed.rows.len(), loss.d_prompt as f32);
+        self.head_backward(weights, packed);
         self.sums.add_dpo(sums);
         self.count(packed);
         Ok(sums)
@@ -67,7 +78,18 @@ impl Session {
         config: &LossConfig,
         denominator: Denominator,
     ) -> Result<PairSums> {
-        let (_, sums) = self.pair_forward(weights, packed, reference, config, denominator, false)?;
+        self.evaluate_pairs(weights, packed, PairObjective::Dpo(config, reference), denominator)
+    }
+
+    /// Adds a batch to the evaluation, without training; `denominator` counts the whole evaluation set.
+    pub fn evaluate_pairs(
+        &mut self,
+        weights: &Weights,
+        packed: &Packed,
+        objective: PairObjective,
+        denominator: Denominator,
+    ) -> Result<PairSums> {
+        let (_, sums) = self.pair_forward(weights, packed, objective, denominator, false)?;
         self.evaluated.add_dpo(sums);
         Ok(sums)
     }
@@ -76,21 +98,11 @@ impl Session {
         &mut self,
         weights: &Weights,
         packed: &Packed,
-        reference: ReferenceLogps,
-        config: &LossConfig,
+        objective: PairObjective,
         denominator: Denominator,
         keep: bool,
     ) -> Result<(PairLoss, PairSums)> {
-        let pairs = packed.sequences() / 2;
-        if !packed.sequences().is_multiple_of(2) || reference.chosen.len() != pairs || reference.rejected.len() != pairs
-        {
-            return Err(Error::Config(format!(
-                "{} sequences with {} + {} reference log-probs are not pairs",
-                packed.sequences(),
-                reference.chosen.len(),
-                reference.rejected.len()
-            )));
-        }
+        check_pairs(packed, objective)?;
         self.forward(weights, packed, keep)?;
         self.head_forward(weights, packed);
         let sums = packed.sum_by_sequence(&self.head.stats.logp);
@@ -98,25 +110,60 @@ impl Session {
         let lengths: Vec<f64> = packed.predicted.iter().map(|&count| f64::from(count)).collect();
         let (chosen, rejected) = (side(&sums, 0), side(&sums, 1));
         let (chosen_tokens, rejected_tokens) = (side(&lengths, 0), side(&lengths, 1));
-        let logps = PairLogps {
-            policy_chosen: &chosen,
-            policy_rejected: &rejected,
-            ref_chosen: reference.chosen,
-            ref_rejected: reference.rejected,
-            chosen_tokens: &chosen_tokens,
-            rejected_tokens: &rejected_tokens,
+        let loss = match objective {
+            PairObjective::Dpo(config, reference) => {
+                let logps = PairLogps {
+                    policy_chosen: &chosen,
+                    policy_rejected: &rejected,
+                    ref_chosen: reference.chosen,
+                    ref_rejected: reference.rejected,
+                    chosen_tokens: &chosen_tokens,
+                    rejected_tokens: &rejected_tokens,
+                    weights: &[],
+                };
+                losses::pair_loss(config, &logps, denominator)?
+            }
+            PairObjective::Policy(policy) => {
+                let logps = PolicyLogps {
+                    chosen: &chosen,
+                    rejected: &rejected,
+                    chosen_tokens: &chosen_tokens,
+                    rejected_tokens: &rejected_tokens,
+                    prompts: packed.sum_of_prompts(&self.head.stats.logp),
+                };
+                policy.of(&logps, denominator)?
+            }
         };
-        let loss = losses::pair_loss(config, &logps, denominator)?;
-        let sums = PairSums::of(&self.head.stats, packed, &logps, &loss);
+        let sums = PairSums::of(&self.head.stats, packed, &loss);
         Ok((loss, sums))
     }
 }
 
+fn check_pairs(packed: &Packed, objective: PairObjective) -> Result<()> {
+    let (sequences, pairs) = (packed.sequences(), packed.sequences() / 2);
+    if let PairObjective::Dpo(_, ReferenceLogps { chosen, rejected }) = objective
+        && (!sequences.is_multiple_of(2) || chosen.len() != pairs || rejected.len() != pairs)
+    {
+        return Err(Error::Config(format!(
+            "{sequences} sequences with {} + {} reference log-probs are not pairs",
+            chosen.len(),
+            rejected.len()
+        )));
+    }
+    if !sequences.is_multiple_of(2) {
+        return Err(Error::Config(format!("{sequences} sequences are not pairs")));
+    }
+    let learns_prompts = matches!(objective, PairObjective::Policy(PolicyLoss::Orpo(_)));
+    if !learns_prompts && packed.prompt_rows > 0 {
+        return Err(Error::Config("only ORPO learns the tokens of prompts".to_owned()));
+    }
+    Ok(())
+}
+
 /// The first step against the policy's own start: every reward is 0 up to the rounding of f32 log-prob sums.
-fn rewards_are_zero(loss: &PairLoss) -> Result<()> {
+pub(super) fn rewards_are_zero(rewards: &[&[f64]]) -> Result<()> {
     const ROUNDING: f64 = 1e-3;
-    let off = |rewards: &[f64]| rewards.iter().copied().find(|reward| reward.abs() > ROUNDING);
-    match off(&loss.rewards_chosen).or_else(|| off(&loss.rewards_rejected)) {
+    match rewards.iter().copied().flatten().find(|reward| reward.abs() > ROUNDING) {
         Some(reward) => Err(Error::ReferenceMismatch { what: format!("a reward of {reward}") }),
         None => Ok(()),
     }

@@ -1,6 +1,6 @@
 //! What micro-batches add up to, by the kind of training.
 
-use crate::metrics::{PairSums, TokenSums};
+use crate::metrics::{PairSums, TokenSums, UnpairedSums};
 
 /// The sums of micro-batches since the last optimizer step (or since the last evaluation was taken).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -8,7 +8,9 @@ pub enum Sums {
     #[default]
     Nothing,
     Sft(TokenSums),
+    /// Every kind of pair loss.
     Dpo(PairSums),
+    Kto(UnpairedSums),
 }
 
 impl Sums {
@@ -23,6 +25,13 @@ impl Sums {
         match self {
             Self::Dpo(total) => *total += sums,
             _ => *self = Self::Dpo(sums),
+        }
+    }
+
+    pub(super) fn add_kto(&mut self, sums: UnpairedSums) {
+        match self {
+            Self::Kto(total) => *total += sums,
+            _ => *self = Self::Kto(sums),
         }
     }
 }

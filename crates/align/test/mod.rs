@@ -2,6 +2,7 @@
 
 mod accumulation;
 mod golden;
+mod preference;
 mod shared;
 mod state;
 mod step;
