@@ -2,8 +2,8 @@
  * What computing the prompt of a pair once saves: DPO of the real model over shared prompts against the same rows as
  * separate sequences, both by our own trainer, in one run.
  *
- * usage: node bench/shared-prompt.mjs [--steps 4] [--repeat 3] [--batch 4] [--max-length 1024] [--threads 2]
- *                                     [--only dpo_long,dpo] [--json FILE]
+ * usage: node bench/shared-prompt.mjs [--steps 3] [--repeat 3] [--batch 4] [--max-length 1024] [--threads 2]
+ *                                     [--only dpo_long,dpo] [--json FILE] [--write]
  *
  * Each measurement is a process of its own, both sides in turn, in changing order; the first step of each is left out.
  * Both sides train on the same rows; their losses must agree, or the run fails. Per data set:
@@ -24,17 +24,19 @@ import { cpus, homedir, tmpdir, totalmem } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
+import { sharedPromptTable, writeTables } from "./table.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { values: flags } = parseArgs({
   options: {
-    steps: { type: "string", default: "4" },
+    steps: { type: "string", default: "3" },
     repeat: { type: "string", default: "3" },
     batch: { type: "string", default: "4" },
     "max-length": { type: "string", default: "1024" },
     threads: { type: "string", default: "2" },
     only: { type: "string", default: "dpo_long,dpo" },
     json: { type: "string" },
+    write: { type: "boolean", default: false },
   },
 });
 const steps = whole("steps", 2);
@@ -71,9 +73,14 @@ const report = {
   repetitions: repeat,
   results,
 };
-console.log(table(results));
-if (flags.json) {
-  const file = resolve(flags.json);
+console.log(sharedPromptTable(report));
+if (flags.json) writeJson(resolve(flags.json));
+if (flags.write) {
+  writeJson(join(here, "results", "shared-prompt.json"));
+  writeTables(join(here, "results"));
+}
+
+function writeJson(file) {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, `${JSON.stringify(report, null, 2)}\n`);
   console.error(`wrote ${file}`);
@@ -174,32 +181,6 @@ function sameCourse(name, { shared, separate }) {
       }
     });
   }
-}
-
-function table(results) {
-  const head = [
-    "",
-    "tokens separate",
-    "tokens shared",
-    "ratio",
-    "ms separate",
-    "ms shared",
-    "speedup",
-    "shown",
-    "ceiling",
-  ];
-  const rows = results.map(({ name, token_ratio, speedup, shown, ceiling, shared, separate }) => [
-    name,
-    separate.tokens,
-    shared.tokens,
-    `${token_ratio.toFixed(3)}×`,
-    separate.step_ms.toFixed(0),
-    shared.step_ms.toFixed(0),
-    `${speedup.toFixed(3)}×`,
-    `${(100 * shown).toFixed(0)} %`,
-    `${(100 * ceiling).toFixed(0)} %`,
-  ]);
-  return [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 }
 
 function sum(values) {

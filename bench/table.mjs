@@ -37,6 +37,53 @@ export function trainTable(report) {
   return `${markdown([head, ...rows])}\n\n${about.join("\n")}\n`;
 }
 
+/** The table of memory.mjs's report. */
+export function memoryTable(report) {
+  const policies = [...new Set(report.results.map(({ recompute }) => recompute))];
+  const methods = [...new Set(report.results.map(({ name }) => name))];
+  const cell = (name, policy) => {
+    const run = report.results.find((each) => each.name === name && each.recompute === policy);
+    return run ? `${run.peak_rss_mib.toFixed(0)} MiB, ${run.tokens_per_s.toFixed(0)} tok/s` : "";
+  };
+  const rows = methods.map((name) => [name, ...policies.map((policy) => cell(name, policy))]);
+  const about = [
+    `DPO of ${report.model} with cached reference, batch ${report.batch}, max length ${report.max_length}, ${report.threads} threads: peak of`,
+    `the whole process (Node alone: ${report.node_mib.toFixed(0)} MiB) and speed, by recompute policy; the losses are equal to the last bit.`,
+    ...(report.qlora_memory_ratio
+      ? [`QLoRA takes ${report.qlora_memory_ratio.toFixed(2)} of LoRA's memory in f32, both under "layer".`]
+      : []),
+    `${report.machine.cpu}, ${report.machine.cores} cores; ${report.date.slice(0, 10)}.`,
+  ];
+  return `${markdown([["", ...policies], ...rows])}\n\n${about.join("\n")}\n`;
+}
+
+/** The table of shared-prompt.mjs's report. */
+export function sharedPromptTable(report) {
+  const head = [
+    "",
+    "tokens separate",
+    "tokens shared",
+    "ratio",
+    "ms separate",
+    "ms shared",
+    "speedup",
+    "shown",
+    "ceiling",
+  ];
+  const rows = report.results.map(({ name, token_ratio, speedup, shown, ceiling, shared, separate }) => [
+    name,
+    String(separate.tokens),
+    String(shared.tokens),
+    `${token_ratio.toFixed(3)}×`,
+    separate.step_ms.toFixed(0),
+    shared.step_ms.toFixed(0),
+    `${speedup.toFixed(3)}×`,
+    `${(100 * shown).toFixed(0)} %`,
+    `${(100 * ceiling).toFixed(0)} %`,
+  ]);
+  return `${markdown([head, ...rows])}\n`;
+}
+
 /** Columns of even width, so that the table also reads well in a terminal. */
 function markdown([head, ...rows]) {
   const widths = head.map((_, column) => Math.max(3, ...[head, ...rows].map((row) => row[column].length)));
@@ -48,11 +95,14 @@ function markdown([head, ...rows]) {
 
 /** Writes the README of a results folder. */
 export function writeTables(folder) {
-  const file = join(folder, "train.json");
   const parts = ["# Measured", "", "Made by `bench/table.mjs` from the JSON files beside it. Do not edit.", ""];
-  if (existsSync(file)) {
-    parts.push("## Training against TRL on the CPU: `npm run bench:train -- --write`", "");
-    parts.push(trainTable(JSON.parse(readFileSync(file, "utf8"))));
+  for (const [name, title, table] of [
+    ["train", "Training against TRL on the CPU: `npm run bench:train -- --write`", trainTable],
+    ["shared-prompt", "A pair's prompt computed once: `npm run bench:shared-prompt -- --write`", sharedPromptTable],
+    ["memory", "Memory by recompute policy and adapter: `npm run bench:memory -- --write`", memoryTable],
+  ]) {
+    const file = join(folder, `${name}.json`);
+    if (existsSync(file)) parts.push(`## ${title}`, "", table(JSON.parse(readFileSync(file, "utf8"))));
   }
   writeFileSync(join(folder, "README.md"), parts.join("\n"));
 }

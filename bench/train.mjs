@@ -43,6 +43,9 @@ const maxLength = whole("max-length", 2);
 const threads = whole("threads", 1);
 const { python, recompute } = flags;
 
+/** The adapter of trl_cpu.py. */
+const lora = { rank: 16, alpha: 16, dropout: 0, targetModules: "all-linear" };
+
 /** What is run, and how each side is told to. */
 const runs = {
   "ours sft": { method: "sft", data: "sft" },
@@ -51,6 +54,12 @@ const runs = {
   "ours dpo live": { method: "dpo", data: "dpo", precompute: false },
   "peer dpo live": { peer: ["dpo"], data: "dpo" },
   "peer dpo cached": { peer: ["dpo", "--precompute"], data: "dpo" },
+  "ours lora sft": { method: "sft", data: "sft", lora },
+  "peer lora sft": { peer: ["sft", "--lora"], data: "sft" },
+  "ours lora dpo cached": { method: "dpo", data: "dpo", precompute: true, lora },
+  "ours lora dpo live": { method: "dpo", data: "dpo", precompute: false, lora },
+  "peer lora dpo live": { peer: ["dpo", "--lora"], data: "dpo" },
+  "peer lora dpo cached": { peer: ["dpo", "--lora", "--precompute"], data: "dpo" },
 };
 
 /** What is compared: each as it comes by default, and like with like. */
@@ -64,6 +73,25 @@ const comparisons = [
   },
   { name: "dpo-cached", title: "DPO, both with cached reference", ours: "ours dpo cached", peer: "peer dpo cached" },
   { name: "dpo-live", title: "DPO, both with live reference", ours: "ours dpo live", peer: "peer dpo live" },
+  { name: "lora-sft", title: "LoRA SFT", ours: "ours lora sft", peer: "peer lora sft" },
+  {
+    name: "lora-dpo",
+    title: "LoRA DPO, defaults (ours: cached reference; TRL: live)",
+    ours: "ours lora dpo cached",
+    peer: "peer lora dpo live",
+  },
+  {
+    name: "lora-dpo-cached",
+    title: "LoRA DPO, both with cached reference",
+    ours: "ours lora dpo cached",
+    peer: "peer lora dpo cached",
+  },
+  {
+    name: "lora-dpo-live",
+    title: "LoRA DPO, both with live reference",
+    ours: "ours lora dpo live",
+    peer: "peer lora dpo live",
+  },
 ].filter(({ name }) => !flags.only || flags.only.split(",").includes(name));
 if (comparisons.length === 0) fail(`--only ${flags.only} names no comparison.`);
 
@@ -170,10 +198,11 @@ async function measure(run, files) {
     args.push("--steps", steps, "--batch", batch, "--max-length", maxLength, "--threads", threads);
     return lastLine(await start(python, args, { HF_HUB_OFFLINE: "1", HF_DATASETS_CACHE: join(scratch, "datasets") }));
   }
-  const { method, precompute } = run;
+  const { method, precompute, lora } = run;
   const job = {
     method,
     precompute,
+    lora,
     model: folder,
     rows: files[run.data].ours,
     steps,

@@ -42,10 +42,11 @@ const zephyr: Recipe = {
 
 /**
  * The same with the handbook's byte-level habits: the loss stands on all tokens of a conversation, the line break after
- * the end token belongs to the answer, and content that spells a special token becomes that token.
+ * the end token belongs to the answer, content that spells a special token becomes that token, and documents are packed
+ * as one stream that is cut every maxLength tokens.
  */
 const handbook: Recipe = {
-  sft: { ...zephyr.sft, lossOn: "all", answerEnd: "turn", specialsInContent: "parse" },
+  sft: { ...zephyr.sft, packing: "wrapped", lossOn: "all", answerEnd: "turn", specialsInContent: "parse" },
   dpo: { ...zephyr.dpo, answerEnd: "turn", specialsInContent: "parse" },
 };
 

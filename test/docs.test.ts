@@ -1,9 +1,11 @@
 /** The documents and examples are true: tables are those of the code (`npx vitest run test/docs -u` writes them), examples run. */
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
+import { documentationOf } from "../ts/cli/option-docs";
 import { errorCodes } from "../ts/index";
+import { type DpoConfigInput, dpoConfig, dpoLosses, resolveConfig } from "../ts/train/config";
+import { type Method, methods } from "../ts/train/methods";
 
 const path = (name: string) => fileURLToPath(new URL(`../${name}`, import.meta.url));
 
@@ -22,22 +24,71 @@ it("docs/errors.md lists every code", async () => {
   await expect(page).toMatchFileSnapshot(path("docs/errors.md"));
 });
 
-it("docs/options.md lists every option", async () => {
-  const options: Record<string, { text: string; default?: string }> = JSON.parse(
-    readFileSync(path("ts/cli/option-docs.json"), "utf8"),
-  );
-  const rows = Object.entries(options).map(
-    ([key, { text, default: initial }]) => `| \`${key}\` | ${text.replaceAll("|", "\\|")} | ${initial ?? ""} |`,
-  );
+const names = Object.keys(methods) as Method[];
+
+/** Whether a method knows a key: its schema is asked, as for a user. */
+function honours(method: Method, key: string): boolean {
+  const refusals = methods[method].config.schema.safeParse({ [key]: undefined }).error?.issues ?? [];
+  return !refusals.some(({ code }) => code === "unrecognized_keys");
+}
+
+/** Whether the whole configuration is taken. */
+function accepted(config: DpoConfigInput): boolean {
+  try {
+    resolveConfig(dpoConfig, config);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const cell = (yes: boolean) => (yes ? "honoured" : "refused");
+const table = (head: readonly string[], rows: readonly (readonly string[])[]) =>
+  [head, head.map(() => "---"), ...rows].map((row) => `| ${row.join(" | ")} |`);
+
+it("docs/options.md lists every option, for every trainer", async () => {
+  const keys = [...new Set(names.flatMap((method) => Object.keys(methods[method].fields)))];
+  const rows = keys.flatMap((key) => {
+    const having = names.filter((method) => key in methods[method].fields);
+    // A key that trainers document differently has a line for each.
+    const texts = new Map<string, Method[]>();
+    for (const method of having) {
+      const { text, default: initial } = documentationOf(method, key)!;
+      const line = `${text.replaceAll("|", "\\|")} | ${initial}`;
+      texts.set(line, [...(texts.get(line) ?? []), method]);
+    }
+    return [...texts].map(([line, of]) => [`\`${key}\`${texts.size > 1 ? ` (${of.join(", ")})` : ""}`, line]);
+  });
+  const byTrainer = keys.map((key) => [`\`${key}\``, ...names.map((method) => cell(honours(method, key)))]);
+  const byLoss = dpoLosses.map((lossType) => {
+    // exo_pair is infinite without smoothing: what is asked of it is asked with a little.
+    const base: DpoConfigInput = lossType === "exo_pair" ? { lossType, labelSmoothing: 1e-3 } : { lossType };
+    expect(accepted(base), lossType).toBe(true);
+    return [
+      `\`${lossType}\``,
+      cell(accepted({ ...base, labelSmoothing: 0.1 })),
+      cell(accepted({ ...base, fDivergence: "js_divergence" })),
+      cell(accepted({ ...base, ipoNormalisation: "none" })),
+      cell(accepted({ ...base, discopopTau: 0.1 })),
+    ];
+  });
   const page = [
     "# Options of the trainers",
     "",
-    "Keys of `SftTrainer` and `DpoTrainer`; on the command line `--learning-rate` for `learningRate`. Unknown keys and",
-    "combinations that cannot be honoured are refused before work starts.",
+    "Keys of the trainers; on the command line `--learning-rate` for `learningRate`. Unknown keys and combinations that",
+    "cannot be honoured are refused before work starts; none is ignored.",
     "",
-    "| key | what | default |",
-    "|---|---|---|",
-    ...rows,
+    ...table(["key", "what", "default"], rows),
+    "",
+    "## Every option, every trainer",
+    "",
+    "Asked of the schemas themselves. What is refused is refused by name, with `ZA_CONFIG_INVALID`.",
+    "",
+    ...table(["key", ...names.map((name) => `\`${name}\``)], byTrainer),
+    "",
+    "## Options that only some losses of DPO read",
+    "",
+    ...table(["loss", "`labelSmoothing`", "`fDivergence`", "`ipoNormalisation`", "`discopopTau`"], byLoss),
     "",
   ].join("\n");
   await expect(page).toMatchFileSnapshot(path("docs/options.md"));

@@ -1,4 +1,4 @@
-/** What must not change a run: how a batch is cut into micro-batches, packing, a resume, and doing it twice. */
+/** What must not change a run: how a batch is cut into micro-batches, packing, shared prompts, a resume, doing it twice. */
 import { createHash } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { DpoTrainer, Mistral, SftTrainer } from "../ts/index";
+import type { StartEvent } from "../ts/train/events";
 import { relative } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
@@ -72,6 +73,100 @@ describe("equal runs", () => {
     const single = await probe(await sft({ batchSize: 8 }));
     const packed = await probe(await sft({ batchSize: 8, packing: true }));
     expect(relative(packed, single)).toBeLessThan(1e-5);
+  });
+
+  it.each([true, false])(
+    "DPO: shared prompts = separate sequences, reference cached: %s",
+    async (precomputeRefLogps) => {
+      const ref = await dpo({ batchSize: 8, learningRate: 1e-4 });
+      const run = async (sharedPrompt: boolean) => {
+        const policy = await Mistral.fromPretrained(base);
+        const options = {
+          ...common,
+          maxSteps: 3,
+          batchSize: 4,
+          gradientAccumulation: 2,
+          precomputeRefLogps,
+          sharedPrompt,
+        };
+        const evalDataset = pairs.slice(2, 7);
+        const trainer = new DpoTrainer({ policy, ref, dataset: pairs, evalDataset, evalSteps: 2, ...options });
+        const { history } = await trainer.fit();
+        return { history, logits: await probe(policy) };
+      };
+      const [shared, separate] = [await run(true), await run(false)];
+      expect(relative(shared.logits, separate.logits)).toBeLessThan(1e-5);
+      expect(shared.history).toHaveLength(separate.history.length);
+      for (const [index, line] of separate.history.entries()) {
+        const { tokens_per_second, computed_tokens, ...expected } = line as Record<string, number>;
+        for (const [name, value] of Object.entries(expected)) {
+          const error = Math.abs(shared.history[index]![name]! - value) / Math.max(1, Math.abs(value));
+          expect(error, `line ${index}, ${name}`).toBeLessThan(1e-5);
+        }
+        if (computed_tokens !== undefined) expect(shared.history[index]!.computed_tokens).toBeLessThan(computed_tokens);
+      }
+    },
+  );
+
+  it("DPO: pairs packed = one by one", async () => {
+    // All eight pairs in one step, in packs of several: the loss is divided by the pairs, not by the packs.
+    const single = await probe(await dpo({ batchSize: 8 }));
+    const packed = await probe(await dpo({ batchSize: 1, gradientAccumulation: 8, packing: true }));
+    expect(relative(packed, single)).toBeLessThan(1e-5);
+  });
+
+  it("DPO: packs of equal pairs, several steps: loss and metrics of every step = the same steps unpacked", async () => {
+    // Pairs of one length, so that every pack holds equally many and unpacked batches of as many are the same steps.
+    const { tokenizer } = await Mistral.fromPretrained(base);
+    const candidates = ["one", "two", "six", "ten", "red", "hat", "coat", "bag", "boat", "blue", "Anna", "Ben"];
+    const single = candidates.filter((word) => tokenizer.encode(` ${word}`).length === 1).slice(0, 4);
+    expect(single).toHaveLength(4);
+    const dataset = single.flatMap((word) =>
+      single.slice(1).map((wrong) => ({
+        prompt: [{ role: "user", content: `say ${word}.` }],
+        chosen: [{ role: "assistant", content: `the ${single[0]}` }],
+        rejected: [{ role: "assistant", content: `the ${wrong}` }],
+      })),
+    );
+    const run = async (options: Record<string, unknown>) => {
+      const policy = await Mistral.fromPretrained(base);
+      const trainer = new DpoTrainer({ policy, dataset, ...common, maxLength: 24, epochs: 2, ...options });
+      const start = trainer[Symbol.asyncIterator]().next();
+      const { history, steps } = await trainer.fit();
+      const { totalSteps, packing } = (await start).value as StartEvent;
+      expect(steps).toBe(totalSteps);
+      return { history, packing };
+    };
+    // Unshared: a pack of whole sequences holds a number of pairs that divides twelve.
+      const packed = await run({ packing: true, packLength: 96, batchSize: 2, sharedPrompt: false });
+    const perPack = 12 / packed.packing!.packs;
+    expect(perPack).toBeGreaterThan(1);
+    const unpacked = await run({ batchSize: 2 * perPack });
+    expect(packed.history).toHaveLength(unpacked.history.length);
+    for (const [index, line] of unpacked.history.entries()) {
+      for (const name of ["loss", "grad_norm", "rewards/margins", "num_tokens", "epoch"]) {
+        expect(packed.history[index]![name]! - line[name]!, `${name} of step ${index + 1}`).toBeCloseTo(0, 4);
+      }
+    }
+  });
+
+  it("SFT wrapped: the stream of all documents is one sequence when it fits one", async () => {
+    const model = await Mistral.fromPretrained(base);
+    const { history, report } = await new SftTrainer({
+      model,
+      dataset: chats,
+      ...common,
+      maxLength: 32,
+      packing: "wrapped",
+      lossOn: "all",
+      batchSize: 2,
+      epochs: 1,
+    }).fit();
+    const pieces = Math.ceil(report.tokens / 32);
+    expect(history).toHaveLength(Math.ceil(pieces / 2));
+    expect(report.cutTokens).toBe(0);
+    expect(history.at(-1)!.num_tokens).toBe(report.tokens);
+    expect(report.supervisedTokens).toBe(report.tokens - pieces);
   });
 
   it.each([

@@ -28,6 +28,7 @@ export const errorCodes = {
   // Configuration.
   ZA_CONFIG_INVALID: "A configuration has unknown keys, wrong values or combinations that cannot be honoured.",
   ZA_ARGUMENT: "A function of the core was called with arguments that do not fit.",
+  ZA_REFERENCE_CACHE: "A file of reference log-probs belongs to another reference or other rows, or is damaged.",
   ZA_THREADS: "The number of threads cannot be used.",
   // Model files and models.
   ZA_MODEL_INVALID: "A model cannot be used for what is asked of it.",

@@ -46,10 +46,15 @@ export type {
   EndEvent,
   EvalEvent,
   Metrics,
+  SamplesEvent,
   StartEvent,
   StepEvent,
   TrainerEvent,
   WarningEvent,
+  WatchEvent,
 } from "./train/events";
+export type { LoggedRun, Logger } from "./train/loggers/logger";
+export { tensorBoard } from "./train/loggers/tensorboard";
 export { showProgress } from "./train/progress";
 export { SftTrainer, type SftTrainerOptions, type TrainResult } from "./train/sft-trainer";
+export type { Watch } from "./watch/watch-run";

@@ -7,13 +7,13 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import type { z } from "zod";
 import { recipes } from "../../recipes/zephyr";
 import { ConfigError, type ConfigProblem } from "../errors";
-import { dpoConfig, resolveConfig, sftConfig } from "../train/config";
-import { dpoFields, sftFields, sharedFields } from "../train/config-fields";
+import { type ConfigSchema, resolveConfig } from "../train/config";
+import { sharedFields } from "../train/config-fields";
+import { type Method, methods } from "../train/methods";
 import { kebab, withFlagNames } from "./flag-names";
-import docs from "./option-docs.json";
+import { documentationOf } from "./option-docs";
 
-/** What is trained how. */
-export type Method = "sft" | "dpo";
+export type { Method } from "../train/methods";
 
 /** A configuration under construction: keys of the trainer's config. */
 type Layer = Record<string, unknown>;
@@ -23,8 +23,6 @@ const inputKeys = ["model", "ref", "tokenizer", "data", "evalData"] as const;
 
 /** Inputs of a run that are not options of the trainer. */
 export type Inputs = Partial<Record<(typeof inputKeys)[number], string>>;
-
-const fieldsOf = { sft: sftFields, dpo: dpoFields } as const;
 
 /** The recipes of `--recipe`. */
 export const recipeNames = ["zephyr", "zephyr-paper", "zephyr-handbook"] as const;
@@ -70,9 +68,14 @@ function kindOf(schema: z.ZodType): FieldKind {
         ...(choices ? { choices } : {}),
       };
     }
-    // One or several: on the command line a list of one.
-    case "union":
-      return def.options.map(kindOf).find(({ type }: FieldKind) => type === "list");
+    case "literal":
+      return { type: "text", nullable: false, choices: def.values };
+    // One or several: on the command line a list of one. A switch with a variant: a flag with an optional value.
+    case "union": {
+      const kinds: FieldKind[] = def.options.map(kindOf);
+      const choices = kinds.flatMap((kind) => kind.choices ?? []);
+      return kinds.find(({ type }) => type === "list") ?? { type: "boolean", nullable: false, choices };
+    }
     default:
       return { type: "text", nullable: false };
   }
@@ -108,7 +111,7 @@ function placeholder(key: string, kind: FieldKind): string {
 
 /** The documentation of a field: its comment in config-fields.ts. */
 function documented(key: string, kind: FieldKind, method: Method): string {
-  const doc = (docs as Record<string, { text: string; default?: string }>)[key];
+  const doc = documentationOf(method, key);
   if (!doc) return "";
   const names = kind.choices && kind.choices.length > 3 ? ` One of ${kind.choices.join(", ")}.` : "";
   // "2e-5 (SFT), 1e-6 (DPO)"
@@ -116,13 +119,13 @@ function documented(key: string, kind: FieldKind, method: Method): string {
   const initial = own?.split(" ")[0] ?? (doc.default === "null" ? "none" : doc.default);
   return withFlagNames(
     `${doc.text}${names}${initial === undefined ? "" : ` (default: ${initial})`}`,
-    Object.keys(docs),
+    Object.keys(methods[method].fields),
   );
 }
 
 /** Adds a flag for every field of the trainer. */
 export function addConfigOptions(command: Command, method: Method): void {
-  for (const [key, schema] of Object.entries(fieldsOf[method])) {
+  for (const [key, schema] of Object.entries(methods[method].fields)) {
     if (key === "outputDir") continue;
     const kind = kindOf(schema);
     const group = key in sharedFields ? "Training options:" : "Loss options:";
@@ -131,7 +134,10 @@ export function addConfigOptions(command: Command, method: Method): void {
     if (kind.type === "boolean") {
       // Both are there, so that a flag can undo a --config; the one that changes the default is shown.
       const on = /\(default: true\)$/.test(text);
-      command.addOption(new Option(`--${flag}`, text).hideHelp(on).helpGroup(group));
+      const variants = kind.choices ? ` [${kind.choices.join("|")}]` : "";
+      const option = new Option(`--${flag}${variants}`, text).hideHelp(on).helpGroup(group);
+      if (kind.choices) option.argParser((value) => choice(value, kind.choices));
+      command.addOption(option);
       command.addOption(new Option(`--no-${flag}`, `Off: ${text}`).hideHelp(!on).helpGroup(group));
       continue;
     }
@@ -167,7 +173,7 @@ export function collectConfig(method: Method, given: Record<string, unknown>): {
     ? configFile(String(given.config), method)
     : { config: {}, inputs: {} };
   const flags = Object.fromEntries(
-    Object.keys(fieldsOf[method]).flatMap((key) => (given[key] === undefined ? [] : [[key, given[key]]])),
+    Object.keys(methods[method].fields).flatMap((key) => (given[key] === undefined ? [] : [[key, given[key]]])),
   );
   for (const key of inputKeys) if (given[key] !== undefined) inputs[key] = String(given[key]);
   const config = over(over(recipe, fromFile), flags);
@@ -177,8 +183,12 @@ export function collectConfig(method: Method, given: Record<string, unknown>): {
 
 /** Refuses what the trainer would refuse, before a model of gigabytes is read. */
 export function checkConfig(method: Method, config: Layer): void {
-  if (method === "sft") resolveConfig(sftConfig, config);
-  else resolveConfig(dpoConfig, config);
+  resolveConfig(schemaOf(method), config);
+}
+
+/** The rules of a method; its types are those of a configuration under construction. */
+function schemaOf(method: Method): ConfigSchema<Layer, Layer> {
+  return methods[method].config as unknown as ConfigSchema<Layer, Layer>;
 }
 
 /** A chat template by name, or the Jinja source in a file of that name. */
@@ -229,8 +239,8 @@ function configFile(path: string, method: Method): { config: Layer; inputs: Inpu
 }
 
 function withoutDefaults(config: Layer, method: Method): Layer {
-  const defaults: Layer = { ...(method === "sft" ? resolveConfig(sftConfig, {}) : resolveConfig(dpoConfig, {})) };
-  const fields: Record<string, z.ZodType> = fieldsOf[method];
+  const defaults: Layer = resolveConfig(schemaOf(method), {});
+  const fields: Record<string, z.ZodType> = methods[method].fields;
   const chosen = Object.entries(config).filter(([key, value]) => {
     if (value === null && fields[key] && !kindOf(fields[key]).nullable) return false;
     return JSON.stringify(value) !== JSON.stringify(defaults[key]);

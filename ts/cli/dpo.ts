@@ -15,10 +15,19 @@ Examples:
   $ zephyr-align dpo --model policy --data pairs.jsonl --loss-type sigmoid,sft --loss-weights 1,0.1`,
     )
     .action((flags) =>
-      train("dpo", flags, ({ model, ref, data, evalData, config, signal, overwrite }) => {
+      train("dpo", flags, ({ model, ref, data, evalData, config, signal, overwrite, watch }) => {
         const held = evalData === undefined ? {} : { evalDataset: evalData };
         const reference = ref === undefined ? {} : { ref };
-        return new DpoTrainer({ ...config, policy: model, ...reference, dataset: data, ...held, signal, overwrite });
+        return new DpoTrainer({
+          ...config,
+          policy: model,
+          ...reference,
+          dataset: data,
+          ...held,
+          signal,
+          overwrite,
+          watch,
+        });
       }),
     );
 }

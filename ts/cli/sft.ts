@@ -15,9 +15,9 @@ Examples:
   $ zephyr-align sft --config runs/sft/config.json --data conversations.jsonl --out runs/sft --resume`,
     )
     .action((flags) =>
-      train("sft", flags, ({ model, data, evalData, config, signal, overwrite }) => {
+      train("sft", flags, ({ model, data, evalData, config, signal, overwrite, watch }) => {
         const held = evalData === undefined ? {} : { evalDataset: evalData };
-        return new SftTrainer({ ...config, model, dataset: data, ...held, signal, overwrite });
+        return new SftTrainer({ ...config, model, dataset: data, ...held, signal, overwrite, watch });
       }),
     );
 }

@@ -8,6 +8,8 @@ import { figure, percent, whole } from "../report/format";
 import type { CheckpointEvent, EndEvent, Metrics, TrainerEvent } from "../train/events";
 import { duration, fitShowing, showProgress } from "../train/progress";
 import type { TrainResult } from "../train/sft-trainer";
+import { type Watch, watchPort } from "../watch/watch-run";
+import { wholeNumber } from "./arguments";
 import {
   addConfigOptions,
   checkConfig,
@@ -27,6 +29,7 @@ interface TrainFlags extends Record<string, unknown> {
   overwrite?: boolean;
   quiet?: boolean;
   json?: string;
+  watch?: true | number;
 }
 
 /** A trainer, as far as the command line needs it. */
@@ -43,6 +46,7 @@ export interface Prepared {
   config: Record<string, unknown>;
   signal: AbortSignal;
   overwrite: boolean;
+  watch: Watch;
 }
 
 /** Adds the files, the trainer's fields and the output flags. */
@@ -63,6 +67,11 @@ export function addTrainOptions(command: Command, method: Method): Command {
       new Option("--recipe <name>", "Published recipe to start from; --config and flags win.").choices(recipeNames),
     )
     .option("--json <file>", "Write a summary of the run as JSON.")
+    .option(
+      "--watch [port]",
+      `Serve a live page of the run on this machine. (default port: ${watchPort})`,
+      wholeNumber(0),
+    )
     .option("--quiet", "No progress, no summary.");
   addConfigOptions(command, method);
   return command;
@@ -77,8 +86,9 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
   const outputDir = flags.out ?? `runs/${method}-${timestamp(new Date())}`;
   const loading = inputs.tokenizer === undefined ? {} : { tokenizer: inputs.tokenizer };
   await interruptible(async (signal) => {
+    const watch = typeof flags.watch === "number" ? { port: flags.watch } : flags.watch === true;
     // The configuration is checked before a model of gigabytes is read.
-    const prepared = { data, evalData: inputs.evalData, signal, overwrite: flags.overwrite ?? false };
+    const prepared = { data, evalData: inputs.evalData, signal, overwrite: flags.overwrite ?? false, watch };
     const settings = { ...config, outputDir };
     checkConfig(method, settings);
     const policy = await Mistral.fromPretrained(model, loading);

@@ -114,38 +114,50 @@ function thinned(points: readonly { x: number; y: number }[]): { x: number; y: n
   return groups;
 }
 
-/** Shows the values of the step under the pointer. Small, without dependencies, put into the page once. */
+/**
+ * Shows the values of the step under the pointer. Small, without dependencies, put into the page once. It listens to the
+ * document, so that charts may be replaced under the pointer: `readCharts()` then reads the place again.
+ */
 export const chartScript: Html = raw(`
-for (const svg of document.querySelectorAll("svg[data-chart]")) {
+let pointer, shown;
+const hide = () => {
+  if (!shown) return;
+  shown.parentElement?.querySelector(".tip")?.setAttribute("hidden", "");
+  shown.querySelector(".cursor")?.setAttribute("visibility", "hidden");
+  shown = undefined;
+};
+function readCharts() {
+  const svg = pointer && document.elementFromPoint(pointer.x, pointer.y)?.closest("svg[data-chart]");
+  if (svg !== shown) hide();
+  if (!svg) return;
+  shown = svg;
   const { x: label, series } = JSON.parse(svg.dataset.chart);
   const tip = svg.parentElement.querySelector(".tip");
   const cursor = svg.querySelector(".cursor");
-  const hide = () => { tip.hidden = true; cursor.setAttribute("visibility", "hidden"); };
-  svg.addEventListener("pointermove", (event) => {
-    const box = svg.getBoundingClientRect();
-    const at = (event.clientX - box.left) / box.width * ${width};
-    let near, least = Infinity;
-    for (const { points } of series) for (const p of points) {
-      const far = Math.abs(p[2] - at);
-      if (far < least) { least = far; near = p; }
-    }
-    if (!near) return hide();
-    tip.replaceChildren(Object.assign(document.createElement("b"), { textContent: label + " " + near[0] }));
-    for (const { name, color, points } of series) {
-      const p = points.find((each) => each[0] === near[0]);
-      if (!p) continue;
-      const line = document.createElement("div");
-      const key = Object.assign(document.createElement("i"), { className: "key b" + color });
-      line.append(key, name + " " + p[1]);
-      tip.append(line);
-    }
-    cursor.setAttribute("x1", near[2]);
-    cursor.setAttribute("x2", near[2]);
-    cursor.setAttribute("visibility", "visible");
-    tip.hidden = false;
-    const left = near[2] / ${width} * box.width;
-    tip.style.left = (left + tip.offsetWidth + 24 > box.width ? left - tip.offsetWidth - 12 : left + 12) + "px";
-  });
-  svg.addEventListener("pointerleave", hide);
+  const box = svg.getBoundingClientRect();
+  const at = (pointer.x - box.left) / box.width * ${width};
+  let near, least = Infinity;
+  for (const { points } of series) for (const p of points) {
+    const far = Math.abs(p[2] - at);
+    if (far < least) { least = far; near = p; }
+  }
+  if (!near) return hide();
+  tip.replaceChildren(Object.assign(document.createElement("b"), { textContent: label + " " + near[0] }));
+  for (const { name, color, points } of series) {
+    const p = points.find((each) => each[0] === near[0]);
+    if (!p) continue;
+    const line = document.createElement("div");
+    const key = Object.assign(document.createElement("i"), { className: "key b" + color });
+    line.append(key, name + " " + p[1]);
+    tip.append(line);
+  }
+  cursor.setAttribute("x1", near[2]);
+  cursor.setAttribute("x2", near[2]);
+  cursor.setAttribute("visibility", "visible");
+  tip.hidden = false;
+  const left = near[2] / ${width} * box.width;
+  tip.style.left = (left + tip.offsetWidth + 24 > box.width ? left - tip.offsetWidth - 12 : left + 12) + "px";
 }
+document.addEventListener("pointermove", ({ clientX: x, clientY: y }) => { pointer = { x, y }; readCharts(); });
+document.documentElement.addEventListener("pointerleave", () => { pointer = undefined; hide(); });
 `);

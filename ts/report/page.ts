@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { type Html, html, raw } from "./html";
 import { chartScript } from "./line-chart";
 
@@ -56,14 +57,28 @@ footer { margin-top:40px; color:var(--soft); font-size:13px; }
 @media print { body { background:#fff; } .charts { break-inside:avoid; } }
 `);
 
-/** A page that needs nothing but itself: no font, no script and no image is fetched. */
-export function page(title: string, body: Html): string {
+/** What a page may do beyond being read. */
+export interface PageOptions {
+  /** Runs after the script of the charts. */
+  script?: Html;
+  /** Fetch from where it came from, for a page that goes on. */
+  connect?: boolean;
+}
+
+/**
+ * A page that needs nothing but itself: no font, no script and no image is fetched. Its scripts are named by their hash,
+ * so that a text that got in unescaped could not run.
+ */
+export function page(title: string, body: Html, options: PageOptions = {}): string {
+  const script = `${chartScript}${options.script ?? ""}`;
+  const hash = createHash("sha256").update(script).digest("base64");
+  const connect = options.connect ? "; connect-src 'self'" : "";
   return html`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${raw(hash)}'${raw(connect)}">
 <title>${title}</title>
 <style>${style}</style>
 </head>
@@ -71,7 +86,7 @@ export function page(title: string, body: Html): string {
 <main>
 ${body}
 </main>
-<script>${chartScript}</script>
+<script>${raw(script)}</script>
 </body>
 </html>
 `.toString();

@@ -69,10 +69,10 @@ ${tiles([
   ...shown("margin, last logged step", "rewards/margins"),
   ...shown("accuracy, last logged step", "rewards/accuracies"),
 ])}
-${warnings(input.warnings ?? [])}
+${warningNotes(input.warnings ?? [])}
 <h2>Curves</h2>
 ${trainingCharts(metrics)}
-${samples(input.samples ?? [])}
+${sampleCards(input.samples ?? [], "After")}
 <div class="columns">
 <section><h2>Data</h2>${dataTable(input.data, input.method)}</section>
 <section><h2>Configuration</h2>${configTable(input.config)}</section>
@@ -82,13 +82,15 @@ ${footer(input.versions, input.createdAt)}`;
   return page(input.title, body);
 }
 
-function warnings(list: readonly string[]): Html | null {
+/** What the user was told on the way. */
+export function warningNotes(list: readonly string[]): Html | null {
   return list.length > 0
     ? html`<ul class="notes">${list.map((text) => html`<li class="warns">${text}</li>`)}</ul>`
     : null;
 }
 
-function dataTable(data: RunReportData, method: "sft" | "dpo"): Html {
+/** What the data held, and what became of it. */
+export function dataTable(data: RunReportData, method: "sft" | "dpo"): Html {
   const supervised = data.tokens > 0 ? ` (${percent(data.supervisedTokens / data.tokens)})` : "";
   return factTable([
     ["Source", data.source],
@@ -125,10 +127,11 @@ function skippedRows(data: RunReportData): Html | null {
   )}</tbody></table></div>`;
 }
 
-function samples(list: readonly RunReportSample[]): Html | null {
+/** Answers before and after, or before and now. */
+export function sampleCards(list: readonly RunReportSample[], after: string): Html | null {
   if (list.length === 0) return null;
   return html`<h2>Samples</h2>${list.map(
-    ({ prompt, before, after }) => html`<div class="card sample"><p class="said">Prompt</p><pre>${prompt}</pre>
-<div class="answers">${before === undefined ? null : html`<div><h4>Before</h4><pre>${before}</pre></div>`}<div><h4>After</h4><pre>${after}</pre></div></div></div>`,
+    ({ prompt, before, after: answer }) => html`<div class="card sample"><p class="said">Prompt</p><pre>${prompt}</pre>
+<div class="answers">${before === undefined ? null : html`<div><h4>Before</h4><pre>${before}</pre></div>`}<div><h4>${after}</h4><pre>${answer}</pre></div></div></div>`,
   )}`;
 }

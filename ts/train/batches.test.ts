@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type PlanOptions, planBatches } from "./batches";
+import { pack } from "./packing";
 
 const options = fc.record({
   rows: fc.integer({ min: 1, max: 200 }),
@@ -32,6 +33,29 @@ describe("planBatches", () => {
           expect(mine.at(-1)!.epochsDone).toBe(epoch + 1);
         }
         expect(steps.at(-1)!.step).toBe(steps.length);
+      }),
+    );
+  });
+
+  it("keeps packs whole: every row once an epoch, batches of so many packs, as many steps as planned", () => {
+    const lengths = fc.array(fc.integer({ min: 1, max: 60 }), { minLength: 1, maxLength: 80 });
+    fc.assert(
+      fc.property(lengths, fc.integer({ min: 60, max: 200 }), options, (rows, room, given) => {
+        const { packs } = pack(rows, room);
+        const plan = planBatches({ ...given, rows: rows.length, packs });
+        const steps = all(plan);
+        const perEpoch = Math.ceil(Math.ceil(packs.length / given.batchSize) / given.gradientAccumulation);
+        expect(steps).toHaveLength(given.epochs * perEpoch);
+        const packOf = new Map(packs.flatMap((documents, index) => Array.from(documents, (row) => [row, index])));
+        for (let epoch = 0; epoch < given.epochs; epoch++) {
+          const batches = steps.filter((step) => step.epoch === epoch).flatMap((step) => step.microBatches);
+          expect(batches.flatMap((batch) => [...batch]).sort((a, b) => a - b)).toEqual(rows.map((_, row) => row));
+          for (const batch of batches) {
+            const whole = new Set(Array.from(batch, (row) => packOf.get(row)!));
+            expect(whole.size).toBeLessThanOrEqual(given.batchSize);
+            expect(batch).toHaveLength([...whole].reduce((sum, index) => sum + packs[index]!.length, 0));
+          }
+        }
       }),
     );
   });

@@ -2,8 +2,11 @@ import { type Permutation, shuffled, unshuffled } from "../data/shuffle";
 
 /** What the plan of a run depends on. */
 export interface PlanOptions {
-  /** Rows (or packs, or pairs) in the data. */
+  /** Rows or pairs in the data. */
   rows: number;
+  /** Rows that stay together; a batch is then counted in packs. Without it every row stands alone. */
+  packs?: readonly Uint32Array[] | undefined;
+  /** Packs, or rows, in a micro-batch. */
   batchSize: number;
   gradientAccumulation: number;
   /** Passes over the data; null when maxSteps is given. */
@@ -44,15 +47,18 @@ export interface BatchPlan {
 
 /** Plans epochs → steps → micro-batches. Every row is visited exactly once in a whole epoch; none is dropped. */
 export function planBatches(options: PlanOptions): BatchPlan {
-  const { rows, batchSize, gradientAccumulation, seed, shuffle } = options;
-  if (rows < 1) throw new RangeError("there are no rows to plan batches of");
-  const batchesPerEpoch = Math.ceil(rows / batchSize);
+  const { rows, packs, batchSize, gradientAccumulation, seed, shuffle } = options;
+  if (rows < 1 || packs?.length === 0) throw new RangeError("there are no rows to plan batches of");
+  // What is shuffled and counted: packs, whose rows stay together, or rows.
+  const units = packs?.length ?? rows;
+  const rowsOf = (unit: number): ArrayLike<number> & Iterable<number> => packs?.[unit] ?? [unit];
+  const batchesPerEpoch = Math.ceil(units / batchSize);
   const stepsPerEpoch = Math.ceil(batchesPerEpoch / gradientAccumulation);
   // The tolerance keeps 1.1 epochs of ten steps at eleven: 1.1 * 10 is a little above 11 in floating point.
   const totalSteps = options.maxSteps ?? Math.ceil((options.epochs ?? 1) * stepsPerEpoch - 1e-9);
   let cached: { epoch: number; order: Permutation } | undefined;
   const orderOf = (epoch: number) => {
-    if (cached?.epoch !== epoch) cached = { epoch, order: shuffle ? shuffled(seed, epoch, rows) : unshuffled(rows) };
+    if (cached?.epoch !== epoch) cached = { epoch, order: shuffle ? shuffled(seed, epoch, units) : unshuffled(units) };
     return cached.order;
   };
   return {
@@ -70,8 +76,9 @@ export function planBatches(options: PlanOptions): BatchPlan {
       const microBatches: Uint32Array[] = [];
       for (let batch = first; batch < last; batch++) {
         const start = batch * batchSize;
-        const size = Math.min(batchSize, rows - start);
-        microBatches.push(Uint32Array.from({ length: size }, (_, i) => order(start + i)));
+        const size = Math.min(batchSize, units - start);
+        const inBatch = Array.from({ length: size }, (_, i) => rowsOf(order(start + i)));
+        microBatches.push(Uint32Array.from(inBatch.flatMap((rows) => [...rows])));
       }
       return { step, epoch, epochsDone: epoch + last / batchesPerEpoch, microBatches };
     },

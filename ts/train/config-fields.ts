@@ -40,10 +40,15 @@ export const sharedFields = {
   epochs: positive.optional(),
   /** Optimiser steps; not together with epochs. TRL `max_steps`. @default none */
   maxSteps: count.optional(),
-  /** Rows (SFT), packs (SFT with packing) or pairs (DPO) in a micro-batch. TRL `per_device_train_batch_size`. @default 8 */
+  /** Rows (SFT), pairs (DPO) or packs (with packing) in a micro-batch. TRL `per_device_train_batch_size`. @default 8 */
   batchSize: count.optional(),
   /** Micro-batches in an optimiser step. TRL `gradient_accumulation_steps`. @default 1 */
   gradientAccumulation: count.optional(),
+  /**
+   * Documents looked at together when packing; null looks at all. TRL packs 1000 at a time (the batches of its map).
+   * @default null
+   */
+  packingWindow: count.nullable().optional(),
   /** Longest sequence in tokens; longer ones are cut and counted. TRL `max_length`. @default 1024 */
   maxLength: z.int().min(2).optional(),
   /** Decoupled weight decay of AdamW. TRL `weight_decay`. @default 0 */
@@ -66,6 +71,10 @@ export const sharedFields = {
   saveSteps: steps.optional(),
   /** Steps between two evaluations; 0 evaluates only at the end. TRL `eval_steps`. @default 0 */
   evalSteps: steps.optional(),
+  /** Steps between two answers to the prompts of the report, for events and the live page; 0 asks only before and after. @default 0 */
+  sampleSteps: steps.optional(),
+  /** Where the numbers go besides metrics.jsonl: "tensorboard" writes event files into the run folder. TRL `report_to`. @default none */
+  logTo: z.array(z.enum(["tensorboard"])).optional(),
   /** Folder of the run; null writes nothing. TRL `output_dir`. @default null */
   outputDir: z.string().min(1).nullable().optional(),
   /**
@@ -98,13 +107,24 @@ export const sftFields = {
   ...sharedFields,
   /** Tokens that are learnt: those of assistant turns, or all. TRL `assistant_only_loss`. @default "assistant" */
   lossOn: z.enum(["assistant", "all"]).optional(),
-  /** Put several documents into one sequence (best fit, documents isolated). TRL `packing`, strategy bfd. @default false */
-  packing: z.boolean().optional(),
+  /**
+   * Put several documents into one sequence of maxLength tokens: best fit, documents whole and isolated. "wrapped" cuts a
+   * stream of documents every maxLength tokens instead, with attention across them: only to repeat the alignment handbook.
+   * TRL `packing`, strategy bfd (true) or wrapped. @default false
+   */
+  packing: z.union([z.boolean(), z.literal("wrapped")]).optional(),
 };
 
 /** Fields of direct preference optimisation. */
 export const dpoFields = {
   ...sharedFields,
+  /**
+   * Put several pairs into one pack of packLength tokens (best fit, sequences isolated), so that every micro-batch is of
+   * about the same size; the loss is divided by the pairs of the step all the same. TRL has none for pairs. @default false
+   */
+  packing: z.boolean().optional(),
+  /** Tokens of a pack of pairs, both sides counted; at least twice maxLength; null takes just that. @default null */
+  packLength: count.nullable().optional(),
   /** Strength of the pull towards the reference. TRL `beta`. @default 0.1 */
   beta: positive.optional(),
   /** Loss, or several that are added with lossWeights. TRL `loss_type`. @default "sigmoid" */

@@ -126,12 +126,16 @@ describe("resolveConfig", () => {
     [{ lossType: "sft", labelSmoothing: 0.1 }, "labelSmoothing"],
     [{ labelSmoothing: 0.6 }, "labelSmoothing"],
     [{ lossType: "nca_pair", fDivergence: "js_divergence" }, "fDivergence"],
+    [{ lossType: "sft", fDivergence: "js_divergence" }, "fDivergence"],
     [{ fAlpha: 0.3 }, "fAlpha"],
     [{ ipoNormalisation: "none" }, "ipoNormalisation"],
     [{ discopopTau: 0.1 }, "discopopTau"],
     [{ refBatchSize: 2, precomputeRefLogps: false }, "refBatchSize"],
     [{ maxPromptLength: 1024 }, "maxPromptLength"],
-    [{ packing: true }, "packing"],
+    [{ packing: "wrapped" }, "packing"],
+    [{ packLength: 4096 }, "packLength"],
+    [{ packing: true, packLength: 2047 }, "packLength"],
+    [{ packingWindow: 1000 }, "packingWindow"],
   ])("DPO refuses %o", (input, field) => {
     expect(refusal(() => dpo(input)).problems.map((problem) => problem.field)).toEqual([field]);
   });
@@ -141,6 +145,7 @@ describe("resolveConfig", () => {
     [{ lossType: "exo_pair", labelSmoothing: 1e-3 }],
     [{ fDivergence: "alpha_divergence", fAlpha: 0.3 }],
     [{ lossType: "ipo", ipoNormalisation: "none" }],
+    [{ packing: true, packLength: 4096, packingWindow: 1000 }],
   ])("DPO accepts %o", (input) => {
     const { lossType = "sigmoid", ...rest } = input as DpoConfigInput;
     expect(dpo(input)).toMatchObject({ ...rest, lossType: typeof lossType === "string" ? [lossType] : lossType });

@@ -45,6 +45,8 @@ const sharedDefaults = {
   lrScheduler: "linear",
   batchSize: 8,
   gradientAccumulation: 1,
+  packing: false,
+  packingWindow: null,
   maxLength: 1024,
   weightDecay: 0,
   adamBeta1: 0.9,
@@ -56,6 +58,8 @@ const sharedDefaults = {
   logSteps: 10,
   saveSteps: 500,
   evalSteps: 0,
+  sampleSteps: 0,
+  logTo: [] as "tensorboard"[],
   outputDir: null,
   recompute: "norms-and-swiglu",
   threads: null,
@@ -67,11 +71,12 @@ const sharedDefaults = {
   resume: false,
 } as const;
 
-const sftDefaults = { ...sharedDefaults, learningRate: 2e-5, lossOn: "assistant", packing: false } as const;
+const sftDefaults = { ...sharedDefaults, learningRate: 2e-5, lossOn: "assistant" } as const;
 
 const dpoDefaults = {
   ...sharedDefaults,
   learningRate: 1e-6,
+  packLength: null,
   beta: 0.1,
   labelSmoothing: 0,
   fDivergence: "reverse_kl",
@@ -94,7 +99,7 @@ export const sftConfig: ConfigSchema<SftConfigInput, SftConfig> = {
 /** Direct preference optimisation; defaults are TRL's `DPOConfig` where it has the key. */
 export const dpoConfig: ConfigSchema<DpoConfigInput, DpoConfig> = {
   schema: z.strictObject(dpoFields),
-  combinations: (input) => [...sharedCombinations(input), ...lossCombinations(input)],
+  combinations: (input) => [...sharedCombinations(input), ...packLengthCombinations(input), ...lossCombinations(input)],
   complete: (input) => {
     const lossType = lossList(input.lossType);
     const lossWeights = input.lossWeights ?? lossType.map(() => 1);
@@ -159,6 +164,11 @@ function remedyOf(issue: z.core.$ZodIssue): string {
       return `Give a value ${issue.inclusive === false ? "above" : "of at least"} ${issue.minimum}.`;
     case "too_big":
       return `Give a value ${issue.inclusive === false ? "below" : "of at most"} ${issue.maximum}.`;
+    case "invalid_union":
+      return issue.errors
+        .flat()
+        .map((each) => remedyOf(each))
+        .join(" Or: ");
     case "invalid_type":
       return `Give ${issue.expected === "int" ? "a whole number" : `a value of type ${issue.expected}`}.`;
     default:
@@ -209,7 +219,7 @@ function alternatives(input: Partial<Alternatives> | SftConfigInput): Alternativ
   };
 }
 
-function sharedCombinations(input: Partial<SftConfigInput>): ConfigProblem[] {
+function sharedCombinations(input: Partial<SftConfigInput | DpoConfigInput>): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   const warm = input.warmupSteps !== undefined || input.warmupRatio !== undefined;
   if (input.warmupSteps !== undefined && input.warmupRatio !== undefined) {
@@ -229,6 +239,14 @@ function sharedCombinations(input: Partial<SftConfigInput>): ConfigProblem[] {
   if (input.epochs !== undefined && input.maxSteps !== undefined) {
     problems.push({ field: "maxSteps", problem: "epochs is given as well", remedy: "Give one of the two." });
   }
+  if (input.packingWindow != null && input.packing !== true) {
+    const problem = input.packing === "wrapped" ? "a wrapped stream has no window" : "packing is off";
+    problems.push({ field: "packingWindow", problem, remedy: "Set packing to true, or remove it." });
+  }
+  if (Array.isArray(input.logTo) && input.logTo.length > 0 && input.outputDir == null) {
+    const remedy = "Give outputDir, or the logger tensorBoard(folder).";
+    problems.push({ field: "logTo", problem: "there is no run folder to write to", remedy });
+  }
   if (input.resume === true && (input.outputDir === undefined || input.outputDir === null)) {
     problems.push({
       field: "resume",
@@ -237,6 +255,15 @@ function sharedCombinations(input: Partial<SftConfigInput>): ConfigProblem[] {
     });
   }
   return problems;
+}
+
+function packLengthCombinations(input: Partial<DpoConfigInput>): ConfigProblem[] {
+  const { packLength, maxLength = sharedDefaults.maxLength, packing } = input;
+  if (packLength == null) return [];
+  const refused = (problem: string, remedy: string) => [{ field: "packLength", problem, remedy }];
+  if (packing !== true) return refused("packing is off", "Set packing to true, or remove it.");
+  if (packLength >= 2 * maxLength) return [];
+  return refused(`a pair of twice maxLength ${maxLength} does not fit`, `Give at least ${2 * maxLength}.`);
 }
 
 /** Losses that read labelSmoothing (crates/align/losses/table.rs); `sft` stands beside them without reading it. */
@@ -288,6 +315,10 @@ function lossCombinations(input: Partial<DpoConfigInput>): ConfigProblem[] {
   }
   if (smoothing > 0 && losses.every((loss) => loss === "sft")) {
     add("labelSmoothing", "the loss sft does not read it", "Set it to 0.");
+  }
+  const diverges = input.fDivergence !== undefined && input.fDivergence !== "reverse_kl";
+  if (diverges && losses.every((loss) => loss === "sft")) {
+    add("fDivergence", "the loss sft does not read it", 'Set it to "reverse_kl".');
   }
   if (input.fAlpha !== undefined && input.fDivergence !== "alpha_divergence") {
     add("fAlpha", "only the alpha divergence reads it", 'Set fDivergence to "alpha_divergence", or remove it.');

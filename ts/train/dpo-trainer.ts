@@ -3,14 +3,18 @@ import { type DatasetInput, pairDataset } from "../data";
 import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair } from "../model/tokenizer";
+import { type Watch, watchRun } from "../watch/watch-run";
 import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
 import { type Examples, pairExamples, predictedTokens } from "./examples";
+import type { Logger } from "./loggers/logger";
+import { pack } from "./packing";
 import {
   addLine,
   announce,
   applyStep,
+  beginSteps,
   failRun,
   finishRun,
   nativePairs,
@@ -23,9 +27,8 @@ import {
   scheduleOf,
   warn,
 } from "./run";
-import { sampleAfter, sampleBefore } from "./samples";
+import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import type { TrainResult } from "./sft-trainer";
-
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
 export interface DpoTrainerOptions extends DpoConfigInput {
   /** Trained in place. */
@@ -42,6 +45,10 @@ export interface DpoTrainerOptions extends DpoConfigInput {
   overwrite?: boolean;
   /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
   samples?: number;
+  /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
+  loggers?: readonly Logger[];
+  /** Serves a page that shows the run while it goes on, on this machine only. @default false */
+  watch?: Watch;
 }
 
 /** Log-probability sums of the answers under the reference, one entry a pair. */
@@ -67,7 +74,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: DpoTrainerOptions) {
-    const { policy, ref, dataset, evalDataset, signal, overwrite, samples, ...config } = options;
+    const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
     this.config = resolveConfig(dpoConfig, config);
     this.#options = options;
   }
@@ -80,7 +87,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   /** Runs the whole training. */
   async fit(pairs: DatasetInput | undefined = this.#options.dataset): Promise<TrainResult> {
     const { config } = this;
-    const { ref, signal, overwrite, samples } = this.#options;
+    const { ref, signal, overwrite, samples, loggers, watch } = this.#options;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
@@ -94,24 +101,30 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const examples = await pairExamples(dataset, tokenizer, encoding);
       const { evalDataset } = this.#options;
       const held = evalDataset && (await pairExamples(pairDataset(evalDataset, { onBadRow }), tokenizer, encoding));
-      const plan = planBatches({ ...config, rows: examples.rows.length });
+      const { packs, packing } = packPairs(examples.rows, config);
+      const plan = planBatches({ ...config, rows: examples.rows.length, packs });
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("dpo", policy, config, overwrite);
       const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
-      run = newRun({
-        method: "dpo",
-        model: policy,
-        config,
-        session: openSession(policy, config, { loss: lossSettings(config), referenceIsStart }),
-        plan,
-        folder,
-        events: this.#events,
-        signal,
-        report: examples.report,
-      });
-      const shown = await sampleBefore(policy, dataset, samples ?? (folder ? 2 : 0));
+      run = newRun(
+        {
+          method: "dpo",
+          model: policy,
+          config,
+          session: openSession(policy, config, { loss: lossSettings(config), referenceIsStart }),
+          plan,
+          folder,
+          events: this.#events,
+          signal,
+          report: examples.report,
+          ...(packing ? { packing } : {}),
+        },
+        loggers,
+      );
       await announce(run);
+      await watchRun(run, watch);
+      const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
       if (config.gradientAccumulation > 1 && config.lossType.some((loss) => loss.startsWith("aot"))) {
         warn(
           run,
@@ -125,7 +138,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const heldReference = held && (await scoreAll(run, scorer, held.rows));
       if (precomputed && scorer !== run.session) await scorer.release();
       await resumeRun(run);
-      run.startedAt = run.loggedAt = performance.now();
+      beginSteps(run);
 
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
@@ -148,13 +161,14 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           );
         }
         await applyStep(run, step, epochsDone, rate(step - 1));
+        await sampleDuring(run, shown, step);
         if (held && heldReference && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
           await evaluate(run, held, heldReference, step);
         }
       }
       if (held && heldReference) await evaluate(run, held, heldReference, run.doneSteps);
       if (!precomputed) await scorer.release();
-      const metrics = await finishRun(run, await sampleAfter(policy, shown));
+      const metrics = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
       const { history, doneSteps: steps, report } = run;
       return { model: policy, metrics, history, steps, outputDir: folder?.path, report };
@@ -179,6 +193,17 @@ function lossSettings(config: DpoConfig): Record<string, unknown> {
     ...(config.lossType.includes("discopop") ? { discopopTau: config.discopopTau } : {}),
     ...(config.lossType.includes("ipo") ? { ipoNormalisation: config.ipoNormalisation } : {}),
   };
+}
+
+/** Pairs whose tokens fit packLength together, a shared prompt counted once; nothing when each stands alone. */
+function packPairs(pairs: readonly EncodedPair[], config: DpoConfig) {
+  if (!config.packing) return {};
+  const tokens = pairs.map(
+    ({ chosen, rejected, promptLength }) =>
+      chosen.ids.length + rejected.ids.length - (config.sharedPrompt ? promptLength : 0),
+  );
+  const { packs, fillRate } = pack(tokens, config.packLength ?? 2 * config.maxLength, config.packingWindow);
+  return { packs, packing: { packs: packs.length, fillRate } };
 }
 
 /** Interleaved sums taken apart: chosen 0, rejected 0, chosen 1, … */

@@ -48,6 +48,21 @@ export interface EvalEvent {
   metrics: Metrics;
 }
 
+/** The model was asked the prompts of the report, as it is now. */
+export interface SamplesEvent {
+  type: "samples";
+  /** Steps made; 0 before training. */
+  step: number;
+  samples: readonly { prompt: string; answer: string }[];
+}
+
+/** The live page of the run can be opened. */
+export interface WatchEvent {
+  type: "watch";
+  /** On this machine only. */
+  url: string;
+}
+
 /** A checkpoint lies complete under its final name. */
 export interface CheckpointEvent {
   type: "checkpoint";
@@ -73,7 +88,15 @@ export interface EndEvent {
 }
 
 /** What a trainer tells while it works. */
-export type TrainerEvent = StartEvent | StepEvent | EvalEvent | CheckpointEvent | WarningEvent | EndEvent;
+export type TrainerEvent =
+  | StartEvent
+  | WatchEvent
+  | StepEvent
+  | EvalEvent
+  | SamplesEvent
+  | CheckpointEvent
+  | WarningEvent
+  | EndEvent;
 
 /** Step events that a slow reader may have waiting; older ones are dropped then. */
 const waitingSteps = 1024;

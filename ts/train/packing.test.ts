@@ -39,6 +39,31 @@ describe("pack", () => {
     );
   });
 
+  it("packs window by window: the documents of one are never beside those of another", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.integer({ min: 1, max: 90 })),
+        fc.integer({ min: 1, max: 70 }),
+        fc.integer({ min: 1, max: 30 }),
+        (lengths, maxLength, window) => {
+          const { packs, tokens, fillRate } = pack(lengths, maxLength, window);
+          const seen = packs.flatMap((documents) => [...documents]);
+          expect(seen.toSorted((a, b) => a - b)).toEqual(lengths.map((_, i) => i));
+          let expected = 0;
+          for (let start = 0; start < lengths.length; start += window) {
+            expected += naive(lengths.slice(start, start + window), maxLength);
+          }
+          expect(packs.length).toBe(expected);
+          for (const documents of packs) {
+            expect(new Set(Array.from(documents, (document) => Math.floor(document / window))).size).toBe(1);
+          }
+          if (packs.length > 0) expect(fillRate).toBeCloseTo(tokens / packs.length / maxLength, 12);
+          if (lengths.length <= window) expect(packs).toEqual(pack(lengths, maxLength).packs);
+        },
+      ),
+    );
+  });
+
   it("has nothing to pack", () => {
     expect(pack([], 8)).toEqual({ packs: [], tokens: 0, fillRate: 0, cutDocuments: 0, cutTokens: 0 });
   });

@@ -14,32 +14,42 @@ export interface Packing {
 
 /**
  * Best-fit decreasing: documents from the longest to the shortest (equal ones in their order), each into the fullest
- * pack in which it still fits. TRL's `packing_strategy: "bfd"`, over the whole data set at once. Documents stay whole
- * and attention does not cross them, so the order inside a pack has no effect.
+ * pack in which it still fits. TRL's `packing_strategy: "bfd"`. Documents stay whole and attention does not cross them,
+ * so the order inside a pack has no effect.
+ *
+ * A document is whatever is trained as one: a row of SFT, or a pair (its tokens are those of both sides).
  *
  * @param lengths tokens of each document
  * @param maxLength tokens of a pack; any whole number of at least 1
+ * @param window documents looked at together; the packs of one window are full before the next begins. null looks at
+ *   all at once; TRL packs 1000 at a time (the batches of `datasets.map`)
  */
-export function pack(lengths: ArrayLike<number>, maxLength: number): Packing {
+export function pack(lengths: ArrayLike<number>, maxLength: number, window: number | null = null): Packing {
   if (!Number.isInteger(maxLength) || maxLength < 1) throw new RangeError(`cannot pack into ${maxLength} tokens`);
-  const order = new Uint32Array(lengths.length).map((_, i) => i);
+  if (window !== null && !(window >= 1)) throw new RangeError(`cannot pack ${window} documents at a time`);
   const fitted = (document: number) => Math.min(lengths[document] as number, maxLength);
-  order.sort((a, b) => fitted(b) - fitted(a) || a - b);
   const packs: number[][] = [];
-  const rooms = new Rooms(maxLength);
+  const size = window ?? Math.max(1, lengths.length);
+  for (let start = 0; start < lengths.length; start += size) {
+    const order = new Uint32Array(Math.min(size, lengths.length - start)).map((_, i) => start + i);
+    order.sort((a, b) => fitted(b) - fitted(a) || a - b);
+    const rooms = new Rooms(maxLength);
+    for (const document of order) {
+      const length = fitted(document);
+      const room = rooms.smallestAtLeast(length);
+      const pack = room === undefined ? packs.push([]) - 1 : rooms.take(room);
+      packs[pack]!.push(document);
+      rooms.add((room ?? maxLength) - length, pack);
+    }
+  }
   let tokens = 0;
   let cutDocuments = 0;
   let cutTokens = 0;
-  for (const document of order) {
-    const length = fitted(document);
-    const cut = (lengths[document] as number) - length;
+  for (let document = 0; document < lengths.length; document++) {
+    const cut = (lengths[document] as number) - fitted(document);
     if (cut > 0) cutDocuments++;
     cutTokens += cut;
-    tokens += length;
-    const room = rooms.smallestAtLeast(length);
-    const pack = room === undefined ? packs.push([]) - 1 : rooms.take(room);
-    packs[pack]!.push(document);
-    rooms.add((room ?? maxLength) - length, pack);
+    tokens += fitted(document);
   }
   return {
     packs: packs.map((documents) => Uint32Array.from(documents).sort()),

@@ -113,6 +113,9 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
       case "eval":
         line(`eval at step ${event.step}: ${metricsText(event.metrics)}`);
         break;
+      case "watch":
+        line(`live page: ${event.url}`);
+        break;
       case "checkpoint":
         line(`saved ${event.path}`);
         break;

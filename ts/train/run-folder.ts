@@ -1,6 +1,7 @@
 import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat, truncate } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fromNative, IoError } from "../errors";
+import { tensorBoardFolder } from "./loggers/tensorboard";
 
 /** How a run folder is opened. */
 export interface RunFolderOptions {
@@ -20,7 +21,7 @@ const configName = "config.json";
 const metricsName = "metrics.jsonl";
 const reportName = "report.html";
 const modelName = "model";
-const ownNames = [configName, metricsName, reportName, modelName, "checkpoints"];
+const ownNames = [configName, metricsName, reportName, modelName, "checkpoints", tensorBoardFolder];
 
 /** Names of what is being written; they never look like a result. */
 const unfinished = /^\..+\.(writing|replaced)$/;

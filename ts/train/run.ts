@@ -14,6 +14,9 @@ import type { BatchPlan } from "./batches";
 import type { DpoConfig, SftConfig } from "./config";
 import type { EventStream, Metrics } from "./events";
 import type { ExampleReport } from "./examples";
+import { AttachedLoggers } from "./loggers/attached";
+import type { Logger } from "./loggers/logger";
+import { tensorBoard } from "./loggers/tensorboard";
 import { type MetricsLine, RunFolder } from "./run-folder";
 
 /** Checkpoints kept in a run folder. */
@@ -36,6 +39,7 @@ export interface Run {
   warnings: string[];
   report: ExampleReport;
   packing: { packs: number; fillRate: number } | undefined;
+  loggers: AttachedLoggers;
   startedAt: number;
   loggedAt: number;
   loggedTokens: number;
@@ -72,10 +76,13 @@ function endToEnd(sequences: readonly EncodedRow[]): [ids: Uint32Array, supervis
 export function newRun(
   parts: Pick<Run, "method" | "model" | "config" | "session" | "plan" | "folder" | "events" | "signal" | "report"> &
     Partial<Pick<Run, "packing">>,
+  loggers: readonly Logger[] = [],
 ): Run {
   const now = performance.now();
-  return {
+  const builtIn = parts.config.logTo.map((name) => builtInLoggers[name]());
+  const run: Run = {
     packing: undefined,
+    loggers: new AttachedLoggers([...builtIn, ...loggers], (message) => warn(run, message)),
     ...parts,
     history: [],
     pending: [],
@@ -85,7 +92,11 @@ export function newRun(
     loggedTokens: 0,
     doneSteps: 0,
   };
+  return run;
 }
+
+/** Loggers that `logTo` names. */
+const builtInLoggers = { tensorboard: () => tensorBoard() } as const;
 
 /** Says what is about to happen: the start event, and warnings that follow from the data. */
 export async function announce(run: Run): Promise<void> {
@@ -116,6 +127,19 @@ export async function openFolder(
   if (config.outputDir === null) return undefined;
   const record = { method, model: model.source, ...config };
   return RunFolder.open(config.outputDir, record, { resume: config.resume, overwrite: overwrite ?? false });
+}
+
+/** The first step comes now: the clock runs, and loggers are told where the run begins. */
+export function beginSteps(run: Run): void {
+  run.startedAt = run.loggedAt = performance.now();
+  run.loggers.start({
+    method: run.method,
+    model: run.model.source,
+    config: { ...run.config },
+    outputDir: run.folder?.path,
+    totalSteps: run.plan.totalSteps,
+    doneSteps: run.doneSteps,
+  });
 }
 
 /** A session on the model; `loss` makes it one for DPO. */
@@ -192,10 +216,12 @@ async function logSteps(run: Run, step: number, epoch: number): Promise<void> {
   });
 }
 
-/** Adds a line to the history and to metrics.jsonl. */
+/** Adds a line to the history, to metrics.jsonl and to the loggers. */
 export async function addLine(run: Run, line: MetricsLine): Promise<void> {
   run.history.push(line);
   await run.folder?.appendMetrics(line);
+  const { step, ...metrics } = line;
+  run.loggers.log(step, metrics);
 }
 
 /** Tells the user something, now and in the report. */
@@ -206,7 +232,7 @@ export function warn(run: Run, message: string): void {
 
 /** What data and configuration a saved state belongs to; a resumed run must be the same. */
 function identity(run: Run): Record<string, unknown> {
-  const { resume, outputDir, threads, ...config } = run.config;
+  const { resume, outputDir, threads, logTo, sampleSteps, ...config } = run.config;
   const { rows, kept, tokens, supervisedTokens } = run.report;
   return { method: run.method, config, data: { rows, kept, tokens, supervisedTokens } };
 }
@@ -293,6 +319,7 @@ export async function finishRun(run: Run, samples: readonly RunReportSample[]): 
   const tokens = last.num_tokens ?? 0;
   const { folder, model, method, config, report } = run;
   await run.session.release();
+  await run.loggers.end();
   if (folder) {
     await folder.saveModel((path) => model.save(path));
     await folder.closeMetrics();
@@ -319,6 +346,7 @@ export async function finishRun(run: Run, samples: readonly RunReportSample[]): 
 /** Lets go of everything after a failure; turns what was thrown into a typed error. */
 export async function failRun(run: Run | undefined, error: unknown, signal: AbortSignal | undefined): Promise<never> {
   await run?.session.release().catch(() => undefined);
+  await run?.loggers.end();
   await run?.folder?.closeMetrics().catch(() => undefined);
   const typed = signal?.aborted && !(error instanceof AbortedError) ? aborted(signal.reason) : fromNative(error);
   if (typed instanceof TrainingError && run?.folder) {

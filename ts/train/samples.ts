@@ -2,6 +2,7 @@
 import type { ConvertedDataset, Message, PairRow, SftRow } from "../data";
 import type { Mistral } from "../model/mistral";
 import type { RunReportSample } from "../report";
+import type { Run } from "./run";
 
 /** Tokens of a sample's answer. */
 const maxTokens = 96;
@@ -14,7 +15,7 @@ export interface Samples {
 
 /** The first conversational prompts of the data, answered greedily by the model as it is. */
 export async function sampleBefore(
-  model: Mistral,
+  run: Run,
   dataset: ConvertedDataset<SftRow> | ConvertedDataset<PairRow>,
   count: number,
 ): Promise<Samples> {
@@ -26,17 +27,35 @@ export async function sampleBefore(
       if (prompts.length >= count) break;
     }
   }
-  return { prompts, before: await answer(model, prompts) };
+  return { prompts, before: await ask(run, prompts, 0) };
+}
+
+/** The same prompts answered in between, every `sampleSteps`. */
+export async function sampleDuring(run: Run, { prompts }: Samples, step: number): Promise<void> {
+  const { sampleSteps } = run.config;
+  if (sampleSteps > 0 && step % sampleSteps === 0 && step < run.plan.totalSteps) await ask(run, prompts, step);
 }
 
 /** The same prompts answered again. */
-export async function sampleAfter(model: Mistral, samples: Samples): Promise<RunReportSample[]> {
-  const after = await answer(model, samples.prompts);
-  return samples.prompts.map((messages, index) => ({
-    prompt: messages.map(({ role, content }) => `${role}: ${content}`).join("\n"),
-    before: samples.before[index]!,
+export async function sampleAfter(run: Run, { prompts, before }: Samples): Promise<RunReportSample[]> {
+  const after = await ask(run, prompts, run.doneSteps);
+  return prompts.map((messages, index) => ({
+    prompt: promptText(messages),
+    before: before[index]!,
     after: after[index]!,
   }));
+}
+
+/** Answers, which are told as an event too. */
+async function ask(run: Run, prompts: readonly Message[][], step: number): Promise<string[]> {
+  const answers = await answer(run.model, prompts);
+  const samples = prompts.map((messages, index) => ({ prompt: promptText(messages), answer: answers[index]! }));
+  if (samples.length > 0) run.events.push({ type: "samples", step, samples });
+  return answers;
+}
+
+function promptText(messages: readonly Message[]): string {
+  return messages.map(({ role, content }) => `${role}: ${content}`).join("\n");
 }
 
 function promptOf(row: SftRow | PairRow): Message[] | undefined {

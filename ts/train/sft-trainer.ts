@@ -1,16 +1,19 @@
 import { type DatasetInput, sftDataset } from "../data";
 import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
-import type { EncodedRow } from "../model/tokenizer";
+import type { EncodedRow, Tokenizer } from "../model/tokenizer";
+import { type Watch, watchRun } from "../watch/watch-run";
 import { planBatches } from "./batches";
 import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
 import { type ExampleReport, type Examples, predictedTokens, sftExamples } from "./examples";
+import type { Logger } from "./loggers/logger";
 import { pack } from "./packing";
 import {
   addLine,
   announce,
   applyStep,
+  beginSteps,
   failRun,
   finishRun,
   nativeBatch,
@@ -21,9 +24,10 @@ import {
   type Run,
   resumeRun,
   scheduleOf,
+  warn,
 } from "./run";
-import { sampleAfter, sampleBefore } from "./samples";
-
+import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
+import { wrap } from "./wrapped";
 /** What an {@link SftTrainer} is made of: a model, rows, and any option of {@link SftConfigInput}. */
 export interface SftTrainerOptions extends SftConfigInput {
   /** Trained in place. */
@@ -38,6 +42,10 @@ export interface SftTrainerOptions extends SftConfigInput {
   overwrite?: boolean;
   /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
   samples?: number;
+  /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
+  loggers?: readonly Logger[];
+  /** Serves a page that shows the run while it goes on, on this machine only. @default false */
+  watch?: Watch;
 }
 
 /** What training gave. */
@@ -70,7 +78,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: SftTrainerOptions) {
-    const { model, dataset, evalDataset, signal, overwrite, samples, ...config } = options;
+    const { model, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
     this.config = resolveConfig(sftConfig, config);
     this.#options = options;
   }
@@ -83,7 +91,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
   /** Runs the whole training. */
   async fit(): Promise<TrainResult> {
     const { config } = this;
-    const { signal, overwrite, samples } = this.#options;
+    const { signal, overwrite, samples, loggers, watch } = this.#options;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
@@ -93,46 +101,52 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
       const { onBadRow } = config;
       const dataset = sftDataset(this.#options.dataset, { onBadRow });
       const encoding = { ...config, ...(signal ? { signal } : {}) };
-      const examples = await sftExamples(dataset, tokenizer, encoding);
+      const examples = arrange(await sftExamples(dataset, tokenizer, uncutIfWrapped(encoding)), config, tokenizer);
       const { evalDataset } = this.#options;
       const held = evalDataset && (await sftExamples(sftDataset(evalDataset, { onBadRow }), tokenizer, encoding));
-      const { items, packing } = batchItems(examples, config);
-      const plan = planBatches({ ...config, rows: items.length });
+      const { rows, packs, packing } = examples;
+      const plan = planBatches({ ...config, rows: rows.length, packs });
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("sft", model, config, overwrite);
-      run = newRun({
-        method: "sft",
-        model,
-        config,
-        session: openSession(model, config),
-        plan,
-        folder,
-        events: this.#events,
-        signal,
-        report: examples.report,
-        packing,
-      });
-      const shown = await sampleBefore(model, dataset, samples ?? (folder ? 2 : 0));
+      run = newRun(
+        {
+          method: "sft",
+          model,
+          config,
+          session: openSession(model, config),
+          plan,
+          folder,
+          events: this.#events,
+          signal,
+          report: examples.report,
+          ...(packing ? { packing } : {}),
+        },
+        loggers,
+      );
       await announce(run);
+      await watchRun(run, watch);
+      const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
+      for (const message of examples.said) warn(run, message);
       await resumeRun(run);
-      run.startedAt = run.loggedAt = performance.now();
+      beginSteps(run);
 
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
-        const batches = microBatches.map((rows) => Array.from(rows).flatMap((row) => items[row]!));
+        const batches = microBatches.map((batch) => Array.from(batch, (row) => rows[row]!));
         const tokens = batches.flat().reduce((sum, row) => sum + predictedTokens(row), 0);
         for (const batch of batches) {
           poll(run);
           await run.session.accumulateSft(nativeBatch(batch), tokens, true);
         }
         await applyStep(run, step, epochsDone, rate(step - 1));
+        await sampleDuring(run, shown, step);
         if (held && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
           await evaluate(run, held, step);
         }
       }
       if (held) await evaluate(run, held, run.doneSteps);
-      const metrics = await finishRun(run, await sampleAfter(model, shown));
+      const metrics = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
       return {
         model,
@@ -151,16 +165,38 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
   }
 }
 
-/** What a batch is counted in: packs of documents, or single documents. Documents never see each other. */
-function batchItems(examples: Examples<EncodedRow>, config: SftConfig) {
-  const { rows } = examples;
-  if (!config.packing) return { items: rows.map((row) => [row]), packing: undefined };
-  const { packs, fillRate } = pack(
-    rows.map(({ ids }) => ids.length),
+/** Rows as they are trained on. */
+interface Arranged extends Examples<EncodedRow> {
+  /** Rows that stay together; undefined when each stands alone. */
+  packs?: Uint32Array[];
+  packing?: { packs: number; fillRate: number };
+  /** What the user should know about it. */
+  said: string[];
+}
+
+/** Rows in packs, pieces of one wrapped stream, or rows as they are. */
+function arrange(examples: Examples<EncodedRow>, config: SftConfig, tokenizer: Tokenizer): Arranged {
+  const { rows, report } = examples;
+  if (!config.packing) return { rows, report, said: [] };
+  if (config.packing === true) {
+    const lengths = rows.map(({ ids }) => ids.length);
+    const { packs, fillRate } = pack(lengths, config.maxLength, config.packingWindow);
+    return { rows, report, packs, packing: { packs: packs.length, fillRate }, said: [] };
+  }
+  const { pieces, fillRate, emptyPieces, tokens, supervisedTokens } = wrap(
+    rows,
     config.maxLength,
+    tokenizer.eosTokenId,
   );
-  const items = packs.map((documents) => Array.from(documents, (document) => rows[document]!));
-  return { items, packing: { packs: packs.length, fillRate } };
+  const said = ['packing "wrapped": documents are cut and see each other, as in the alignment handbook'];
+  if (emptyPieces > 0) said.push(`${emptyPieces} pieces of the wrapped stream hold nothing to learn and are left out`);
+  const packing = { packs: pieces.length, fillRate };
+  return { rows: pieces, report: { ...report, tokens, supervisedTokens }, packing, said };
+}
+
+/** A wrapped stream is cut as a whole; its documents are not. */
+function uncutIfWrapped<Options extends SftConfig>(options: Options): Options {
+  return options.packing === "wrapped" ? { ...options, maxLength: Number.MAX_SAFE_INTEGER } : options;
 }
 
 async function evaluate(run: Run, held: Examples<EncodedRow>, step: number): Promise<void> {

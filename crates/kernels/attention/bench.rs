@@ -10,12 +10,23 @@ pub fn bench(c: &mut Criterion) {
     let d_out = values(TOKENS * HEADS * HEAD_DIM);
     let (mut out, mut lse, mut d_qkv) = (vec![0.0; d_out.len()], vec![0.0; TOKENS * HEADS], vec![0.0; qkv.len()]);
     let quarter = TOKENS as u32 / 4;
-    let layouts: [(&str, &[u32]); 2] =
-        [("1 segment", &[0, TOKENS as u32]), ("4 segments", &[0, quarter, 2 * quarter, 3 * quarter, TOKENS as u32])];
-    for (name, segments) in layouts {
-        let shape = Shape { heads, kv_heads, head_dim, window: None, scale, segments, prefixes: &[] };
-        let pairs: u64 =
-            segments.windows(2).map(|range| u64::from(range[1] - range[0])).map(|len| len * (len + 1) / 2).sum();
+    let layouts: [(&str, &[u32], &[u32]); 3] = [
+        ("1 segment", &[0, TOKENS as u32], &[]),
+        ("4 segments", &[0, quarter, 2 * quarter, 3 * quarter, TOKENS as u32], &[]),
+        (
+            "2 pairs with shared prompts",
+            &[0, quarter, 2 * quarter, 3 * quarter, TOKENS as u32],
+            &[0, quarter - 50, 0, 50],
+        ),
+    ];
+    for (name, segments, prefixes) in layouts {
+        let shape = Shape { heads, kv_heads, head_dim, window: None, scale, segments, prefixes };
+        let seen = |(index, range): (usize, &[u32])| {
+            let (len, prefix) =
+                (u64::from(range[1] - range[0]), prefixes.get(index).map_or(0, |&rows| u64::from(rows)));
+            len * (len + 1) / 2 + len * prefix
+        };
+        let pairs: u64 = segments.windows(2).enumerate().map(seen).sum();
         let products = pairs * (HEADS * HEAD_DIM) as u64;
         group.throughput(Throughput::Elements(2 * products));
         group.bench_function(format!("forward, {name}"), |bencher| {
