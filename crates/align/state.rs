@@ -13,7 +13,7 @@ use zephyr_mistral::Weights;
 use zephyr_mistral::weights::safetensors::SafeTensorsFile;
 
 use crate::error::{Error, Result};
-use crate::session::Session;
+use crate::session::{Optimizer, Section, Session, decay_runs};
 
 const TENSORS: &str = "state.safetensors";
 const RECORD: &str = "state.json";
@@ -29,21 +29,22 @@ struct Record {
     extra: String,
 }
 
-/// A flat f32 arena as a one-dimensional tensor, borrowed.
+/// A flat array as a one-dimensional tensor, borrowed.
 pub(crate) struct Flat<'a> {
-    values: &'a [f32],
+    dtype: Dtype,
+    bytes: Cow<'a, [u8]>,
     shape: [usize; 1],
 }
 
 impl<'a> Flat<'a> {
     pub(crate) fn new(values: &'a [f32]) -> Self {
-        Self { values, shape: [values.len()] }
+        Self { dtype: Dtype::F32, bytes: Cow::Borrowed(bytemuck::cast_slice(values)), shape: [values.len()] }
     }
 }
 
 impl View for Flat<'_> {
     fn dtype(&self) -> Dtype {
-        Dtype::F32
+        self.dtype
     }
 
     fn shape(&self) -> &[usize] {
@@ -51,11 +52,11 @@ impl View for Flat<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(bytemuck::cast_slice(self.values))
+        Cow::Borrowed(&self.bytes)
     }
 
     fn data_len(&self) -> usize {
-        size_of_val(self.values)
+        self.bytes.len()
     }
 }
 
@@ -88,12 +89,11 @@ fn write_all(session: &Session, weights: &Weights, folder: &Path, extra: &str) -
         fs::remove_dir_all(folder)?;
     }
     fs::create_dir_all(folder)?;
-    let (first, second) = session.moments();
-    let tensors = [
-        ("weights", Flat::new(&weights.data)),
-        ("first_moment", Flat::new(first)),
-        ("second_moment", Flat::new(second)),
-    ];
+    let mut tensors = vec![("weights".to_owned(), Flat::new(&weights.data))];
+    for Section { name, dtype, bytes } in session.optimizer().sections() {
+        let shape = [bytes.len() / (dtype.bitsize() / 8)];
+        tensors.push((name, Flat { dtype, bytes, shape }));
+    }
     let path = folder.join(TENSORS);
     safetensors::serialize_to_file(tensors, None, &path).map_err(|error| match error {
         safetensors::SafeTensorError::IoError(error) => error,
@@ -137,21 +137,31 @@ pub fn restore(session: &mut Session, weights: &mut Weights, folder: &Path) -> R
         return Err(state_error(&path, reason, OTHER));
     }
     let file = SafeTensorsFile::open(&folder.join(TENSORS))?;
-    // Before the first step there are no moments yet.
-    let moments = if record.step == 0 { 0 } else { record.parameters };
-    let read = |name: &str, expected: usize| -> Result<Vec<f32>> {
-        let values = file.floats(name)?;
-        if values.len() == expected {
-            return Ok(values);
+    let broken = |reason: String| state_error(&file.path, reason, OTHER);
+    let read = |name: &str, dtype: Dtype, expected: usize| -> Result<Vec<u8>> {
+        if file.find(name).is_none_or(|tensor| tensor.dtype != dtype) {
+            return Err(broken(format!("{name} is missing or of another type")));
         }
-        let reason = format!("{name} holds {} numbers, not {expected}", values.len());
-        Err(state_error(&file.path, reason, "resume from another saved state"))
+        let bytes = file.bytes(name)?;
+        let width = dtype.bitsize() / 8;
+        let (found, wanted) = (bytes.len() / width, expected / width);
+        if found == wanted { Ok(bytes) } else { Err(broken(format!("{name} holds {found} numbers, not {wanted}"))) }
     };
-    let (first, second) = (read("first_moment", moments)?, read("second_moment", moments)?);
+    let mut optimizer = Optimizer::sized(session.optimizer().kind(), record.step, &decay_runs(weights));
+    let mut sections = optimizer.sections_mut();
+    if file.tensors().len() != sections.len() + 1 {
+        let reason = format!("holds {} arrays, not {}", file.tensors().len(), sections.len() + 1);
+        return Err(broken(reason));
+    }
+    for section in &mut sections {
+        let bytes = read(&section.name, section.dtype, section.bytes.len())?;
+        section.bytes.copy_from_slice(&bytes);
+    }
+    drop(sections);
     // Everything is read before anything is overwritten.
-    let saved = read("weights", record.parameters)?;
-    weights.data.copy_from_slice(&saved);
-    session.restore(record.step, record.tokens_seen, first, second);
+    let saved = read("weights", Dtype::F32, size_of_val(weights.data.as_slice()))?;
+    bytemuck::cast_slice_mut(&mut weights.data).copy_from_slice(&saved);
+    session.restore(record.tokens_seen, optimizer);
     Ok(record.extra)
 }
 

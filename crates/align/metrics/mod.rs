@@ -350,6 +350,7 @@ mod test {
         Stats {
             logp: rows.clone().map(|row| row as f32 / -4.0).collect(),
             lse: vec![0.0; rows.len()],
+            log_collision: vec![0.0; rows.len()],
             entropy: rows.clone().map(|row| row as f32).collect(),
             logit_mean: rows.clone().map(|row| -(row as f32)).collect(),
             correct: rows.map(|row| row % 2 == 0).collect(),

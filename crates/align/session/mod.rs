@@ -11,10 +11,10 @@ mod unpaired;
 
 use zephyr_kernels::{norm, rope};
 use zephyr_mistral::Weights;
-use zephyr_mistral::train::{self, Activations, Recompute};
+use zephyr_mistral::train::{self, Activations, Noise, Recompute};
 
 use self::head::{HeadScratch, head_of};
-pub use self::optimizer::{Optimizer, Update, decay_runs};
+pub use self::optimizer::{Optimizer, OptimizerKind, Section, SectionMut, Update, decay_runs, state_bytes};
 pub use self::pairs::{PairObjective, ReferenceLogps};
 pub use self::sums::Sums;
 pub use self::unpaired::Unpaired;
@@ -46,11 +46,29 @@ pub struct SessionOptions {
     pub max_length: usize,
     /// The reference is the policy as it starts: rewards of the first DPO step must be 0, or the run is refused.
     pub reference_is_start: bool,
+    pub optimizer: OptimizerKind,
+    /// Noise on the embeddings of SFT's training batches; `None`: none.
+    pub embedding_noise: Option<EmbeddingNoise>,
+}
+
+/// NEFTune (Jain et al. 2023, arXiv 2310.05914; TRL `neftune_noise_alpha`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EmbeddingNoise {
+    /// α: each element moves by up to `α/√(L·h)`, L the tokens of its document.
+    pub alpha: f32,
+    pub seed: u64,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { recompute: Recompute::default(), head_chunk: 128, max_length: 2048, reference_is_start: false }
+        Self {
+            recompute: Recompute::default(),
+            head_chunk: 128,
+            max_length: 2048,
+            reference_is_start: false,
+            optimizer: OptimizerKind::default(),
+            embedding_noise: None,
+        }
     }
 }
 
@@ -82,7 +100,7 @@ impl Session {
             activations: Activations::new(options.recompute),
             head: HeadScratch::default(),
             gradients: Vec::new(),
-            optimizer: Optimizer::default(),
+            optimizer: Optimizer::new(options.optimizer),
             tokens_seen: 0,
             computed_tokens: 0,
             sums: Sums::Nothing,
@@ -93,7 +111,7 @@ impl Session {
 
     /// Optimizer steps done.
     pub fn step(&self) -> u64 {
-        self.optimizer.steps
+        self.optimizer.steps()
     }
 
     /// Tokens trained on since the run began, prompts included, for each side of a pair.
@@ -101,14 +119,19 @@ impl Session {
         self.tokens_seen
     }
 
-    /// AdamW's first and second moments (flat, the weights' layout); empty before the first step.
+    /// AdamW's first and second moments (flat, the weights' layout); empty before the first step, and when they are coded.
     pub fn moments(&self) -> (&[f32], &[f32]) {
-        (&self.optimizer.first_moment, &self.optimizer.second_moment)
+        self.optimizer.moments()
+    }
+
+    /// The optimizer with its state.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
     }
 
     /// Goes back to a saved step boundary.
-    pub(crate) fn restore(&mut self, step: u64, tokens_seen: u64, first_moment: Vec<f32>, second_moment: Vec<f32>) {
-        self.optimizer = Optimizer { steps: step, first_moment, second_moment };
+    pub(crate) fn restore(&mut self, tokens_seen: u64, optimizer: Optimizer) {
+        self.optimizer = optimizer;
         self.tokens_seen = tokens_seen;
         self.gradients.fill(0.0);
         self.computed_tokens = 0;
@@ -144,7 +167,15 @@ impl Session {
     /// A loss that is not finite, an id outside the vocabulary, a document longer than `max_length`. After a loss that
     /// is not finite nothing of the step is left; the weights are untouched in any case.
     pub fn accumulate_sft(&mut self, weights: &Weights, packed: &Packed, tokens_in_step: f64) -> Result<TokenSums> {
-        self.forward(weights, packed, true)?;
+        // Differs for every micro-batch of a run, and a resumed run goes on with it.
+        self.activations.noise = self.options.embedding_noise.map(|EmbeddingNoise { alpha, seed }| Noise {
+            alpha,
+            seed,
+            counter: self.tokens_seen,
+        });
+        let outcome = self.forward(weights, packed, true);
+        self.activations.noise = None;
+        outcome?;
         self.prepare_gradients(weights);
         let coefficient = (-1.0 / tokens_in_step) as f32;
         self.head.coefficient.clear();
@@ -184,7 +215,7 @@ impl Session {
         self.gradients.fill(0.0);
         let sums = std::mem::take(&mut self.sums);
         let computed_tokens = std::mem::take(&mut self.computed_tokens);
-        Ok(StepResult { step: self.optimizer.steps, grad_norm, sums, tokens_seen: self.tokens_seen, computed_tokens })
+        Ok(StepResult { step: self.optimizer.steps(), grad_norm, sums, tokens_seen: self.tokens_seen, computed_tokens })
     }
 
     fn count(&mut self, packed: &Packed) {

@@ -1,11 +1,12 @@
 //! Preference pairs in a session: log-probs of both sides, their loss, and its gradient.
 
+use zephyr_kernels::head::Stats;
 use zephyr_mistral::Weights;
 
 use super::Session;
 use crate::batch::Packed;
 use crate::error::{Error, Result};
-use crate::losses::{self, Denominator, LossConfig, PairLogps, PairLoss, PolicyLogps, PolicyLoss};
+use crate::losses::{self, Denominator, DpoLoss, LossConfig, PairLogps, PairLoss, PolicyLogps, PolicyLoss};
 use crate::metrics::PairSums;
 
 /// Sequence log-probabilities under the frozen reference, `[pairs]` each.
@@ -112,6 +113,8 @@ impl Session {
         let (chosen_tokens, rejected_tokens) = (side(&lengths, 0), side(&lengths, 1));
         let loss = match objective {
             PairObjective::Dpo(config, reference) => {
+                let pair_weights =
+                    if config.use_weighting { pair_weights(packed, &self.head.stats) } else { Vec::new() };
                 let logps = PairLogps {
                     policy_chosen: &chosen,
                     policy_rejected: &rejected,
@@ -119,7 +122,7 @@ impl Session {
                     ref_rejected: reference.rejected,
                     chosen_tokens: &chosen_tokens,
                     rejected_tokens: &rejected_tokens,
-                    weights: &[],
+                    weights: &pair_weights,
                 };
                 losses::pair_loss(config, &logps, denominator)?
             }
@@ -139,6 +142,17 @@ impl Session {
     }
 }
 
+/// WPO, eq. 2: the probabilities of the two answers, each the geometric mean over its tokens of `p / Σ p²`, so that a
+/// token drawn from the policy counts about 1 wherever it stands. A constant for the gradient, as in TRL.
+fn pair_weights(packed: &Packed, stats: &Stats) -> Vec<f64> {
+    let mut sums = vec![0.0; packed.sequences()];
+    for (row, &owner) in packed.answer_owners().iter().enumerate() {
+        sums[owner as usize] += f64::from(stats.logp[row]) - f64::from(stats.log_collision[row]);
+    }
+    let mean = |side: usize| sums[side] / f64::from(packed.predicted[side]);
+    (0..sums.len() / 2).map(|pair| (mean(2 * pair) + mean(2 * pair + 1)).exp()).collect()
+}
+
 fn check_pairs(packed: &Packed, objective: PairObjective) -> Result<()> {
     let (sequences, pairs) = (packed.sequences(), packed.sequences() / 2);
     if let PairObjective::Dpo(_, ReferenceLogps { chosen, rejected }) = objective
@@ -152,6 +166,12 @@ fn check_pairs(packed: &Packed, objective: PairObjective) -> Result<()> {
     }
     if !sequences.is_multiple_of(2) {
         return Err(Error::Config(format!("{sequences} sequences are not pairs")));
+    }
+    let sft = |config: &LossConfig| config.losses.iter().any(|(loss, _)| *loss == DpoLoss::Sft);
+    if !packed.weights.is_empty() && !matches!(objective, PairObjective::Dpo(config, _) if !sft(config)) {
+        return Err(Error::Config(
+            "tails are discounted for losses of DPO's log-prob sums alone, not for sft".to_owned(),
+        ));
     }
     let learns_prompts = matches!(objective, PairObjective::Policy(PolicyLoss::Orpo(_)));
     if !learns_prompts && packed.prompt_rows > 0 {

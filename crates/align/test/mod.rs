@@ -2,6 +2,8 @@
 
 mod accumulation;
 mod golden;
+mod modifiers;
+mod optimizer;
 mod preference;
 mod shared;
 mod state;

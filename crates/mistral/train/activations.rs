@@ -1,5 +1,6 @@
 //! The workspace of a step: every activation and every backward buffer, allocated once and reused.
 
+use super::Noise;
 use crate::config::Config;
 
 /// What the backward finds saved and what it computes again. All three give the same bits.
@@ -86,6 +87,8 @@ pub struct Activations {
     /// Gradient of [`Self::hidden`], `[T, h]`, written by the head before the backward.
     pub d_hidden: Vec<f32>,
     pub(super) flow: Flow,
+    /// Added to the embeddings by the next forwards, until it is taken away.
+    pub noise: Option<Noise>,
 }
 
 /// Sets the length; what is new is zero, what was there stays: every reader overwrites first.

@@ -28,6 +28,9 @@ pub fn forward(
     activations.prepare(config, batch.tokens(), keep);
     let table = &weights.data[weights.layout.embed.clone()];
     embedding::forward(table, config.hidden_size, batch.ids, &mut activations.residuals[0]);
+    if let Some(noise) = activations.noise {
+        noise.add(batch, config.hidden_size, &mut activations.residuals[0]);
+    }
     for (index, layer) in weights.layout.layers.iter().enumerate() {
         let (saved, derived) = (activations.saved_slot(index), activations.derived_slot(index));
         let (input, output) = stream(&mut activations.residuals, index, keep);

@@ -7,12 +7,14 @@
 mod activations;
 mod backward;
 mod forward;
+mod noise;
 #[cfg(test)]
 mod test;
 
 pub use activations::{Activations, Recompute};
 pub use backward::backward;
 pub use forward::forward;
+pub use noise::Noise;
 
 use zephyr_kernels::{attention, rope};
 
