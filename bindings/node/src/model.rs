@@ -127,6 +127,16 @@ impl NativeModel {
         }
     }
 
+    /// Moves these weights towards those of `policy`: α of it and 1 − α of what was here. Snapshots keep what they had.
+    #[napi(ts_return_type = "Promise<undefined>")]
+    pub fn follow<'env>(&self, env: &'env Env, policy: &NativeModel, alpha: f64) -> napi::Result<Object<'env>> {
+        let (weights, policy) = (self.weights.clone(), policy.current());
+        submit(env, move || {
+            let mut weights = weights.write().unwrap_or_else(PoisonError::into_inner);
+            Ok(zephyr_align::reference::blend(Arc::make_mut(&mut weights), &policy, alpha as f32)?)
+        })
+    }
+
     /// Whether both hold the very same weights in memory.
     #[napi]
     pub fn shares_weights(&self, other: &NativeModel) -> bool {
