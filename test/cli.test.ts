@@ -1,11 +1,11 @@
 /** The program as a user runs it: built, in a process of its own. */
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { present, smollm2 } from "./shared";
+import { buildProgram, present, smollm2 } from "./shared";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const base = join(root, "recipes", "demo", "base");
@@ -18,8 +18,7 @@ function cli(args: string[], input = "") {
 }
 
 beforeAll(() => {
-  const built = spawnSync("npx", ["tsup", "--silent"], { cwd: root, encoding: "utf8" });
-  expect(built.stderr).not.toMatch(/error/i);
+  buildProgram();
   const rows = ["seven", "nine", "ten", "two"].map((word) => ({
     messages: [
       { role: "user", content: `say ${word}.` },
@@ -72,7 +71,7 @@ describe("zephyr-align", () => {
       '{"messages": [{"role": "user", "content": "hi"}, {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hi"}]}\n',
     );
     const { status, stderr } = cli(["sft", "--model", base, "--data", at("bad.jsonl"), "--out", at("bad")]);
-    expect(status).toBe(3);
+    expect(status).toBe(77);
     expect(stderr).toContain("bad.jsonl:1");
     expect(stderr).toContain("messages[1].role");
   });
@@ -90,7 +89,7 @@ describe("zephyr-align", () => {
       "0.1",
     ];
     const { status, stderr } = cli([...args, "--out", at("refused")]);
-    expect(status).toBe(2);
+    expect(status).toBe(77);
     expect(stderr).toContain("--label-smoothing");
   });
 
@@ -102,6 +101,33 @@ describe("zephyr-align", () => {
     expect(seeds[0].scores.dSFT.score.n).toBe(32);
     expect(claims).toHaveLength(3);
     expect(readFileSync(join(at("demo"), "report.html"), "utf8")).toContain("By category");
+  });
+
+  it("serves a live page while it trains, and writes TensorBoard files", async () => {
+    const args = ["dpo", "--model", base, "--data", at("pairs.jsonl"), "--max-steps", "100000", "--out", at("watched")];
+    const child = spawn(process.execPath, [
+      join(root, "dist", "cli.js"),
+      ...args,
+      "--watch",
+      "0",
+      "--log-to",
+      "tensorboard",
+    ]);
+    let said = "";
+    const url = await new Promise<string>((resolve, reject) => {
+      child.stderr.on("data", (part) => {
+        said += part;
+        const found = /live page: (http:\S+)/.exec(said);
+        if (found) resolve(found[1]!);
+      });
+      child.on("exit", () => reject(new Error(said)));
+    });
+    expect(said).toContain("100000 steps");
+    expect(await fetch(url).then((response) => response.text())).toContain("EventSource");
+    const gone = new Promise((resolve) => child.on("exit", resolve));
+    child.kill("SIGINT");
+    await gone;
+    expect(readdirSync(join(at("watched"), "tensorboard"))).toHaveLength(1);
   });
 
   it("checks the machine", () => {

@@ -56,6 +56,31 @@ export function tensor(file: string, name: string): { shape: number[]; values: F
   return { shape, values: Float64Array.from({ length: content.length / size }, (_, i) => read(i * size)) };
 }
 
+/** Builds the program anew, for tests that run it in a process of its own. Returns its path. */
+export function buildProgram(): string {
+  const built = spawnSync("npx", ["tsup", "--silent"], { cwd: root, encoding: "utf8" });
+  if (built.status !== 0 || /error/i.test(built.stderr)) throw new Error(built.stderr);
+  return join(root, "dist", "cli.js");
+}
+
+/** Conversations and pairs of short texts, all different. */
+export function smallRows(count: number) {
+  const words = ["two", "seven", "nine", "ten", "hat", "red", "cat", "sun"];
+  const say = (index: number) => `${words[index % 8]} ${words[(index >> 3) % 8]} ${words[(5 * index + 3) % 8]}`;
+  const chats = Array.from({ length: count }, (_, index) => ({
+    messages: [
+      { role: "user", content: `say ${say(index)}.` },
+      { role: "assistant", content: `${say(index + 1)}.` },
+    ],
+  }));
+  const pairs = chats.map(({ messages: [user, answer] }, index) => ({
+    prompt: [user!],
+    chosen: [answer!],
+    rejected: [{ role: "assistant", content: `the ${say(index + 4)} is red.` }],
+  }));
+  return { chats, pairs };
+}
+
 /** A file system of that many bytes at a new folder; says so loudly when it cannot be mounted (it needs root). */
 export function mountSmallDisk(folder: string, bytes: number): boolean {
   mkdirSync(folder);

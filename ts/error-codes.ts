@@ -68,10 +68,15 @@ export const errorCodes = {
   ZA_TRAIN_NOT_FINITE: "A loss or a gradient became NaN or infinite.",
   ZA_TRAIN_STEP_ZERO: "The first preference step does not start at loss ln 2 and rewards 0.",
   ZA_TRAIN_STATE: "A checkpoint cannot be read, written or resumed.",
+  ZA_TRAIN_STALLED: "A step took longer than stepTimeoutSeconds.",
+  ZA_CHECKPOINT_BROKEN: "A run folder holds checkpoints, but none that verifies.",
+  ZA_RESUME_DIFFERS: "A run is to be resumed with other options, data, template or version than it was saved with.",
   // Run folder and disk.
   ZA_IO: "A file operation failed.",
   ZA_DISK_FULL: "There is no space left on the device.",
+  ZA_DISK_SPACE: "There is no room for the checkpoints and the model of a run that is about to start.",
   ZA_FOLDER_NOT_EMPTY: "The output folder already holds files.",
+  ZA_FOLDER_LOCKED: "Another run works in the output folder.",
   // Whole process.
   ZA_ABORTED: "The work was stopped by its abort signal.",
   ZA_OUT_OF_MEMORY: "There is not enough memory.",

@@ -40,6 +40,7 @@ export {
 } from "./model/tokenizer";
 export { type RunReportInput, renderRunReport } from "./report";
 export { type DpoConfig, type DpoConfigInput, dpoLosses, type SftConfig, type SftConfigInput } from "./train/config";
+export { CpoTrainer, type CpoTrainerOptions } from "./train/cpo-trainer";
 export { DpoTrainer, type DpoTrainerOptions } from "./train/dpo-trainer";
 export type {
   CheckpointEvent,
@@ -53,8 +54,21 @@ export type {
   WarningEvent,
   WatchEvent,
 } from "./train/events";
+export { KtoTrainer, type KtoTrainerOptions } from "./train/kto-trainer";
 export type { LoggedRun, Logger } from "./train/loggers/logger";
 export { tensorBoard } from "./train/loggers/tensorboard";
+export { OrpoTrainer, type OrpoTrainerOptions } from "./train/orpo-trainer";
+export type {
+  CpoConfig,
+  CpoConfigInput,
+  KtoConfig,
+  KtoConfigInput,
+  OrpoConfig,
+  OrpoConfigInput,
+  SimpoConfig,
+  SimpoConfigInput,
+} from "./train/preference-config";
 export { showProgress } from "./train/progress";
 export { SftTrainer, type SftTrainerOptions, type TrainResult } from "./train/sft-trainer";
-export type { Watch } from "./watch/watch-run";
+export { SimpoTrainer, type SimpoTrainerOptions } from "./train/simpo-trainer";
+export type { Watch } from "./train/watch/watch-run";

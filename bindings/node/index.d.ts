@@ -14,15 +14,35 @@ export declare class NativeBatch {
   constructor(ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array)
   /**
    * Preference pairs: sequences as for the constructor, chosen 0, rejected 0, chosen 1, …, each with its prompt, and
-   * the prompt's length of each pair. With `shared` each prompt is computed once, for both of its answers.
+   * the prompt's length of each pair. With `shared` each prompt is computed once, for both of its answers. With
+   * `chosen_prompts` the chosen sequences' prompts are learnt too (ORPO). `ld_alpha` weighs the tokens of the longer
+   * answer of a pair that the shorter one does not have (LD-DPO).
    */
-  static pairs(ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array, promptLengths: Uint32Array, shared: boolean): NativeBatch
+  static pairs(ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array, promptLengths: Uint32Array, shared: boolean, chosenPrompts: boolean, ldAlpha?: number | undefined | null): NativeBatch
   /** Tokens of all sequences, prompts included, those of a shared prompt for each side. */
   get tokens(): number
   /** Tokens that go through the decoder: those of a shared prompt once. */
   get computedTokens(): number
   /** Predicted tokens of each sequence, |y|. */
   get predicted(): Uint32Array
+}
+
+/** The checkpoints that were found in a folder. */
+export declare class NativeCheckpoints {
+  /** Removes what a killed process left half-written, and verifies checkpoints from the newest on until one is sound. */
+  static open(folder: string): Promise<NativeCheckpoints>
+  /** Throws `ZA_CHECKPOINT_BROKEN` when there are checkpoints but none is sound. */
+  refuseOnlyBroken(folder: string): void
+  /** Folder of the newest sound checkpoint. */
+  get path(): string | null
+  /** Its step. */
+  get step(): number | null
+  /** Tokens read up to it. */
+  get tokensSeen(): number | null
+  /** The JSON that was saved with it. */
+  get extra(): string | null
+  /** Newer ones that are broken, newest first. */
+  get broken(): Array<NativeBroken>
 }
 
 /** A decoder's weights and configuration. */
@@ -33,6 +53,8 @@ export declare class NativeModel {
   static random(config: string, seed: number): Promise<NativeModel>
   /** The same weights as they are now, frozen. Shares memory until one of the two is trained. */
   snapshot(): NativeModel
+  /** Moves these weights towards those of `policy`: α of it and 1 − α of what was here. Snapshots keep what they had. */
+  follow(policy: NativeModel, alpha: number): Promise<undefined>
   /** Whether both hold the very same weights in memory. */
   sharesWeights(other: NativeModel): boolean
   get parameters(): number
@@ -55,32 +77,70 @@ export declare class NativeModel {
   logits(ids: Uint32Array): Promise<Float32Array>
 }
 
+/** An exclusive lock on a run folder; the system lets go of it when the process ends, however it ends. */
+export declare class NativeRunLock {
+  /** `holder` says who has it, for whoever comes second. Throws `ZA_FOLDER_LOCKED` when another run has it. */
+  constructor(folder: string, holder: string)
+  /** Lets go of the folder. */
+  release(): void
+}
+
 /** A learning-rate schedule of transformers. */
 export declare class NativeSchedule {
-  /** `kind`: constant, linear, cosine or constant_with_warmup. Give `warmup_steps` or `warmup_ratio`, not both. */
-  constructor(kind: string, learningRate: number, warmupSteps: number | undefined | null, warmupRatio: number | undefined | null, totalSteps: number)
+  /**
+   * `kind`: transformers' name. Give `warmup_steps` or `warmup_ratio`, not both. `options`: JSON of what only some kinds
+   * read: `minLr`, `minLrRate`, `decaySteps`, `warmupType`, `decayType`, `power`.
+   */
+  constructor(kind: string, learningRate: number, warmupSteps: number | undefined | null, warmupRatio: number | undefined | null, totalSteps: number, options: string)
   /** Rate of the optimizer step with this 0-based index. */
   rate(step: number): number
 }
 
 /** One training session on one model: gradients, moments, workspace. */
 export declare class NativeSession {
-  /** `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`; `loss`: JSON of the DPO loss settings, for DPO. */
+  /**
+   * `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `optimizer`, `neftuneNoiseAlpha`,
+   * `seed`; `loss`: JSON of `method` (dpo, orpo, cpo, kto) with its constants, left out for SFT.
+   */
   constructor(model: NativeModel, options: string, loss?: string | undefined | null)
   /** Adds a micro-batch of SFT to the step (`train`) or to the evaluation; resolves to its part of the loss. */
   accumulateSft(batch: NativeBatch, tokensInStep: number, train: boolean): Promise<number>
   /** Adds a micro-batch of DPO to the step (`train`) or to the evaluation; resolves to its part of the loss. */
   accumulateDpo(batch: NativeBatch, refChosen: Float64Array, refRejected: Float64Array, pairsInStep: number, chosenTokensInStep: number, train: boolean): Promise<number>
+  /**
+   * Adds a micro-batch of pairs of a loss without a reference (orpo, cpo); resolves to its part of the loss.
+   * `chosen_tokens_in_step` counts what its cross-entropy covers: the answers' tokens, for orpo the prompts' too.
+   */
+  accumulatePairs(batch: NativeBatch, pairsInStep: number, chosenTokensInStep: number, train: boolean): Promise<number>
+  /**
+   * Adds a micro-batch of KTO; resolves to its part of the loss. `desirable` (0 or 1) and `reference` have an entry for
+   * each sequence; `kl` is the mean log-ratio of the whole step's mismatched sequences.
+   */
+  accumulateKto(batch: NativeBatch, desirable: Uint8Array, reference: Float64Array, kl: number, answersInStep: number, train: boolean): Promise<number>
   /** Clips and updates; resolves to the step's log (JSON, TRL's names). `epoch` is the fraction after this step. */
   apply(update: NativeUpdate, epoch: number): Promise<string>
   /** The metrics of all evaluation batches since the last call (JSON, `eval_…`). */
   takeEvaluation(): Promise<string>
   /** Sum of the log-probabilities of each sequence's predicted tokens under the model as it is now. */
   sequenceLogps(batch: NativeBatch): Promise<Float64Array>
-  /** Writes weights, moments and step to `folder` (published whole or not at all), with `extra` JSON beside them. */
-  save(folder: string, extra: string): Promise<undefined>
-  /** Restores weights, moments and step from a saved folder; resolves to the `extra` JSON saved with them. */
-  restore(folder: string): Promise<string>
+  /** Norm of the gradient accumulated so far, before clipping. */
+  gradNorm(): Promise<number>
+  /** Forgets what was accumulated since the last `apply`. */
+  discard(): Promise<undefined>
+  /**
+   * Writes the checkpoint `folder/step-N` with `extra` (JSON), reads it back, and removes old ones beyond `keep`.
+   *
+   * The state is that of this moment; the writing goes on beside later work, which is not held up until `apply`.
+   * The promise settles when the checkpoint is verified.
+   */
+  save(folder: string, step: number, keep: number, extra: string): Promise<NativeSaved>
+  /** Restores weights, moments and counters from the checkpoint that was found. */
+  restore(found: NativeCheckpoints): Promise<undefined>
+  /**
+   * Throws `ZA_DISK_SPACE` when `folder` has no room for the checkpoints that will be there at once (`keep` stay,
+   * `present` are there, `planned` will be written) and `more` bytes.
+   */
+  checkSpace(folder: string, keep: number, present: number, planned: number, more: number): void
   /** Gives gradients, moments and workspace back at once; waiting for the garbage collector could take long. */
   release(): Promise<undefined>
   /** Bytes of gradients, moments and workspace. */
@@ -124,6 +184,12 @@ export declare class NativeTokenizer {
   encodeText(text: string, parseSpecials: boolean): NativeEncoded
   /** A plain prompt and its completion, which alone is supervised. */
   encodePromptCompletion(prompt: string, completion: string, parseSpecials: boolean): NativeEncoded
+}
+
+/** A checkpoint that did not verify. */
+export interface NativeBroken {
+  path: string
+  reason: string
 }
 
 /** Decoding options, all given; see `GenerateOptions` of the TypeScript interface. */
@@ -173,6 +239,17 @@ export interface NativeInfo {
   arch: string
   simd: string
   threads: number
+}
+
+/** What saving a checkpoint did. */
+export interface NativeSaved {
+  path: string
+  /** Of all its files. */
+  bytes: number
+  /** Old checkpoints that were removed. */
+  removed: Array<string>
+  /** What did not go as wanted without harm to this checkpoint. */
+  warnings: Array<string>
 }
 
 /** AdamW and clipping for one step. */

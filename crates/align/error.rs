@@ -26,8 +26,22 @@ pub enum Error {
          Remedy: the reference log-probs belong to another model or other rows; compute them again"
     )]
     ReferenceMismatch { what: String },
-    #[error("{path}: {reason}. Remedy: {remedy}")]
+    #[error("{}: {reason}. Remedy: {remedy}", path.display())]
     State { path: PathBuf, reason: String, remedy: &'static str },
+    #[error(
+        "{}: no checkpoint can be used:{list}\nRemedy: restore one from a copy, or resume with resumeForce to start at step 1; \
+         the broken ones stay where they are",
+        path.display()
+    )]
+    CheckpointsBroken { path: PathBuf, list: String },
+    #[error("{}: the folder is in use by {holder}. Remedy: wait for that run, stop it, or choose another outputDir", path.display())]
+    Locked { path: PathBuf, holder: String },
+    #[error(
+        "{}: {need} bytes will be needed ({checkpoints} checkpoints of {size} bytes, and {more} for the model), {free} are free. \
+         Remedy: free space, choose another outputDir, or raise saveSteps above the steps of the run to save only the model",
+        path.display()
+    )]
+    DiskSpace { path: PathBuf, need: u64, free: u64, checkpoints: u64, size: u64, more: u64 },
 }
 
 impl Error {
@@ -42,6 +56,9 @@ impl Error {
             Self::NonFinite { .. } => "ZA_TRAIN_NOT_FINITE",
             Self::ReferenceMismatch { .. } => "ZA_TRAIN_STEP_ZERO",
             Self::State { .. } => "ZA_TRAIN_STATE",
+            Self::CheckpointsBroken { .. } => "ZA_CHECKPOINT_BROKEN",
+            Self::Locked { .. } => "ZA_FOLDER_LOCKED",
+            Self::DiskSpace { .. } => "ZA_DISK_SPACE",
         }
     }
 }

@@ -1,23 +1,23 @@
 //! What a loss, a pair and a step are.
 //!
 //! ```text
-//! batch     documents and preference pairs laid end to end, without padding
-//! losses    DPO's loss table, ORPO, CPO, KTO: pure functions with their derivatives, in f64
-//! metrics   TRL's names and meaning, as sums that micro-batches can be added to
-//! reference a frozen reference that follows the policy from time to time (TR-DPO)
-//! schedule  learning rates and step counts as transformers counts them
-//! session   accumulate → apply: one optimizer step over micro-batches; reference log-probs; evaluation
-//! state     saving and resuming a session at a step boundary
+//! batch      documents and preference pairs laid end to end, without padding
+//! checkpoint saving and resuming a session at a step boundary, so that nothing is ever lost
+//! losses     DPO's loss table, ORPO, CPO, KTO: pure functions with their derivatives, in f64
+//! metrics    TRL's names and meaning, as sums that micro-batches can be added to
+//! reference  a frozen reference that follows the policy from time to time (TR-DPO)
+//! schedule   learning rates and step counts as transformers counts them
+//! session    accumulate → apply: one optimizer step over micro-batches; reference log-probs; evaluation
 //! ```
 
 pub mod batch;
+pub mod checkpoint;
 pub mod error;
 pub mod losses;
 pub mod metrics;
 pub mod reference;
 pub mod schedule;
 pub mod session;
-pub mod state;
 #[cfg(test)]
 mod test;
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { buildProgram } from "./program";
-import { reportError } from "./report-error";
+import { exitCodes, reportError } from "./report-error";
 
 // A reader that leaves (| head) ends the program quietly.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
@@ -10,4 +10,6 @@ try {
   await program.parseAsync();
 } catch (error) {
   process.exitCode = reportError(error, program.opts().debug === true);
+  // A step that hangs would keep the process.
+  if (process.exitCode === exitCodes.transient) process.exit();
 }

@@ -6,6 +6,8 @@ import { addDoctor } from "./doctor";
 import { addDpo } from "./dpo";
 import { addEval } from "./eval";
 import { addInspect } from "./inspect-mask";
+import { addKto } from "./kto";
+import { addPolicyPairs } from "./policy-pairs";
 import { addSft } from "./sft";
 import { styleOf } from "./style";
 
@@ -26,7 +28,8 @@ export function buildProgram(): Command {
       styleSubcommandTerm: (text) => out.cyan(text),
     })
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error/, error.red(error.bold("error")))) });
-  for (const add of [addDemo, addSft, addDpo, addEval, addChat, addInspect, addDoctor]) add(program);
+  for (const add of [addDemo, addSft, addDpo, addKto, addPolicyPairs, addEval, addChat, addInspect, addDoctor])
+    add(program);
   for (const command of program.commands) inherit(command, program);
   return program.addHelpText(
     "after",
@@ -37,7 +40,8 @@ Examples:
   $ zephyr-align dpo --model runs/sft/model --data pairs.jsonl --recipe zephyr --out runs/dpo
   $ zephyr-align chat --model runs/dpo/model
 
-Exit codes: 0 done, 1 other error, 2 options, 3 data, 4 model or tokenizer files, 130 interrupted.`,
+Exit codes: 0 done; 75 stopped by a signal, a training run is saved (--resume goes on); 76 hanging step, start again
+with --resume; 77 options, data or model files are refused, never try again; 1 other error.`,
   );
 }
 

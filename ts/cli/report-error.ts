@@ -13,20 +13,25 @@ import {
 } from "../errors";
 import { dpoFields, sftFields } from "../train/config-fields";
 import { kebab, withFlagNames } from "./flag-names";
-import { interruptedExit } from "./interrupt";
 import { styleOf } from "./style";
 
-/** Exit codes, as the help names them. */
-export const exitCodes = { ok: 0, other: 1, usage: 2, data: 3, model: 4, interrupted: interruptedExit } as const;
+/**
+ * Exit codes, for whoever starts the program again: 75 and 76 may be tried again (a run with --resume), 77 never helps
+ * (sysexits' EX_TEMPFAIL is 75; the others are those of job schedulers' retry rules, docs/runs.md).
+ */
+export const exitCodes = { done: 0, other: 1, stopped: 75, transient: 76, refused: 77 } as const;
 
 const configKeys = [...new Set([...Object.keys(sftFields), ...Object.keys(dpoFields)])];
 
+/** Errors of the options, the data and the model's files: the same start fails the same way. */
+const refusals = [ConfigError, DataError, ModelError, TokenizerError, TemplateError];
+const refusalCodes = ["ZA_FOLDER_NOT_EMPTY", "ZA_CHECKPOINT_BROKEN"];
+
 function exitCodeOf(error: ZephyrError): number {
-  if (error instanceof AbortedError) return exitCodes.interrupted;
-  if (error instanceof ConfigError || error.code === "ZA_FOLDER_NOT_EMPTY") return exitCodes.usage;
-  if (error instanceof DataError) return exitCodes.data;
-  const ofModel = [ModelError, TokenizerError, TemplateError].some((kind) => error instanceof kind);
-  return ofModel ? exitCodes.model : exitCodes.other;
+  if (error instanceof AbortedError) return exitCodes.stopped;
+  if (error.code === "ZA_TRAIN_STALLED") return exitCodes.transient;
+  if (refusalCodes.includes(error.code) || refusals.some((kind) => error instanceof kind)) return exitCodes.refused;
+  return exitCodes.other;
 }
 
 /**
@@ -36,11 +41,11 @@ function exitCodeOf(error: ZephyrError): number {
  */
 export function reportError(thrown: unknown, debug: boolean): number {
   // commander has printed its own message; help and version are no errors.
-  if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+  if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? exitCodes.done : exitCodes.refused;
   const error = fromNative(thrown);
   const { red, bold, dim } = styleOf(process.stderr);
   const lines: string[] = [];
-  if (error instanceof AbortedError) lines.push("interrupted");
+  if (error instanceof AbortedError) lines.push("stopped");
   else if (error instanceof ConfigError && error.problems.length > 0) {
     lines.push(`${red(bold("error"))} ${dim(error.code)} the options cannot be used:`);
     for (const { field, problem, remedy } of error.problems) {

@@ -1,14 +1,16 @@
 /** What `sft` and `dpo` do alike: files, progress, the summary. */
+
 import { relative } from "node:path";
 import { type Command, Option } from "commander";
-import { AbortedError } from "../errors";
+import { AbortedError, throwIfAborted } from "../errors";
 import { Mistral } from "../model/mistral";
 import { packageVersion } from "../native/load";
 import { figure, percent, whole } from "../report/format";
 import type { CheckpointEvent, EndEvent, Metrics, TrainerEvent } from "../train/events";
+import { methods } from "../train/methods";
 import { duration, fitShowing, showProgress } from "../train/progress";
 import type { TrainResult } from "../train/sft-trainer";
-import { type Watch, watchPort } from "../watch/watch-run";
+import { type Watch, watchPort } from "../train/watch/watch-run";
 import { wholeNumber } from "./arguments";
 import {
   addConfigOptions,
@@ -49,15 +51,23 @@ export interface Prepared {
   watch: Watch;
 }
 
+/** What the rows of --data are. */
+const rowsOf = {
+  rows: "conversations",
+  pairs: "preference pairs",
+  answers: "answers with a label, or preference pairs,",
+} as const;
+
 /** Adds the files, the trainer's fields and the output flags. */
 export function addTrainOptions(command: Command, method: Method): Command {
-  const rows = method === "sft" ? "conversations" : "preference pairs";
+  const rows = rowsOf[methods[method].rows];
   command
     .optionsGroup("Files:")
     .option("--model <path>", "Model to train: a folder in Hugging Face's layout, or a GGUF file.")
     .option("--data <file>", `Rows to train on: ${rows} as JSONL or a JSON array.`)
     .option("--eval-data <file>", "Held-out rows, evaluated every --eval-steps and at the end.");
-  if (method === "dpo") command.option("--ref <path>", "Frozen reference model. (default: the model as it starts)");
+  if (method === "dpo" || method === "kto")
+    command.option("--ref <path>", "Frozen reference model. (default: the model as it starts)");
   command
     .option("--tokenizer <folder>", "Folder of the tokenizer, when it is not the model's.")
     .option("--out <folder>", `Folder of the run. (default: runs/${method}-<time>)`)
@@ -92,6 +102,7 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
     const settings = { ...config, outputDir };
     checkConfig(method, settings);
     const policy = await Mistral.fromPretrained(model, loading);
+    throwIfAborted(signal);
     const apart = inputs.ref !== undefined && inputs.ref !== model;
     const ref = apart ? await Mistral.fromPretrained(inputs.ref!, loading) : undefined;
     if (!flags.quiet) process.stderr.write(`${model}: ${whole(policy.parameters)} parameters\n`);
@@ -128,7 +139,7 @@ interface Seen {
 function howToGoOn(outputDir: string, { checkpoint }: Seen): string {
   return checkpoint
     ? `step ${checkpoint.step} is saved: the same command with --out ${outputDir} --resume goes on from there\n`
-    : `no checkpoint was saved yet (--save-steps sets how often); what was begun lies in ${outputDir}\n`;
+    : `no step was finished since the start: the same command with --out ${outputDir} --resume begins there again\n`;
 }
 
 /** `20261125-045012`, in local time. */
@@ -189,7 +200,7 @@ function summaryText(method: Method, result: TrainResult, end: EndEvent | undefi
     rows.push(["model", cyan(`${shown}/model`)], ["report", cyan(`${shown}/report.html`)]);
     rows.push(["try it", dim(`zephyr-align chat --model ${shown}/model`)]);
   }
-  const name = method === "sft" ? "dSFT" : "dDPO";
+  const name = methods[method].title;
   return `\n${bold(`${name} done: ${whole(result.steps)} steps`)}\n${table(rows, dim)}`;
 }
 

@@ -44,9 +44,12 @@ export function lineChart(chart: LineChart): Html | null {
   const toX = (x: number) => margin.left + (xs.high === xs.low ? 0.5 : (x - xs.low) / (xs.high - xs.low)) * plotWidth;
   const toY = (y: number) => margin.top + (1 - (y - ys.low) / (ys.high - ys.low)) * plotHeight;
   const at = (value: number) => Number(value.toFixed(1));
-  const grid = ticks(ys.low, ys.high, 4).map(
+  const levels = ticks(ys.low, ys.high, 4);
+  // figure() rounds; a curve that hardly moves is labelled with all its digits.
+  const distinct = new Set(levels.map(figure)).size === levels.length;
+  const grid = levels.map(
     (y) =>
-      html`<line class="grid" x1="${margin.left}" x2="${width - margin.right}" y1="${at(toY(y))}" y2="${at(toY(y))}"/><text class="tick" x="${margin.left - 8}" y="${at(toY(y))}" text-anchor="end" dominant-baseline="central">${figure(y)}</text>`,
+      html`<line class="grid" x1="${margin.left}" x2="${width - margin.right}" y1="${at(toY(y))}" y2="${at(toY(y))}"/><text class="tick" x="${margin.left - 8}" y="${at(toY(y))}" text-anchor="end" dominant-baseline="central">${distinct ? figure(y) : String(y)}</text>`,
   );
   const axis = ticks(xs.low, xs.high, 6)
     .filter(Number.isInteger)

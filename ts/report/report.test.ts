@@ -162,6 +162,13 @@ describe("lineChart", () => {
     expect(chart([3])?.text).toContain("<circle");
   });
 
+  it("labels levels that differ with texts that differ", () => {
+    const text = chart([1e-6, 0.999991e-6, 0.99998e-6])!.text;
+    const labels = [...text.matchAll(/dominant-baseline="central">([^<]+)</g)].map(([, label]) => label);
+    expect(labels.length).toBeGreaterThan(2);
+    expect(new Set(labels).size).toBe(labels.length);
+  });
+
   it("keeps every point inside, and averages when there are too many", () => {
     const many = chart(Array.from({ length: 10_000 }, (_, i) => Math.sin(i / 100)))!.text;
     const points = /points="([^"]+)"/.exec(many)![1]!.split(" ");

@@ -3,20 +3,22 @@ import { type DatasetInput, pairDataset } from "../data";
 import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair } from "../model/tokenizer";
-import { type Watch, watchRun } from "../watch/watch-run";
 import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
-import { EventStream, type Metrics, type TrainerEvent } from "./events";
-import { type Examples, pairExamples, predictedTokens } from "./examples";
+import { EventStream, type TrainerEvent } from "./events";
+import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
 import type { Logger } from "./loggers/logger";
-import { pack } from "./packing";
+import { packPairs } from "./packing";
+import { followPolicy, referenceModel } from "./reference";
 import {
-  addLine,
   announce,
-  applyStep,
+  aside,
   beginSteps,
+  evaluationIsDue,
   failRun,
   finishRun,
+  logEvaluation,
+  makeStep,
   nativePairs,
   newRun,
   openFolder,
@@ -24,11 +26,12 @@ import {
   poll,
   type Run,
   resumeRun,
+  saveIfDue,
   scheduleOf,
-  warn,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import type { TrainResult } from "./sft-trainer";
+import { type Watch, watchRun } from "./watch/watch-run";
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
 export interface DpoTrainerOptions extends DpoConfigInput {
   /** Trained in place. */
@@ -39,7 +42,10 @@ export interface DpoTrainerOptions extends DpoConfigInput {
   dataset?: DatasetInput;
   /** Held-out pairs, evaluated every `evalSteps` and at the end. */
   evalDataset?: DatasetInput;
-  /** Stops the run between two micro-batches; `fit` then rejects with `AbortedError`. */
+  /**
+   * Stops the run between two micro-batches. With outputDir it is saved at the last finished step; `fit` then rejects with
+   * `AbortedError`, which names the checkpoint.
+   */
   signal?: AbortSignal;
   /** Replaces an earlier run in outputDir. @default false */
   overwrite?: boolean;
@@ -107,17 +113,19 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("dpo", policy, config, overwrite);
       const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
+      const session = openSession(policy, config, { loss: lossSettings(config), referenceIsStart });
       run = newRun(
         {
           method: "dpo",
           model: policy,
           config,
-          session: openSession(policy, config, { loss: lossSettings(config), referenceIsStart }),
+          session,
           plan,
           folder,
           events: this.#events,
           signal,
           report: examples.report,
+          digests: { rowsHash: hashPairs(examples), ...(held ? { evalRowsHash: hashPairs(held) } : {}) },
           ...(packing ? { packing } : {}),
         },
         loggers,
@@ -126,47 +134,47 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       await watchRun(run, watch);
       const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
       if (config.gradientAccumulation > 1 && config.lossType.some((loss) => loss.startsWith("aot"))) {
-        warn(
-          run,
+        run.warn(
           "aot losses sort each micro-batch: with gradientAccumulation they differ from the large batch, as in TRL",
         );
       }
 
-      const scorer =
-        referenceIsStart && config.precomputeRefLogps ? run.session : openSession(ref ?? policy.frozenCopy(), config);
+      // Once the log-probs are computed nothing may hold the start's weights: no second model is in memory then.
+      const reference = config.precomputeRefLogps ? (ref ?? policy) : referenceModel(policy, ref, config);
+      const scorer = referenceIsStart && config.precomputeRefLogps ? run.session : openSession(reference, config);
       const precomputed = config.precomputeRefLogps ? await scoreAll(run, scorer, examples.rows) : undefined;
-      const heldReference = held && (await scoreAll(run, scorer, held.rows));
+      if (precomputed) run.reference = meanOf(precomputed);
+      const heldReference = held && !config.syncRefModel ? await scoreAll(run, scorer, held.rows) : undefined;
+      const evaluateHeld = async (run: Run) => {
+        if (held) await evaluate(run, held, heldReference ?? (await scoreAll(run, scorer, held.rows)));
+      };
       if (precomputed && scorer !== run.session) await scorer.release();
       await resumeRun(run);
       beginSteps(run);
+      // A run that was stopped between a step and its evaluation.
+      if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
 
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
         const inStep = microBatches.flatMap((rows) => Array.from(rows, (row) => examples.rows[row]!));
         const chosenTokens = inStep.reduce((sum, { chosen }) => sum + predictedTokens(chosen), 0);
-        for (const rows of microBatches) {
-          poll(run);
-          const batch = nativePairs(
-            Array.from(rows, (row) => examples.rows[row]!),
-            config.sharedPrompt,
-          );
-          const reference = precomputed ? pick(precomputed, rows) : split(await scorer.sequenceLogps(batch));
-          await run.session.accumulateDpo(
-            batch,
-            reference.chosen,
-            reference.rejected,
-            inStep.length,
-            chosenTokens,
-            true,
-          );
-        }
-        await applyStep(run, step, epochsDone, rate(step - 1));
+        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+          let loss = 0;
+          for (const rows of microBatches) {
+            throwIfAborted(signal);
+            const inBatch = Array.from(rows, (row) => examples.rows[row]!);
+            const batch = nativePairs(inBatch, config);
+            const logps = precomputed ? pick(precomputed, rows) : split(await scorer.sequenceLogps(batch));
+            const { chosen, rejected } = logps;
+            loss += await session.accumulateDpo(batch, chosen, rejected, inStep.length, chosenTokens, true);
+          }
+          return loss;
+        });
         await sampleDuring(run, shown, step);
-        if (held && heldReference && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
-          await evaluate(run, held, heldReference, step);
-        }
+        await followPolicy(reference, policy, config, step);
+        if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
+        await saveIfDue(run);
       }
-      if (held && heldReference) await evaluate(run, held, heldReference, run.doneSteps);
       if (!precomputed) await scorer.release();
       const metrics = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
@@ -184,6 +192,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
 /** The core's names of the loss options. */
 function lossSettings(config: DpoConfig): Record<string, unknown> {
   return {
+    method: "dpo",
     beta: config.beta,
     lossType: config.lossType,
     lossWeights: config.lossWeights,
@@ -192,18 +201,12 @@ function lossSettings(config: DpoConfig): Record<string, unknown> {
     ...(config.fDivergence === "alpha_divergence" ? { fAlphaDivergenceCoef: config.fAlpha } : {}),
     ...(config.lossType.includes("discopop") ? { discopopTau: config.discopopTau } : {}),
     ...(config.lossType.includes("ipo") ? { ipoNormalisation: config.ipoNormalisation } : {}),
+    useWeighting: config.useWeighting,
   };
 }
 
-/** Pairs whose tokens fit packLength together, a shared prompt counted once; nothing when each stands alone. */
-function packPairs(pairs: readonly EncodedPair[], config: DpoConfig) {
-  if (!config.packing) return {};
-  const tokens = pairs.map(
-    ({ chosen, rejected, promptLength }) =>
-      chosen.ids.length + rejected.ids.length - (config.sharedPrompt ? promptLength : 0),
-  );
-  const { packs, fillRate } = pack(tokens, config.packLength ?? 2 * config.maxLength, config.packingWindow);
-  return { packs, packing: { packs: packs.length, fillRate } };
+function meanOf({ chosen, rejected }: ReferenceLogps): number {
+  return chosen.reduce((sum, logp, pair) => sum + logp + rejected[pair]!, 0) / (2 * chosen.length);
 }
 
 /** Interleaved sums taken apart: chosen 0, rejected 0, chosen 1, … */
@@ -222,28 +225,27 @@ function pick(all: ReferenceLogps, rows: Uint32Array): ReferenceLogps {
 }
 
 async function scoreAll(run: Run, scorer: NativeSession, pairs: readonly EncodedPair[]): Promise<ReferenceLogps> {
-  const { refBatchSize, batchSize, sharedPrompt } = run.config as DpoConfig;
-  const size = refBatchSize ?? batchSize;
+  const config = run.config as DpoConfig;
+  const size = config.refBatchSize ?? config.batchSize;
   const sums = new Float64Array(2 * pairs.length);
   for (let start = 0; start < pairs.length; start += size) {
     poll(run);
-    const batch = nativePairs(pairs.slice(start, start + size), sharedPrompt);
+    const batch = nativePairs(pairs.slice(start, start + size), config);
     sums.set(await scorer.sequenceLogps(batch), 2 * start);
   }
   return split(sums);
 }
 
-async function evaluate(run: Run, held: Examples<EncodedPair>, reference: ReferenceLogps, step: number): Promise<void> {
-  const { batchSize: size, sharedPrompt } = run.config as DpoConfig;
+async function evaluate(run: Run, held: Examples<EncodedPair>, reference: ReferenceLogps): Promise<void> {
+  const config = run.config as DpoConfig;
+  const { batchSize: size } = config;
   const chosenTokens = held.rows.reduce((sum, { chosen }) => sum + predictedTokens(chosen), 0);
   for (let start = 0; start < held.rows.length; start += size) {
     poll(run);
-    const batch = nativePairs(held.rows.slice(start, start + size), sharedPrompt);
+    const batch = nativePairs(held.rows.slice(start, start + size), config);
     const chosen = reference.chosen.slice(start, start + size);
     const rejected = reference.rejected.slice(start, start + size);
     await run.session.accumulateDpo(batch, chosen, rejected, held.rows.length, chosenTokens, false);
   }
-  const metrics: Metrics = JSON.parse(await run.session.takeEvaluation());
-  await addLine(run, { step, ...metrics });
-  run.events.push({ type: "eval", step, metrics });
+  await logEvaluation(run);
 }

@@ -1,3 +1,5 @@
+import type { Method } from "./methods";
+
 /**
  * Numbers of a step under TRL's names: `loss`, `grad_norm`, `learning_rate`, `entropy`, `num_tokens`,
  * `mean_token_accuracy`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}`,
@@ -9,7 +11,7 @@ export type Metrics = Readonly<Record<string, number>>;
 /** The run is planned and about to make its first step. */
 export interface StartEvent {
   type: "start";
-  method: "sft" | "dpo";
+  method: Method;
   /** Optimiser steps of the whole run. */
   totalSteps: number;
   /** Steps already done, when the run is resumed. */
@@ -81,7 +83,7 @@ export interface EndEvent {
   type: "end";
   steps: number;
   seconds: number;
-  /** Tokens trained on. */
+  /** Tokens trained on; when the run was resumed, since then, as `seconds`. */
   tokens: number;
   /** Metrics of the last step. */
   metrics: Metrics;

@@ -70,6 +70,7 @@ describe("showProgress", () => {
       supervisedTokens: 40,
       format: "Each row is x.",
     },
+    { type: "watch", url: "http://127.0.0.1:4600" },
     {
       type: "step",
       step: 1,
@@ -94,6 +95,7 @@ describe("showProgress", () => {
     expect(shown(false).split("\n")).toEqual([
       "Each row is x.",
       "dpo: 5 pairs, 100 tokens (40 supervised); 2 steps, going on after step 1",
+      "live page: http://127.0.0.1:4600",
       "dpo 1/2  loss 0.6900  10 tok/s  ETA 1s",
       "warning: careful",
       "dpo 2/2  loss 0.5000  10 tok/s  ETA 0s",

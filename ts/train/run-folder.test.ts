@@ -14,14 +14,17 @@ describe("RunFolder", () => {
     const folder = await RunFolder.open(path, { seed: 1 });
     await folder.appendMetrics({ step: 1, loss: 0.5 });
     await folder.appendMetrics({ step: 2, loss: Number.NaN });
-    await folder.closeMetrics();
+    await folder.syncMetrics();
     await folder.appendMetrics({ step: 3, loss: 0.25 });
-    await folder.closeMetrics();
+    await folder.appendSpeed({ step: 3, tokens_per_second: 9, seconds: 1 });
+    await folder.syncMetrics();
     await folder.writeReport("<!doctype html>");
     await folder.saveModel(async (target) => writeFile(join(target, "weights"), "one"));
     await folder.saveModel(async (target) => writeFile(join(target, "weights"), "two"));
     await folder.saveFolder("checkpoints/step-3", async (target) => writeFile(join(target, "state"), "x"));
-    expect(readdirSync(path).sort()).toEqual(["checkpoints", "config.json", "metrics.jsonl", "model", "report.html"]);
+    await folder.close();
+    const names = [".lock", "checkpoints", "config.json", "metrics.jsonl", "model", "report.html", "speed.jsonl"];
+    expect(readdirSync(path).sort()).toEqual(names);
     expect(JSON.parse(read(join(path, "config.json")))).toEqual({ seed: 1 });
     expect(await RunFolder.readConfig(path)).toEqual({ seed: 1 });
     expect(read(folder.metricsPath)).toBe('{"step":1,"loss":0.5}\n{"step":2,"loss":null}\n{"step":3,"loss":0.25}\n');
@@ -39,9 +42,10 @@ describe("RunFolder", () => {
     });
     const folder = await RunFolder.open(path, { a: 1 }, { overwrite: true });
     await folder.appendMetrics({ step: 1 });
-    await folder.closeMetrics();
-    await RunFolder.open(path, { a: 2 }, { resume: true });
+    await folder.close();
+    await (await RunFolder.open(path, { a: 2 }, { resume: true })).close();
     expect(existsSync(folder.metricsPath)).toBe(true);
+    expect(await RunFolder.readConfig(path), "a run that may not go on changes nothing").toEqual({ a: 1 });
     await RunFolder.open(path, { a: 3 }, { overwrite: true });
     expect(existsSync(folder.metricsPath)).toBe(false);
     expect(read(join(path, "notes.txt"))).toBe("mine");
@@ -58,35 +62,50 @@ describe("RunFolder", () => {
     });
     await expect(failing).rejects.toMatchObject({ code: "ZA_DISK_FULL", place: { file: path } });
     expect(read(join(folder.modelPath, "weights"))).toBe("old");
-    expect(readdirSync(path).sort()).toEqual(["config.json", "model"]);
+    expect(readdirSync(path).sort()).toEqual([".lock", "config.json", "model"]);
   });
 
   it("tidies up after a process that was stopped, and brings a moved model back", async () => {
     const path = fresh();
     const folder = await RunFolder.open(path, {});
     await folder.saveModel(async (target) => writeFile(join(target, "weights"), "good"));
+    await folder.close();
     renameSync(folder.modelPath, join(path, ".model.replaced"));
     mkdirSync(join(path, ".model.writing"));
     writeFileSync(join(path, ".report.html.writing"), "<half");
     await RunFolder.open(path, {}, { resume: true });
-    expect(readdirSync(path).sort()).toEqual(["config.json", "model"]);
+    expect(readdirSync(path).sort()).toEqual([".lock", "config.json", "model"]);
     expect(read(join(folder.modelPath, "weights"))).toBe("good");
   });
 
-  it("cuts the metrics back to the step that a run resumes after", async () => {
+  it("cuts the metrics back to where a checkpoint saw them end", async () => {
     const folder = await RunFolder.open(fresh(), {});
-    expect(await folder.keepMetricsUpTo(5)).toEqual([]);
-    for (const step of [1, 2, 3]) await folder.appendMetrics({ step, loss: step / 10 });
-    await folder.closeMetrics();
+    expect(await folder.cutMetrics(0)).toEqual([]);
+    const bytes: number[] = [];
+    for (const step of [1, 2, 3]) {
+      await folder.appendMetrics({ step, loss: step === 1 ? Number.NaN : step / 10 });
+      bytes.push(await folder.syncMetrics());
+    }
     writeFileSync(folder.metricsPath, `${read(folder.metricsPath)}{"step":4,"lo`);
-    expect(await folder.keepMetricsUpTo(9)).toHaveLength(3);
-    expect(await folder.keepMetricsUpTo(2)).toEqual([
-      { step: 1, loss: 0.1 },
+    expect(await folder.metricsBytes()).toBeGreaterThan(bytes[2]!);
+    expect(await folder.cutMetrics(bytes[2]!)).toHaveLength(3);
+    expect(await folder.cutMetrics(bytes[1]!)).toEqual([
+      { step: 1, loss: Number.NaN },
       { step: 2, loss: 0.2 },
     ]);
     await folder.appendMetrics({ step: 3, loss: 0.5 });
-    await folder.closeMetrics();
-    expect(read(folder.metricsPath)).toBe('{"step":1,"loss":0.1}\n{"step":2,"loss":0.2}\n{"step":3,"loss":0.5}\n');
+    await folder.close();
+    expect(read(folder.metricsPath)).toBe('{"step":1,"loss":null}\n{"step":2,"loss":0.2}\n{"step":3,"loss":0.5}\n');
+  });
+
+  it("is one run's at a time", async () => {
+    const path = fresh();
+    const folder = await RunFolder.open(path, {});
+    const second = RunFolder.open(path, {}, { resume: true });
+    await expect(second).rejects.toMatchObject({ code: "ZA_FOLDER_LOCKED", place: { file: path } });
+    await expect(RunFolder.open(path, {}, { overwrite: true })).rejects.toThrow(`process ${process.pid}`);
+    await folder.close();
+    await (await RunFolder.open(path, {}, { resume: true })).close();
   });
 
   it("names the path when the folder cannot be made", async () => {

@@ -1,6 +1,10 @@
-import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat, truncate } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { hostname } from "node:os";
 import { join, resolve } from "node:path";
+import type { NativeRunLock } from "../../bindings/node/index";
 import { fromNative, IoError } from "../errors";
+import { native } from "../native/load";
+import { LineLog } from "./line-log";
 import { tensorBoardFolder } from "./loggers/tensorboard";
 
 /** How a run folder is opened. */
@@ -17,50 +21,74 @@ export interface MetricsLine {
   [name: string]: number;
 }
 
+/** A line of `speed.jsonl`: what depends on the machine and the hour, and has no place in metrics.jsonl. */
+export interface SpeedLine {
+  step: number;
+  /** Since the last logged step. */
+  tokens_per_second: number;
+  /** Since this process made its first step. */
+  seconds: number;
+}
+
 const configName = "config.json";
 const metricsName = "metrics.jsonl";
+const speedName = "speed.jsonl";
 const reportName = "report.html";
 const modelName = "model";
-const ownNames = [configName, metricsName, reportName, modelName, "checkpoints", tensorBoardFolder];
+const ownNames = [configName, metricsName, speedName, reportName, modelName, "checkpoints", tensorBoardFolder];
+
+/** Held by the run that works in the folder; the file stays, the lock goes with the process. */
+const lockName = ".lock";
 
 /** Names of what is being written; they never look like a result. */
 const unfinished = /^\..+\.(writing|replaced)$/;
 
 /**
- * The folder of a run: `config.json` (resolved), `metrics.jsonl` (one line a logged step), `report.html`, `model/`,
- * `checkpoints/`. Everything but the metrics is written under a hidden name and renamed when it is complete, so that a
- * final name never holds half a file.
+ * The folder of a run: `config.json` (resolved), `metrics.jsonl` (one line a logged step; the same bytes for the same
+ * run), `speed.jsonl`, `report.html`, `model/`, `checkpoints/`. Everything but the logs is written under a hidden name and
+ * renamed when it is complete, so that a final name never holds half a file. One run at a time has the folder.
  */
 export class RunFolder {
   readonly path: string;
-  #metrics: FileHandle | undefined;
+  readonly #metrics: LineLog;
+  readonly #speed: LineLog;
+  #lock: NativeRunLock | undefined;
 
   private constructor(path: string) {
     this.path = path;
+    this.#metrics = new LineLog(join(path, metricsName));
+    this.#speed = new LineLog(join(path, speedName));
   }
 
   /**
-   * Makes the folder, or opens that of an earlier run.
+   * Makes the folder, or opens that of an earlier run, and locks it.
    *
-   * @param config written as `config.json`; when resuming, the earlier one is replaced
-   * @throws IoError `ZA_FOLDER_NOT_EMPTY` when the folder holds files and neither `resume` nor `overwrite` is set
+   * @param config written as `config.json`, unless resuming: {@link writeConfig} does that when the run may go on
+   * @throws IoError `ZA_FOLDER_NOT_EMPTY` when the folder holds files and neither `resume` nor `overwrite` is set,
+   * `ZA_FOLDER_LOCKED` when another run works in it
    */
   static async open(path: string, config: unknown, options: RunFolderOptions = {}): Promise<RunFolder> {
     const folder = new RunFolder(resolve(path));
-    await folder.#guard(async () => {
-      await mkdir(folder.path, { recursive: true });
-      await folder.#tidy();
-      const names = await readdir(folder.path);
-      if (names.length > 0 && options.overwrite) {
-        for (const name of ownNames) await rm(join(folder.path, name), { recursive: true, force: true });
-      } else if (names.length > 0 && !options.resume) {
-        throw new IoError("ZA_FOLDER_NOT_EMPTY", `the folder already holds ${names.slice(0, 3).join(", ")}`, {
-          place: { file: folder.path },
-          remedy: "Choose another outputDir, or pass resume: true to go on, or overwrite: true to replace the run.",
-        });
-      }
-      await folder.writeFile(configName, `${JSON.stringify(config, null, 2)}\n`);
-    });
+    await folder
+      .#guard(async () => {
+        await mkdir(folder.path, { recursive: true });
+        folder.#takeLock();
+        await folder.#tidy();
+        const names = (await readdir(folder.path)).filter((name) => name !== lockName);
+        if (names.length > 0 && options.overwrite) {
+          for (const name of ownNames) await rm(join(folder.path, name), { recursive: true, force: true });
+        } else if (names.length > 0 && !options.resume) {
+          throw new IoError("ZA_FOLDER_NOT_EMPTY", `the folder already holds ${names.slice(0, 3).join(", ")}`, {
+            place: { file: folder.path },
+            remedy: "Choose another outputDir, or pass resume: true to go on, or overwrite: true to replace the run.",
+          });
+        }
+        if (!options.resume) await folder.writeConfig(config);
+      })
+      .catch((error) => {
+        folder.#releaseLock();
+        throw error;
+      });
     return folder;
   }
 
@@ -86,49 +114,51 @@ export class RunFolder {
     }
   }
 
-  /** Adds a line to `metrics.jsonl`; numbers that are not finite are written as null. */
-  async appendMetrics(line: MetricsLine): Promise<void> {
-    await this.#guard(async () => {
-      this.#metrics ??= await open(this.metricsPath, "a");
-      await this.#metrics.appendFile(`${JSON.stringify(line)}\n`);
-    });
+  /** Writes the resolved configuration. */
+  async writeConfig(config: unknown): Promise<void> {
+    await this.writeFile(configName, `${JSON.stringify(config, null, 2)}\n`);
   }
 
   /**
-   * When resuming after `step`: removes the lines of later steps, and a last line that broke off.
+   * Adds a line to `metrics.jsonl`; numbers that are not finite are written as null.
    *
-   * @returns the lines kept
+   * @returns false when the disk is full: the line waits in memory
    */
-  async keepMetricsUpTo(step: number): Promise<MetricsLine[]> {
-    return this.#guard(async () => {
-      const kept = await this.#linesUpTo(step);
-      await this.closeMetrics();
-      if (kept.bytes !== undefined) await truncate(this.metricsPath, kept.bytes);
-      return kept.lines;
-    });
+  async appendMetrics(line: MetricsLine): Promise<boolean> {
+    return this.#guard(() => this.#metrics.append(line));
   }
 
-  async #linesUpTo(step: number): Promise<{ lines: MetricsLine[]; bytes?: number }> {
-    const text = await readFile(this.metricsPath, "utf8").catch((error: NodeJS.ErrnoException) => {
-      if (error.code === "ENOENT") return undefined;
-      throw error;
+  /** Adds a line to `speed.jsonl`. */
+  async appendSpeed(line: SpeedLine): Promise<void> {
+    await this.#guard(() => this.#speed.append(line));
+  }
+
+  /** Puts `metrics.jsonl` on the disk; returns its bytes. */
+  async syncMetrics(): Promise<number> {
+    return this.#guard(() => this.#metrics.sync());
+  }
+
+  /** Bytes of `metrics.jsonl`. */
+  async metricsBytes(): Promise<number> {
+    return stat(this.metricsPath).then(
+      ({ size }) => size,
+      () => 0,
+    );
+  }
+
+  /** Cuts `metrics.jsonl` back to its first bytes, whole lines. Returns the lines. */
+  async cutMetrics(bytes: number): Promise<MetricsLine[]> {
+    return this.#guard(async () => {
+      await this.#metrics.cut(bytes);
+      const text = await readFile(this.metricsPath, "utf8").catch((error: NodeJS.ErrnoException) => {
+        if (error.code === "ENOENT") return "";
+        throw error;
+      });
+      return text
+        .split("\n")
+        .slice(0, -1)
+        .map((line) => JSON.parse(line, (_, value) => (value === null ? Number.NaN : value)));
     });
-    if (text === undefined) return { lines: [] };
-    const lines: MetricsLine[] = [];
-    let bytes = 0;
-    for (const line of text.split("\n").slice(0, -1)) {
-      let parsed: MetricsLine;
-      try {
-        parsed = JSON.parse(line);
-      } catch {
-        break;
-      }
-      // Steps only grow, so that the first later one ends what is kept.
-      if (parsed.step > step) break;
-      lines.push(parsed);
-      bytes += Buffer.byteLength(line) + 1;
-    }
-    return { lines, bytes };
   }
 
   /** Writes a file of the folder whole: under a hidden name, to the disk, then renamed. */
@@ -177,18 +207,26 @@ export class RunFolder {
     return path;
   }
 
-  /** Puts the metrics on the disk and closes them; appending opens them again. */
-  async closeMetrics(): Promise<void> {
-    const handle = this.#metrics;
-    this.#metrics = undefined;
-    if (!handle) return;
+  /** Puts the logs on the disk, closes them and lets go of the folder. */
+  async close(): Promise<void> {
     await this.#guard(async () => {
       try {
-        await handle.sync();
+        await this.#metrics.close();
+        await this.#speed.close();
       } finally {
-        await handle.close();
+        this.#releaseLock();
       }
     });
+  }
+
+  #takeLock(): void {
+    const holder = `process ${process.pid} on ${hostname()}, since ${new Date().toISOString()}`;
+    this.#lock = new (native().NativeRunLock)(this.path, holder);
+  }
+
+  #releaseLock(): void {
+    this.#lock?.release();
+    this.#lock = undefined;
   }
 
   /** Removes what a stopped process left unfinished; a model that was moved away and not replaced comes back. */

@@ -2,48 +2,71 @@
  * What both trainers do alike: opening a run, one optimizer step, logging, saving, finishing. Plain functions over one
  * record; the course of a run is written out in each trainer's `fit`.
  */
-import { readdir, readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
-import type { NativeBatch, NativeSession } from "../../bindings/node/index";
-import { AbortedError, aborted, ConfigError, fromNative, TrainingError, throwIfAborted } from "../errors";
+import type { NativeBatch, NativeCheckpoints, NativeSession } from "../../bindings/node/index";
+import { AbortedError, aborted, errorFromCode, fromNative, IoError, TrainingError, throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair, EncodedRow } from "../model/tokenizer";
 import { native, packageVersion } from "../native/load";
 import { type RunReportSample, renderRunReport } from "../report";
 import type { BatchPlan } from "./batches";
+import { nothingSaved, openCheckpoints, parseMetrics, type Saving, saveStopped, settleSaving } from "./checkpoint";
 import type { DpoConfig, SftConfig } from "./config";
 import type { EventStream, Metrics } from "./events";
 import type { ExampleReport } from "./examples";
+import { Guards, StepWatch } from "./guards";
 import { AttachedLoggers } from "./loggers/attached";
 import type { Logger } from "./loggers/logger";
 import { tensorBoard } from "./loggers/tensorboard";
-import { type MetricsLine, RunFolder } from "./run-folder";
+import { type Method, methods } from "./methods";
+import type { CpoConfig, KtoConfig, OrpoConfig, SimpoConfig } from "./preference-config";
+import { type MetricsLine, RunFolder, type SpeedLine } from "./run-folder";
 
-/** Checkpoints kept in a run folder. */
-const keptCheckpoints = 2;
+export { resumeRun, saveIfDue } from "./checkpoint";
+
+/** A configuration of any trainer. */
+export type TrainConfig = SftConfig | DpoConfig | KtoConfig | OrpoConfig | CpoConfig | SimpoConfig;
 
 /** What a run needs while it goes. */
 export interface Run {
-  method: "sft" | "dpo";
+  method: Method;
   model: Mistral;
-  config: SftConfig | DpoConfig;
+  config: TrainConfig;
   session: NativeSession;
   plan: BatchPlan;
   folder: RunFolder | undefined;
   events: EventStream;
   signal: AbortSignal | undefined;
+  /** Hashes of what is trained on: encoded rows, held-out rows. */
+  digests: Record<string, string>;
+  packing: { packs: number; fillRate: number } | undefined;
+  report: ExampleReport;
   /** Lines of metrics.jsonl so far. */
   history: MetricsLine[];
+  /** Lines of speed.jsonl of this process. */
+  speed: SpeedLine[];
   /** Steps since the last log. */
   pending: Metrics[];
   warnings: string[];
-  report: ExampleReport;
-  packing: { packs: number; fillRate: number } | undefined;
+  guards: Guards;
+  watch: StepWatch;
+  /** Mean of the reference's log-probs, once they are computed. */
+  reference: number | undefined;
+  /** The checkpoint to go on from. */
+  found: NativeCheckpoints | undefined;
+  saving: Saving;
   loggers: AttachedLoggers;
   startedAt: number;
   loggedAt: number;
   loggedTokens: number;
+  /** Tokens of all steps done. */
+  tokens: number;
   doneSteps: number;
+  /** What was done when this process began its first step; not 0 when the run is resumed. */
+  before: { steps: number; tokens: number };
+  /** The step that was evaluated last. */
+  evaluated: number;
+  /** Tells the user something, now and in the report. */
+  warn(message: string): void;
 }
 
 /** Sequences as the native core takes them. */
@@ -51,11 +74,22 @@ export function nativeBatch(sequences: readonly EncodedRow[]): NativeBatch {
   return new (native().NativeBatch)(...endToEnd(sequences));
 }
 
-/** Pairs as the native core takes them; `shared` computes the prompt of each once, for both answers. */
-export function nativePairs(pairs: readonly EncodedPair[], shared: boolean): NativeBatch {
+/** How pairs are laid out. */
+export interface PairLayout {
+  /** The prompt of each is computed once, for both answers. */
+  sharedPrompt: boolean;
+  /** What tokens of the longer answer count that the shorter one does not have (LD-DPO). */
+  ldAlpha?: number | null;
+  /** Prompts of the chosen side are learnt too (ORPO). */
+  chosenPrompts?: boolean;
+}
+
+/** Pairs as the native core takes them. */
+export function nativePairs(pairs: readonly EncodedPair[], layout: PairLayout): NativeBatch {
   const sequences = pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]);
   const prompts = Uint32Array.from(pairs, ({ promptLength }) => promptLength);
-  return native().NativeBatch.pairs(...endToEnd(sequences), prompts, shared);
+  const { sharedPrompt, chosenPrompts = false, ldAlpha } = layout;
+  return native().NativeBatch.pairs(...endToEnd(sequences), prompts, sharedPrompt, chosenPrompts, ldAlpha ?? null);
 }
 
 function endToEnd(sequences: readonly EncodedRow[]): [ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array] {
@@ -74,40 +108,60 @@ function endToEnd(sequences: readonly EncodedRow[]): [ids: Uint32Array, supervis
 
 /** A run at its beginning. */
 export function newRun(
-  parts: Pick<Run, "method" | "model" | "config" | "session" | "plan" | "folder" | "events" | "signal" | "report"> &
+  parts: Pick<
+    Run,
+    "method" | "model" | "config" | "session" | "plan" | "folder" | "events" | "signal" | "report" | "digests"
+  > &
     Partial<Pick<Run, "packing">>,
   loggers: readonly Logger[] = [],
 ): Run {
   const now = performance.now();
+  const warnings: string[] = [];
+  const warn = (message: string) => {
+    warnings.push(message);
+    parts.events.push({ type: "warning", message });
+  };
   const builtIn = parts.config.logTo.map((name) => builtInLoggers[name]());
-  const run: Run = {
+  return {
     packing: undefined,
-    loggers: new AttachedLoggers([...builtIn, ...loggers], (message) => warn(run, message)),
+    loggers: new AttachedLoggers([...builtIn, ...loggers], warn),
     ...parts,
     history: [],
+    speed: [],
     pending: [],
-    warnings: [],
+    warnings,
+    guards: new Guards(parts.config),
+    watch: new StepWatch(parts.config.stepTimeoutSeconds, warn),
+    reference: undefined,
+    found: undefined,
+    saving: nothingSaved(),
     startedAt: now,
     loggedAt: now,
     loggedTokens: 0,
+    tokens: 0,
     doneSteps: 0,
+    before: { steps: 0, tokens: 0 },
+    evaluated: 0,
+    warn,
   };
-  return run;
 }
 
 /** Loggers that `logTo` names. */
 const builtInLoggers = { tensorboard: () => tensorBoard() } as const;
 
-/** Says what is about to happen: the start event, and warnings that follow from the data. */
+/**
+ * Says what is about to happen: the start event, and warnings that follow from the data and from what was saved. A run
+ * that may not go on from there, or has no room, is refused here.
+ */
 export async function announce(run: Run): Promise<void> {
   const { method, plan, report, packing } = run;
-  const saved =
-    run.folder && run.config.resume ? (await savedSteps(join(run.folder.path, "checkpoints")))[0] : undefined;
+  const warnings = await openCheckpoints(run);
+  await run.folder?.writeConfig(configRecord(run));
   run.events.push({
     type: "start",
     method,
     totalSteps: plan.totalSteps,
-    doneSteps: saved?.step ?? 0,
+    doneSteps: run.found?.step ?? 0,
     rows: report.kept,
     tokens: report.tokens,
     supervisedTokens: report.supervisedTokens,
@@ -115,23 +169,31 @@ export async function announce(run: Run): Promise<void> {
     format: report.description,
   });
   warnAboutData(run);
+  for (const warning of warnings) run.warn(warning);
+}
+
+/** What config.json says; how the run was resumed is no part of what it is. */
+function configRecord({ method, model, config }: Pick<Run, "method" | "model" | "config">): Record<string, unknown> {
+  const { resume, resumeForce, ...rest } = config;
+  return { method, model: model.source, ...rest };
 }
 
 /** The folder of the run, with its resolved configuration; undefined when none was asked for. */
 export async function openFolder(
   method: Run["method"],
   model: Mistral,
-  config: SftConfig | DpoConfig,
+  config: TrainConfig,
   overwrite: boolean | undefined,
 ): Promise<RunFolder | undefined> {
   if (config.outputDir === null) return undefined;
-  const record = { method, model: model.source, ...config };
+  const record = configRecord({ method, model, config });
   return RunFolder.open(config.outputDir, record, { resume: config.resume, overwrite: overwrite ?? false });
 }
 
 /** The first step comes now: the clock runs, and loggers are told where the run begins. */
 export function beginSteps(run: Run): void {
   run.startedAt = run.loggedAt = performance.now();
+  run.before = { steps: run.doneSteps, tokens: run.tokens };
   run.loggers.start({
     method: run.method,
     model: run.model.source,
@@ -142,15 +204,23 @@ export function beginSteps(run: Run): void {
   });
 }
 
-/** A session on the model; `loss` makes it one for DPO. */
+/** A session on the model; `loss` makes it one for preferences: the core's method and constants. */
 export function openSession(
   model: Mistral,
-  config: SftConfig | DpoConfig,
+  config: TrainConfig,
   options: { loss?: Record<string, unknown>; referenceIsStart?: boolean } = {},
 ): NativeSession {
   if (config.threads !== null) native().setThreads(config.threads);
-  const { maxLength, recompute } = config;
-  const settings = { recompute, headChunk: 256, maxLength, referenceIsStart: options.referenceIsStart ?? false };
+  const { maxLength, recompute, optimizer, seed } = config;
+  const settings = {
+    recompute,
+    headChunk: 256,
+    maxLength,
+    referenceIsStart: options.referenceIsStart ?? false,
+    optimizer,
+    neftuneNoiseAlpha: "neftuneNoiseAlpha" in config ? config.neftuneNoiseAlpha : null,
+    seed,
+  };
   return new (native().NativeSession)(
     model.native,
     JSON.stringify(settings),
@@ -159,52 +229,129 @@ export function openSession(
 }
 
 /** The learning rate of each step, counted from 0. */
-export function scheduleOf(config: SftConfig | DpoConfig, totalSteps: number): (step: number) => number {
+export function scheduleOf(config: TrainConfig, totalSteps: number): (step: number) => number {
   const { lrScheduler, learningRate, warmupSteps, warmupRatio } = config;
-  const schedule = new (native().NativeSchedule)(lrScheduler, learningRate, warmupSteps, warmupRatio, totalSteps);
+  const { minLr, minLrRate, lrDecaySteps, lrDecayType, lrWarmupType, lrPower } = config;
+  const shape = {
+    minLr,
+    minLrRate,
+    decaySteps: lrDecaySteps,
+    decayType: lrDecayType,
+    warmupType: lrWarmupType,
+    power: lrPower,
+  };
+  const schedule = new (native().NativeSchedule)(
+    lrScheduler,
+    learningRate,
+    warmupSteps,
+    warmupRatio,
+    totalSteps,
+    JSON.stringify(shape),
+  );
   return (step) => schedule.rate(step);
 }
 
-/** Clips and updates the weights after the micro-batches of a step; logs when it is time. */
-export async function applyStep(run: Run, step: number, epoch: number, learningRate: number): Promise<void> {
-  const { config } = run;
+/** One optimizer step. */
+export interface StepFacts {
+  /** 1-based. */
+  step: number;
+  /** Passes over the data done after it. */
+  epoch: number;
+  learningRate: number;
+}
+
+/**
+ * Makes a step: `accumulate` adds its micro-batches and gives their loss, then the weights are clipped and updated. An
+ * update that would do harm is skipped. Logs when it is time.
+ */
+export async function makeStep(run: Run, facts: StepFacts, accumulate: () => Promise<number>): Promise<void> {
+  const { step } = facts;
+  const metrics = await run.watch.time(step, () => updateOrSkip(run, facts, accumulate));
+  run.pending.push(metrics);
+  run.tokens = metrics.num_tokens!;
+  run.doneSteps = step;
+  const { totalSteps } = run.plan;
+  if (step === 1 || step % run.config.logSteps === 0 || step === totalSteps) await logSteps(run, facts);
+}
+
+/** Does something else between two steps; its time does not count in the tokens per second. */
+export async function aside<Given extends unknown[], T>(
+  run: Run,
+  work: (run: Run, ...given: Given) => Promise<T>,
+  ...given: Given
+): Promise<T> {
+  const start = performance.now();
+  const result = await work(run, ...given);
+  run.loggedAt += performance.now() - start;
+  return result;
+}
+
+/** Codes of a loss or gradient that is not finite. */
+const notFinite = ["ZA_TRAIN_NOT_FINITE", "ZA_NOT_FINITE"];
+
+async function updateOrSkip(run: Run, facts: StepFacts, accumulate: () => Promise<number>): Promise<Metrics> {
+  const { config, guards, session } = run;
   const update = {
-    learningRate,
+    learningRate: facts.learningRate,
     beta1: config.adamBeta1,
     beta2: config.adamBeta2,
     epsilon: config.adamEpsilon,
     weightDecay: config.weightDecay,
     ...(config.maxGradNorm === null ? {} : { maxGradNorm: config.maxGradNorm }),
   };
-  const metrics: Metrics = JSON.parse(await run.session.apply(update, epoch));
-  run.pending.push(metrics);
-  run.doneSteps = step;
-  const { totalSteps } = run.plan;
-  if (step === 1 || step % config.logSteps === 0 || step === totalSteps) await logSteps(run, step, epoch);
-  if (run.folder && config.saveSteps > 0 && step % config.saveSteps === 0 && step < totalSteps) await checkpoint(run);
-}
-
-/** Names that are means over the logged steps; the others are those of the last step. */
-function averaged(name: string): boolean {
-  return !["grad_norm", "learning_rate", "num_tokens", "epoch", "step"].includes(name);
-}
-
-async function logSteps(run: Run, step: number, epoch: number): Promise<void> {
-  const last = run.pending.at(-1)!;
-  const metrics: Record<string, number> = { ...last };
-  for (const name of Object.keys(last)) {
-    if (averaged(name)) metrics[name] = run.pending.reduce((sum, each) => sum + each[name]!, 0) / run.pending.length;
+  let reason: string;
+  try {
+    const loss = await accumulate();
+    const high = guards.watchesOutliers ? guards.judge(loss, await session.gradNorm()) : undefined;
+    if (high === undefined) {
+      await settleSaving(run);
+      const metrics = parseMetrics(await session.apply(update, facts.epoch));
+      guards.made();
+      return metrics;
+    }
+    reason = high;
+  } catch (error) {
+    const typed = fromNative(error);
+    if (!notFinite.includes(typed.code)) throw error;
+    reason = typed.problem;
   }
+  await session.discard();
+  run.warn(`step ${facts.step}: the update is skipped: ${reason}`);
+  guards.skipped(facts.step, reason);
+  const { step, epoch, learningRate } = facts;
+  return { step, epoch, learning_rate: learningRate, num_tokens: run.tokens, skipped_updates: 1 };
+}
+
+/** Names of which a line holds the last step's; `skipped_updates` is a sum, the others are means over the logged steps. */
+const lastOf = ["learning_rate", "num_tokens", "epoch", "step"];
+
+/** Line of the steps since the last one. Means are over the updates that were made; without any they are NaN. */
+function meansOf(steps: readonly Metrics[]): Record<string, number> {
+  const made = steps.filter((step) => !step.skipped_updates);
+  const skipped = steps.length - made.length;
+  const metrics: Record<string, number> = Object.assign({ loss: Number.NaN }, ...made);
+  for (const name of Object.keys(metrics)) {
+    // The norm of the last update: a mean of norms is the norm of nothing.
+    if (name === "grad_norm" || lastOf.includes(name)) continue;
+    // KTO leaves out what a step has none of: wanted or unwanted answers.
+    const having = made.filter((step) => name in step);
+    metrics[name] = having.reduce((sum, step) => sum + step[name]!, 0) / having.length;
+  }
+  for (const name of lastOf) metrics[name] = steps.at(-1)![name]!;
+  return skipped > 0 ? { ...metrics, skipped_updates: skipped } : metrics;
+}
+
+async function logSteps(run: Run, { step, epoch }: StepFacts): Promise<void> {
+  const metrics = { ...meansOf(run.pending), step };
   run.pending = [];
   const now = performance.now();
-  const tokens = metrics.num_tokens! - run.loggedTokens;
-  const tokensPerSecond = (tokens / Math.max(1, now - run.loggedAt)) * 1000;
+  const tokensPerSecond = ((run.tokens - run.loggedTokens) / Math.max(1, now - run.loggedAt)) * 1000;
   run.loggedAt = now;
-  run.loggedTokens = metrics.num_tokens!;
+  run.loggedTokens = run.tokens;
   const { totalSteps } = run.plan;
-  const first = run.history[0]?.step ?? 0;
-  const perStep = (now - run.startedAt) / Math.max(1, step - (first > 1 ? first : 0));
-  await addLine(run, { ...metrics, step, tokens_per_second: tokensPerSecond });
+  const seconds = (now - run.startedAt) / 1000;
+  await addLine(run, metrics, { tokens_per_second: tokensPerSecond });
+  await addSpeed(run, { step, tokens_per_second: tokensPerSecond, seconds });
   run.events.push({
     type: "step",
     step,
@@ -212,123 +359,61 @@ async function logSteps(run: Run, step: number, epoch: number): Promise<void> {
     epoch,
     metrics,
     tokensPerSecond,
-    secondsLeft: (perStep * (totalSteps - step)) / 1000,
+    secondsLeft: (seconds / (step - run.before.steps)) * (totalSteps - step),
   });
 }
 
-/** Adds a line to the history, to metrics.jsonl and to the loggers. */
-export async function addLine(run: Run, line: MetricsLine): Promise<void> {
+/** Adds a line to the history, to metrics.jsonl and, with numbers of this hour, to the loggers. */
+async function addLine(run: Run, line: MetricsLine, ofThisHour: Metrics = {}): Promise<void> {
   run.history.push(line);
-  await run.folder?.appendMetrics(line);
   const { step, ...metrics } = line;
-  run.loggers.log(step, metrics);
+  run.loggers.log(step, { ...metrics, ...ofThisHour });
+  if (!run.folder || (await run.folder.appendMetrics(line))) return;
+  run.warn("the disk is full: lines of metrics.jsonl wait in memory until there is room");
 }
 
-/** Tells the user something, now and in the report. */
-export function warn(run: Run, message: string): void {
-  run.warnings.push(message);
-  run.events.push({ type: "warning", message });
+async function addSpeed(run: Run, line: SpeedLine): Promise<void> {
+  run.speed.push(line);
+  await run.folder?.appendSpeed(line);
 }
 
-/** What data and configuration a saved state belongs to; a resumed run must be the same. */
-function identity(run: Run): Record<string, unknown> {
-  const { resume, outputDir, threads, logTo, sampleSteps, ...config } = run.config;
-  const { rows, kept, tokens, supervisedTokens } = run.report;
-  return { method: run.method, config, data: { rows, kept, tokens, supervisedTokens } };
+/** Whether the held-out rows are to be evaluated after the steps done so far, and were not yet. */
+export function evaluationIsDue(run: Run): boolean {
+  const { evalSteps } = run.config;
+  const { doneSteps, evaluated, plan } = run;
+  if (doneSteps === evaluated) return false;
+  return doneSteps === plan.totalSteps || (evalSteps > 0 && doneSteps > 0 && doneSteps % evalSteps === 0);
 }
 
-/** Saves weights, moments and position under `checkpoints/step-N`; the newest two are kept. */
-async function checkpoint(run: Run): Promise<void> {
-  const folder = join(run.folder!.path, "checkpoints");
-  const path = join(folder, `step-${run.doneSteps}`);
-  await rm(path, { recursive: true, force: true });
-  await run.session.save(path, JSON.stringify(identity(run)));
-  run.events.push({ type: "checkpoint", step: run.doneSteps, path });
-  for (const { name } of (await savedSteps(folder)).slice(keptCheckpoints)) {
-    await rm(join(folder, name), { recursive: true, force: true });
-  }
-}
-
-/** Saved steps, newest first. */
-async function savedSteps(folder: string): Promise<{ name: string; step: number }[]> {
-  const names = await readdir(folder).catch(() => [] as string[]);
-  const steps = names.flatMap((name) => {
-    const step = /^step-(\d+)$/.exec(name)?.[1];
-    return step === undefined ? [] : [{ name, step: Number(step) }];
-  });
-  return steps.sort((a, b) => b.step - a.step);
-}
-
-/** Goes on from the newest checkpoint of the run folder. Nothing saved yet is said, not hidden. */
-export async function resumeRun(run: Run): Promise<void> {
-  if (!run.folder || !run.config.resume) return;
-  const folder = join(run.folder.path, "checkpoints");
-  const newest = (await savedSteps(folder))[0];
-  if (!newest) {
-    await run.folder.keepMetricsUpTo(0);
-    warn(run, "there is no checkpoint to resume from: the run starts at step 1");
-    return;
-  }
-  const path = join(folder, newest.name);
-  // Restoring overwrites the model: a run that may not go on is refused before. A record that cannot be read is left to
-  // restore, which says what is wrong with it.
-  const saved = await savedIdentity(path);
-  if (saved !== undefined) refuseOther(run, saved, path);
-  refuseOther(run, JSON.parse(await run.session.restore(path)), path);
-  run.doneSteps = newest.step;
-  run.history = await run.folder.keepMetricsUpTo(newest.step);
-  run.loggedTokens = run.history.at(-1)?.num_tokens ?? 0;
-}
-
-/** The identity in a checkpoint's record; undefined when it cannot be read. */
-async function savedIdentity(path: string): Promise<unknown> {
-  try {
-    return JSON.parse(JSON.parse(await readFile(join(path, "state.json"), "utf8")).extra);
-  } catch {
-    return undefined;
-  }
-}
-
-function refuseOther(run: Run, saved: unknown, path: string): void {
-  const differences = differing(saved, identity(run));
-  if (differences.length === 0) return;
-  throw new ConfigError("ZA_CONFIG_INVALID", `the saved run differs in ${differences.join(", ")}`, {
-    place: { file: path },
-    remedy: "Resume with the same configuration and data, or start a new run in another outputDir.",
-  });
-}
-
-function differing(before: unknown, after: unknown, path = ""): string[] {
-  if (typeof before !== "object" || typeof after !== "object" || before === null || after === null) {
-    return Object.is(before, after) ? [] : [`${path} (was ${JSON.stringify(before)}, is ${JSON.stringify(after)})`];
-  }
-  const keys = new Set([...Object.keys(before), ...Object.keys(after)]);
-  return [...keys].flatMap((key) =>
-    differing(
-      (before as Record<string, unknown>)[key],
-      (after as Record<string, unknown>)[key],
-      path ? `${path}.${key}` : key,
-    ),
-  );
+/** Takes the evaluation's metrics, logs them and tells them. */
+export async function logEvaluation(run: Run): Promise<void> {
+  const metrics = parseMetrics(await run.session.takeEvaluation());
+  const step = run.doneSteps;
+  await addLine(run, { step, ...metrics });
+  run.evaluated = step;
+  run.events.push({ type: "eval", step, metrics });
 }
 
 /** Saves the model and the report, and says that the run is over. */
 export async function finishRun(run: Run, samples: readonly RunReportSample[]): Promise<Metrics> {
   const seconds = (performance.now() - run.startedAt) / 1000;
   const last = run.history.findLast((line) => "loss" in line) ?? { step: run.doneSteps };
-  const tokens = last.num_tokens ?? 0;
+  const tokens = run.tokens - run.before.tokens;
   const { folder, model, method, config, report } = run;
+  await settleSaving(run);
+  refuseUntrained(run);
   await run.session.release();
   await run.loggers.end();
+  const { skipped } = run.guards.state;
+  if (skipped > 0) run.warn(`${plural(skipped, "update")} skipped in ${run.doneSteps} steps`);
   if (folder) {
     await folder.saveModel((path) => model.save(path));
-    await folder.closeMetrics();
     await folder.writeReport(
       renderRunReport({
-        title: `${method === "sft" ? "dSFT" : "dDPO"} of ${model.source}`,
+        title: `${methods[method].title} of ${model.source}`,
         method,
         model: model.source,
-        metrics: run.history,
+        metrics: withSpeed(run.history, run.speed),
         summary: { steps: run.doneSteps, seconds, tokens },
         config,
         data: { ...report, ...(run.packing ? { packing: run.packing } : {}) },
@@ -338,42 +423,76 @@ export async function finishRun(run: Run, samples: readonly RunReportSample[]): 
         createdAt: new Date().toISOString(),
       }),
     );
+    await folder.close();
   }
   run.events.push({ type: "end", steps: run.doneSteps, seconds, tokens, metrics: last });
   return last;
 }
 
-/** Lets go of everything after a failure; turns what was thrown into a typed error. */
-export async function failRun(run: Run | undefined, error: unknown, signal: AbortSignal | undefined): Promise<never> {
-  await run?.session.release().catch(() => undefined);
+/** A run in which no update was made has trained nothing, however short it was. */
+function refuseUntrained({ guards, plan }: Run): void {
+  if (guards.state.skipped < plan.totalSteps) return;
+  throw new TrainingError("ZA_TRAIN_NOT_FINITE", `all ${plan.totalSteps} updates were skipped`, {
+    remedy: "Check the model's weights and the rows, or lower learningRate.",
+  });
+}
+
+/** The report's curves show both logs in one. */
+function withSpeed(history: readonly MetricsLine[], speed: readonly SpeedLine[]): MetricsLine[] {
+  const ofStep = new Map(speed.map((line) => [line.step, line.tokens_per_second]));
+  return history.map((line) => {
+    const tokensPerSecond = "loss" in line ? ofStep.get(line.step) : undefined;
+    return tokensPerSecond === undefined ? line : { ...line, tokens_per_second: tokensPerSecond };
+  });
+}
+
+/**
+ * Lets go of everything after a failure; a run that was stopped is saved first. Turns what was thrown into a typed
+ * error, which names the checkpoint to go on from.
+ */
+export async function failRun(run: Run | undefined, thrown: unknown, signal: AbortSignal | undefined): Promise<never> {
+  let error = signal?.aborted && !(thrown instanceof AbortedError) ? aborted(signal.reason) : fromNative(thrown);
+  // A step that hangs holds the core: nothing can be asked of it any more.
+  const hangs = error.code === "ZA_TRAIN_STALLED";
+  try {
+    if (run && !hangs) {
+      if (error instanceof AbortedError) error = await saveStopped(run, error);
+      else await run.saving.inFlight;
+    }
+  } catch (failure) {
+    error = fromNative(failure);
+  }
+  if (!hangs) await run?.session.release().catch(() => undefined);
   await run?.loggers.end();
-  await run?.folder?.closeMetrics().catch(() => undefined);
-  const typed = signal?.aborted && !(error instanceof AbortedError) ? aborted(signal.reason) : fromNative(error);
-  if (typed instanceof TrainingError && run?.folder) {
-    const saved = (await savedSteps(join(run.folder.path, "checkpoints")))[0];
-    const where = saved ? `the last checkpoint is ${saved.name}` : "no checkpoint was saved yet";
-    throw new TrainingError(typed.code, typed.problem, {
-      ...(typed.place ? { place: typed.place } : {}),
-      remedy: `${typed.remedy ?? ""} (${where})`.trim(),
-      cause: typed,
+  await run?.folder?.close().catch(() => undefined);
+  if (run?.folder && (error instanceof TrainingError || error instanceof IoError)) {
+    const { savedPath } = run.saving;
+    const where = savedPath ? `the last checkpoint is ${savedPath}` : "no checkpoint was saved yet";
+    throw errorFromCode(error.code, error.problem, {
+      ...(error.place ? { place: error.place } : {}),
+      remedy: `${error.remedy ?? ""} (${where})`.trim(),
+      cause: error,
     });
   }
-  throw typed;
+  throw error;
+}
+
+function plural(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
 }
 
 /** Warnings that follow from the data. */
 function warnAboutData(run: Run): void {
   const { report } = run;
-  const plural = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`;
   if (report.skipped > 0) {
     const first = report.skippedRows[0];
-    warn(run, `${plural(report.skipped, "row")} left out; the first: ${first?.problem ?? "unknown"}`);
+    run.warn(`${plural(report.skipped, "row")} left out; the first: ${first?.problem ?? "unknown"}`);
   }
   if (report.cutRows > 0) {
-    warn(run, `${plural(report.cutRows, "row")} cut to maxLength ${run.config.maxLength}: ${report.cutTokens} tokens`);
+    run.warn(`${plural(report.cutRows, "row")} cut to maxLength ${run.config.maxLength}: ${report.cutTokens} tokens`);
   }
-  if (report.duplicates > 0) warn(run, `${plural(report.duplicates, "row")} equal to an earlier one (kept)`);
-  if (report.equalPairs > 0) warn(run, `${plural(report.equalPairs, "pair")} with equal answers (kept, margin 0)`);
+  if (report.duplicates > 0) run.warn(`${plural(report.duplicates, "row")} equal to an earlier one (kept)`);
+  if (report.equalPairs > 0) run.warn(`${plural(report.equalPairs, "pair")} with equal answers (kept, margin 0)`);
 }
 
 /** Polled between micro-batches. */

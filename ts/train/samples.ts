@@ -1,8 +1,7 @@
 /** A few prompts of the data, answered before and after training: numbers alone hide what a model says. */
-import type { ConvertedDataset, Message, PairRow, SftRow } from "../data";
-import type { Mistral } from "../model/mistral";
+import type { ConvertedDataset, Message, PairRow, SftRow, UnpairedRow } from "../data";
 import type { RunReportSample } from "../report";
-import type { Run } from "./run";
+import { aside, type Run } from "./run";
 
 /** Tokens of a sample's answer. */
 const maxTokens = 96;
@@ -16,7 +15,7 @@ export interface Samples {
 /** The first conversational prompts of the data, answered greedily by the model as it is. */
 export async function sampleBefore(
   run: Run,
-  dataset: ConvertedDataset<SftRow> | ConvertedDataset<PairRow>,
+  dataset: ConvertedDataset<SftRow> | ConvertedDataset<PairRow> | ConvertedDataset<UnpairedRow | PairRow>,
   count: number,
 ): Promise<Samples> {
   const prompts: Message[][] = [];
@@ -33,7 +32,9 @@ export async function sampleBefore(
 /** The same prompts answered in between, every `sampleSteps`. */
 export async function sampleDuring(run: Run, { prompts }: Samples, step: number): Promise<void> {
   const { sampleSteps } = run.config;
-  if (sampleSteps > 0 && step % sampleSteps === 0 && step < run.plan.totalSteps) await ask(run, prompts, step);
+  if (sampleSteps > 0 && step % sampleSteps === 0 && step < run.plan.totalSteps) {
+    await aside(run, ask, prompts, step);
+  }
 }
 
 /** The same prompts answered again. */
@@ -48,7 +49,7 @@ export async function sampleAfter(run: Run, { prompts, before }: Samples): Promi
 
 /** Answers, which are told as an event too. */
 async function ask(run: Run, prompts: readonly Message[][], step: number): Promise<string[]> {
-  const answers = await answer(run.model, prompts);
+  const answers = await answer(run, prompts);
   const samples = prompts.map((messages, index) => ({ prompt: promptText(messages), answer: answers[index]! }));
   if (samples.length > 0) run.events.push({ type: "samples", step, samples });
   return answers;
@@ -58,17 +59,17 @@ function promptText(messages: readonly Message[]): string {
   return messages.map(({ role, content }) => `${role}: ${content}`).join("\n");
 }
 
-function promptOf(row: SftRow | PairRow): Message[] | undefined {
+function promptOf(row: SftRow | PairRow | UnpairedRow): Message[] | undefined {
   if (row.kind !== "chat") return undefined;
   if ("prompt" in row) return row.prompt;
   const answer = row.messages.findIndex(({ role }) => role === "assistant");
   return answer > 0 ? row.messages.slice(0, answer) : undefined;
 }
 
-async function answer(model: Mistral, prompts: readonly Message[][]): Promise<string[]> {
+async function answer({ model, signal }: Run, prompts: readonly Message[][]): Promise<string[]> {
   if (prompts.length === 0) return [];
   const room = model.config.max_position_embeddings - maxTokens;
   const fitting = prompts.filter((prompt) => model.tokenizer.encodePrompt(prompt).length <= room);
-  const answers = await model.generateBatch(fitting, { maxTokens });
+  const answers = await model.generateBatch(fitting, { maxTokens, ...(signal ? { signal } : {}) });
   return prompts.map((prompt) => answers[fitting.indexOf(prompt)]?.text ?? "(the prompt is longer than the context)");
 }

@@ -2,20 +2,22 @@ import { type DatasetInput, sftDataset } from "../data";
 import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedRow, Tokenizer } from "../model/tokenizer";
-import { type Watch, watchRun } from "../watch/watch-run";
 import { planBatches } from "./batches";
 import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from "./config";
 import { EventStream, type Metrics, type TrainerEvent } from "./events";
 import { type ExampleReport, type Examples, predictedTokens, sftExamples } from "./examples";
 import type { Logger } from "./loggers/logger";
 import { pack } from "./packing";
+import { hashRows } from "./reference-cache";
 import {
-  addLine,
   announce,
-  applyStep,
+  aside,
   beginSteps,
+  evaluationIsDue,
   failRun,
   finishRun,
+  logEvaluation,
+  makeStep,
   nativeBatch,
   newRun,
   openFolder,
@@ -23,10 +25,11 @@ import {
   poll,
   type Run,
   resumeRun,
+  saveIfDue,
   scheduleOf,
-  warn,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
+import { type Watch, watchRun } from "./watch/watch-run";
 import { wrap } from "./wrapped";
 /** What an {@link SftTrainer} is made of: a model, rows, and any option of {@link SftConfigInput}. */
 export interface SftTrainerOptions extends SftConfigInput {
@@ -36,7 +39,10 @@ export interface SftTrainerOptions extends SftConfigInput {
   dataset: DatasetInput;
   /** Held-out rows, evaluated every `evalSteps` and at the end. */
   evalDataset?: DatasetInput;
-  /** Stops the run between two micro-batches; `fit` then rejects with `AbortedError`. */
+  /**
+   * Stops the run between two micro-batches. With outputDir it is saved at the last finished step; `fit` then rejects with
+   * `AbortedError`, which names the checkpoint.
+   */
   signal?: AbortSignal;
   /** Replaces an earlier run in outputDir. @default false */
   overwrite?: boolean;
@@ -109,17 +115,19 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("sft", model, config, overwrite);
+      const session = openSession(model, config);
       run = newRun(
         {
           method: "sft",
           model,
           config,
-          session: openSession(model, config),
+          session,
           plan,
           folder,
           events: this.#events,
           signal,
           report: examples.report,
+          digests: { rowsHash: hashRows(rows), ...(held ? { evalRowsHash: hashRows(held.rows) } : {}) },
           ...(packing ? { packing } : {}),
         },
         loggers,
@@ -127,25 +135,28 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
       await announce(run);
       await watchRun(run, watch);
       const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
-      for (const message of examples.said) warn(run, message);
+      for (const message of examples.said) run.warn(message);
       await resumeRun(run);
       beginSteps(run);
+      // A run that was stopped between a step and its evaluation.
+      if (held && evaluationIsDue(run)) await aside(run, evaluate, held);
 
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
         const batches = microBatches.map((batch) => Array.from(batch, (row) => rows[row]!));
         const tokens = batches.flat().reduce((sum, row) => sum + predictedTokens(row), 0);
-        for (const batch of batches) {
-          poll(run);
-          await run.session.accumulateSft(nativeBatch(batch), tokens, true);
-        }
-        await applyStep(run, step, epochsDone, rate(step - 1));
+        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+          let loss = 0;
+          for (const batch of batches) {
+            throwIfAborted(signal);
+            loss += await session.accumulateSft(nativeBatch(batch), tokens, true);
+          }
+          return loss;
+        });
         await sampleDuring(run, shown, step);
-        if (held && config.evalSteps > 0 && step % config.evalSteps === 0 && step < plan.totalSteps) {
-          await evaluate(run, held, step);
-        }
+        if (held && evaluationIsDue(run)) await aside(run, evaluate, held);
+        await saveIfDue(run);
       }
-      if (held) await evaluate(run, held, run.doneSteps);
       const metrics = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
       return {
@@ -199,14 +210,12 @@ function uncutIfWrapped<Options extends SftConfig>(options: Options): Options {
   return options.packing === "wrapped" ? { ...options, maxLength: Number.MAX_SAFE_INTEGER } : options;
 }
 
-async function evaluate(run: Run, held: Examples<EncodedRow>, step: number): Promise<void> {
+async function evaluate(run: Run, held: Examples<EncodedRow>): Promise<void> {
   const tokens = held.report.supervisedTokens;
   for (let start = 0; start < held.rows.length; start += run.config.batchSize) {
     poll(run);
     const batch = held.rows.slice(start, start + run.config.batchSize);
     await run.session.accumulateSft(nativeBatch(batch), tokens, false);
   }
-  const metrics: Metrics = JSON.parse(await run.session.takeEvaluation());
-  await addLine(run, { step, ...metrics });
-  run.events.push({ type: "eval", step, metrics });
+  await logEvaluation(run);
 }

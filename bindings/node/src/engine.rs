@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
-use napi::Env;
 use napi::bindgen_prelude::{Object, ToNapiValue};
+use napi::{Env, JsDeferred};
 use napi_derive::napi;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -58,6 +58,23 @@ fn queue(job: Job) -> Result<(), Failure> {
     engine.as_ref().expect("set above").send(job).map_err(|error| gone(error.to_string()))
 }
 
+type Resolver<T> = Box<dyn FnOnce(Env) -> napi::Result<T>>;
+
+/// The promise of a job that outlives its turn on the engine thread.
+pub struct Promised<T: ToNapiValue + Send + 'static>(JsDeferred<T, Resolver<T>>);
+
+impl<T: ToNapiValue + Send + 'static> Promised<T> {
+    /// Runs `work` and settles the promise with its result; a panic rejects it.
+    pub fn settle(self, work: impl FnOnce() -> Result<T, Failure>) {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+            .unwrap_or_else(|payload| Err(Failure::panic(payload)));
+        match outcome {
+            Ok(value) => self.0.resolve(Box::new(move |_| Ok(value))),
+            Err(failure) => self.0.reject(failure.into()),
+        }
+    }
+}
+
 /// Queues `work` on the engine; the promise settles with its result.
 pub fn submit<'env, T>(
     env: &'env Env,
@@ -66,18 +83,19 @@ pub fn submit<'env, T>(
 where
     T: ToNapiValue + Send + 'static,
 {
-    type Resolver<T> = Box<dyn FnOnce(Env) -> napi::Result<T>>;
+    submit_detached(env, move |promised, pool| promised.settle(|| pool?.install(work)))
+}
+
+/// Queues `work` on the engine; it settles the promise itself, later and on another thread if it wants.
+pub fn submit_detached<'env, T>(
+    env: &'env Env,
+    work: impl FnOnce(Promised<T>, Result<&ThreadPool, Failure>) + Send + 'static,
+) -> napi::Result<Object<'env>>
+where
+    T: ToNapiValue + Send + 'static,
+{
     let (deferred, promise) = env.create_deferred::<T, Resolver<T>>()?;
-    queue(Box::new(move |pool| {
-        let outcome = pool.get().and_then(|pool| {
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.install(work)))
-                .unwrap_or_else(|payload| Err(Failure::panic(payload)))
-        });
-        match outcome {
-            Ok(value) => deferred.resolve(Box::new(move |_| Ok(value))),
-            Err(failure) => deferred.reject(failure.into()),
-        }
-    }))?;
+    queue(Box::new(move |pool| work(Promised(deferred), pool.get())))?;
     Ok(promise)
 }
 

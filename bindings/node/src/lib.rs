@@ -6,6 +6,7 @@
 // napi exports functions only outside of test builds, where clippy then finds them unused.
 #![cfg_attr(test, allow(dead_code))]
 
+mod checkpoint;
 mod engine;
 mod failure;
 mod model;

@@ -6,14 +6,16 @@ use napi::Env;
 use napi::bindgen_prelude::{Float64Array, Object, Uint8Array, Uint32Array};
 use napi_derive::napi;
 use serde::Deserialize;
+use zephyr_align::checkpoint::{self, Disk, Snapshot, Writer};
 use zephyr_align::losses::{Denominator, Objective, PolicyLoss};
 use zephyr_align::metrics::StepFacts;
 use zephyr_align::schedule::{Schedule, ScheduleOptions, Warmup};
 use zephyr_align::session::{EmbeddingNoise, OptimizerKind, PairObjective, ReferenceLogps, Sums, Unpaired};
-use zephyr_align::{Packed, Pair, Sequence, Session, SessionOptions, Update, state};
+use zephyr_align::{Packed, Pair, Sequence, Session, SessionOptions, Update};
 use zephyr_mistral::train::Recompute;
 
-use crate::engine::submit;
+use crate::checkpoint::{NativeCheckpoints, NativeSaved};
+use crate::engine::{submit, submit_detached};
 use crate::failure::{Failure, guard};
 use crate::model::{NativeModel, SharedWeights};
 
@@ -125,6 +127,8 @@ pub struct NativeSession {
     weights: SharedWeights,
     session: Arc<Mutex<Session>>,
     loss: Option<Arc<Objective>>,
+    optimizer: OptimizerKind,
+    writer: Writer,
 }
 
 /// AdamW and clipping for one step.
@@ -175,7 +179,7 @@ impl NativeSession {
                     },
                 )
             };
-            Ok(Self { weights, session: Arc::new(Mutex::new(session)), loss })
+            Ok(Self { weights, session: Arc::new(Mutex::new(session)), loss, optimizer, writer: Writer::default() })
         })
     }
 
@@ -293,7 +297,9 @@ impl NativeSession {
     /// Clips and updates; resolves to the step's log (JSON, TRL's names). `epoch` is the fraction after this step.
     #[napi(ts_return_type = "Promise<string>")]
     pub fn apply<'env>(&self, env: &'env Env, update: NativeUpdate, epoch: f64) -> napi::Result<Object<'env>> {
+        let writer = self.writer.clone();
         self.job(env, move |session, weights| {
+            writer.wait();
             let mut weights = weights.write().unwrap_or_else(PoisonError::into_inner);
             // A snapshot that still shares the weights keeps them: then this copies.
             let weights = Arc::make_mut(&mut weights);
@@ -347,28 +353,81 @@ impl NativeSession {
         })
     }
 
-    /// Writes weights, moments and step to `folder` (published whole or not at all), with `extra` JSON beside them.
+    /// Norm of the gradient accumulated so far, before clipping.
+    #[napi(ts_return_type = "Promise<number>")]
+    pub fn grad_norm<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        self.job(env, |session, _| Ok(session.grad_norm()))
+    }
+
+    /// Forgets what was accumulated since the last `apply`.
     #[napi(ts_return_type = "Promise<undefined>")]
-    pub fn save<'env>(&self, env: &'env Env, folder: String, extra: String) -> napi::Result<Object<'env>> {
-        self.job(env, move |session, weights| {
-            let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
-            Ok(state::save(session, &weights, folder.as_ref(), &extra)?)
+    pub fn discard<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        self.job(env, |session, _| {
+            session.discard();
+            Ok(())
         })
     }
 
-    /// Restores weights, moments and step from a saved folder; resolves to the `extra` JSON saved with them.
-    #[napi(ts_return_type = "Promise<string>")]
-    pub fn restore<'env>(&self, env: &'env Env, folder: String) -> napi::Result<Object<'env>> {
+    /// Writes the checkpoint `folder/step-N` with `extra` (JSON), reads it back, and removes old ones beyond `keep`.
+    ///
+    /// The state is that of this moment; the writing goes on beside later work, which is not held up until `apply`.
+    /// The promise settles when the checkpoint is verified.
+    #[napi(ts_return_type = "Promise<NativeSaved>")]
+    pub fn save<'env>(
+        &self,
+        env: &'env Env,
+        folder: String,
+        step: f64,
+        keep: u32,
+        extra: String,
+    ) -> napi::Result<Object<'env>> {
+        let (session, weights, writer) = (self.session.clone(), self.weights.clone(), self.writer.clone());
+        submit_detached::<NativeSaved>(env, move |promised, _| {
+            let snapshot = {
+                let session = session.lock().unwrap_or_else(PoisonError::into_inner);
+                let weights = weights.read().unwrap_or_else(PoisonError::into_inner).clone();
+                Snapshot::of(&session, weights, step as u64, extra)
+            };
+            writer.start(move || {
+                promised.settle(move || {
+                    let mut checkpoints = checkpoint::on_disk(folder.into(), keep as usize);
+                    Ok(checkpoints.save(&snapshot.record, &snapshot.sections())?.into())
+                });
+            });
+        })
+    }
+
+    /// Restores weights, moments and counters from the checkpoint that was found.
+    #[napi(ts_return_type = "Promise<undefined>")]
+    pub fn restore<'env>(&self, env: &'env Env, found: &NativeCheckpoints) -> napi::Result<Object<'env>> {
+        let (found, writer) = (found.found.clone(), self.writer.clone());
         self.job(env, move |session, weights| {
+            writer.wait();
+            let newest = found.newest.as_ref();
+            let newest = newest.ok_or_else(|| Failure::new("ZA_ARGUMENT", "there is no checkpoint to restore"))?;
             let mut weights = weights.write().unwrap_or_else(PoisonError::into_inner);
-            Ok(state::restore(session, Arc::make_mut(&mut weights), folder.as_ref())?)
+            Ok(checkpoint::restore(session, Arc::make_mut(&mut weights), newest, &Disk)?)
+        })
+    }
+
+    /// Throws `ZA_DISK_SPACE` when `folder` has no room for the checkpoints that will be there at once (`keep` stay,
+    /// `present` are there, `planned` will be written) and `more` bytes.
+    #[napi]
+    pub fn check_space(&self, folder: String, keep: u32, present: u32, planned: f64, more: f64) -> napi::Result<()> {
+        guard(|| {
+            let weights = self.weights.read().unwrap_or_else(PoisonError::into_inner);
+            let size = checkpoint::planned_bytes(&weights, self.optimizer);
+            let count = checkpoint::room_for(keep.into(), present.into(), planned as u64);
+            Ok(checkpoint::check_space(&Disk, folder.as_ref(), size, count, more as u64)?)
         })
     }
 
     /// Gives gradients, moments and workspace back at once; waiting for the garbage collector could take long.
     #[napi(ts_return_type = "Promise<undefined>")]
     pub fn release<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let writer = self.writer.clone();
         self.job(env, move |session, _| {
+            writer.wait();
             session.release();
             Ok(())
         })

@@ -9,12 +9,14 @@ mod pairs;
 mod sums;
 mod unpaired;
 
+use std::sync::Arc;
+
 use zephyr_kernels::{norm, rope};
 use zephyr_mistral::Weights;
 use zephyr_mistral::train::{self, Activations, Noise, Recompute};
 
 use self::head::{HeadScratch, head_of};
-pub use self::optimizer::{Optimizer, OptimizerKind, Section, SectionMut, Update, decay_runs, state_bytes};
+pub use self::optimizer::{Optimizer, OptimizerKind, Update, decay_runs, state_bytes};
 pub use self::pairs::{PairObjective, ReferenceLogps};
 pub use self::sums::Sums;
 pub use self::unpaired::Unpaired;
@@ -79,8 +81,12 @@ pub struct Session {
     activations: Activations,
     head: HeadScratch,
     gradients: Vec<f32>,
-    optimizer: Optimizer,
+    /// Shared with a checkpoint that is being written; a step copies it only if one still holds it.
+    optimizer: Arc<Optimizer>,
+    /// Of finished steps.
     tokens_seen: u64,
+    /// Of the step that is being accumulated.
+    step_tokens: u64,
     /// Since the last optimizer step.
     computed_tokens: u64,
     sums: Sums,
@@ -100,8 +106,9 @@ impl Session {
             activations: Activations::new(options.recompute),
             head: HeadScratch::default(),
             gradients: Vec::new(),
-            optimizer: Optimizer::new(options.optimizer),
+            optimizer: Arc::new(Optimizer::new(options.optimizer)),
             tokens_seen: 0,
+            step_tokens: 0,
             computed_tokens: 0,
             sums: Sums::Nothing,
             evaluated: Sums::Nothing,
@@ -129,13 +136,16 @@ impl Session {
         &self.optimizer
     }
 
+    /// The optimizer for a checkpoint, without a copy.
+    pub(crate) fn shared_optimizer(&self) -> Arc<Optimizer> {
+        self.optimizer.clone()
+    }
+
     /// Goes back to a saved step boundary.
     pub(crate) fn restore(&mut self, tokens_seen: u64, optimizer: Optimizer) {
-        self.optimizer = optimizer;
         self.tokens_seen = tokens_seen;
-        self.gradients.fill(0.0);
-        self.computed_tokens = 0;
-        self.sums = Sums::Nothing;
+        self.optimizer = Arc::new(optimizer);
+        self.discard();
     }
 
     /// The accumulated gradient (flat, the weights' layout); empty before the first accumulation.
@@ -200,32 +210,39 @@ impl Session {
         Ok(sums)
     }
 
+    /// Norm of the gradient accumulated so far, before clipping.
+    pub fn grad_norm(&self) -> f64 {
+        norm::sum_of_squares(&self.gradients).sqrt()
+    }
+
     /// Clips, updates the weights by AdamW and clears the gradient and the sums.
     ///
     /// # Errors
     /// A non-finite norm: nothing is updated, the gradient is cleared.
     pub fn apply(&mut self, weights: &mut Weights, update: &Update) -> Result<StepResult> {
         self.prepare_gradients(weights);
-        let grad_norm = norm::sum_of_squares(&self.gradients).sqrt();
+        let grad_norm = self.grad_norm();
         self.finite_or_discard("grad_norm", grad_norm)?;
         // clip_grad_norm_ of PyTorch: coefficient max / (norm + 1e-6), never above 1.
         let scale = update.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
         let runs = decay_runs(weights);
-        self.optimizer.step(&mut weights.data, &self.gradients, &runs, update, scale as f32);
+        Arc::make_mut(&mut self.optimizer).step(&mut weights.data, &self.gradients, &runs, update, scale as f32);
         self.gradients.fill(0.0);
         let sums = std::mem::take(&mut self.sums);
         let computed_tokens = std::mem::take(&mut self.computed_tokens);
+        self.tokens_seen += std::mem::take(&mut self.step_tokens);
         Ok(StepResult { step: self.optimizer.steps(), grad_norm, sums, tokens_seen: self.tokens_seen, computed_tokens })
     }
 
     fn count(&mut self, packed: &Packed) {
-        self.tokens_seen += packed.tokens();
+        self.step_tokens += packed.tokens();
         self.computed_tokens += packed.computed_tokens();
     }
 
-    /// Forgets what was accumulated since the last [`Self::apply`].
+    /// Forgets what was accumulated since the last [`Self::apply`], its tokens included.
     pub fn discard(&mut self) {
         self.gradients.fill(0.0);
+        self.step_tokens = 0;
         self.computed_tokens = 0;
         self.sums = Sums::Nothing;
     }

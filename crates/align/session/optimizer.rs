@@ -7,6 +7,8 @@ use safetensors::Dtype;
 use zephyr_kernels::adamw::{self, BLOCK, Blocks};
 use zephyr_mistral::Weights;
 
+use crate::checkpoint::{Section, SectionMut};
+
 /// How the optimizer holds weights and moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OptimizerKind {
@@ -61,23 +63,6 @@ pub struct Optimizer {
     moments: Vec<Moments>,
     /// What the bf16 weights lack; empty but for [`OptimizerKind::AdamWBf16`].
     rests: Vec<i16>,
-}
-
-/// A named array of the state.
-#[derive(Clone, Debug)]
-pub struct Section<'a> {
-    pub name: String,
-    pub dtype: Dtype,
-    /// Little-endian values, a whole number of them.
-    pub bytes: Cow<'a, [u8]>,
-}
-
-/// Where such an array is read back to; it must have the stored type and size.
-#[derive(Debug)]
-pub struct SectionMut<'a> {
-    pub name: String,
-    pub dtype: Dtype,
-    pub bytes: &'a mut [u8],
 }
 
 impl Optimizer {

@@ -1,10 +1,12 @@
 //! The ways to hold weights and moments.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use zephyr_kernels::adamw;
 
 use super::{bits, documents, models, norm_of, packed, relative, update, weights};
+use crate::checkpoint::{self, Disk, Snapshot, on_disk};
 use crate::session::{Optimizer, OptimizerKind, Session, SessionOptions, decay_runs, state_bytes};
 
 const KINDS: [OptimizerKind; 3] = [OptimizerKind::AdamW, OptimizerKind::AdamW8bit, OptimizerKind::AdamWBf16];
@@ -101,13 +103,15 @@ fn a_saved_run_goes_on_with_every_kind() {
     for (index, kind) in KINDS.into_iter().enumerate() {
         let (model, session) = trained(&folder, kind, 3, 1e-3);
         let path = place.path().join(index.to_string());
-        crate::state::save(&session, &model, &path, "").unwrap();
+        let snapshot = Snapshot::of(&session, Arc::new(model.clone()), 3, String::new());
+        on_disk(path.clone(), 2).save(&snapshot.record, &snapshot.sections()).unwrap();
+        let saved = checkpoint::newest(&Disk, &path).unwrap().newest.unwrap();
         let (mut again, mut resumed) = trained(&folder, kind, 1, 1e-3);
-        crate::state::restore(&mut resumed, &mut again, &path).unwrap();
+        checkpoint::restore(&mut resumed, &mut again, &saved, &Disk).unwrap();
         assert!(resumed.optimizer() == session.optimizer() && bits(&again.data) == bits(&model.data));
         // A state of another kind is not read as this one's.
         let (mut other, mut foreign) = trained(&folder, KINDS[(index + 1) % 3], 1, 1e-3);
-        let error = crate::state::restore(&mut foreign, &mut other, &path).unwrap_err();
+        let error = checkpoint::restore(&mut foreign, &mut other, &saved, &Disk).unwrap_err();
         assert_eq!(error.code(), "ZA_TRAIN_STATE");
     }
 }

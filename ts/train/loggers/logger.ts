@@ -1,8 +1,9 @@
 import type { Metrics } from "../events";
+import type { Method } from "../methods";
 
 /** What a logger is told of the run before its first line. */
 export interface LoggedRun {
-  method: "sft" | "dpo";
+  method: Method;
   /** Path or id of the model. */
   model: string;
   /** The resolved configuration. */

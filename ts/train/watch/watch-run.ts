@@ -1,6 +1,6 @@
-import type { RunReportSample } from "../report";
-import type { StepEvent, TrainerEvent } from "../train/events";
-import { type Run, warn } from "../train/run";
+import type { RunReportSample } from "../../report";
+import type { StepEvent, TrainerEvent } from "../events";
+import type { Run } from "../run";
 import {
   chartsSection,
   factsSection,
@@ -35,7 +35,7 @@ export async function watchRun(run: Run, watch: Watch | undefined): Promise<void
     void follow(run.events[Symbol.asyncIterator](), live, server);
     run.events.push({ type: "watch", url: server.url });
   } catch (error) {
-    warn(run, `there is no live page: ${error instanceof Error ? error.message : String(error)}`);
+    run.warn(`there is no live page: ${error instanceof Error ? error.message : String(error)}`);
   }
 }
 
@@ -45,7 +45,7 @@ async function openServer(run: Run, port: number, render: () => Sections): Promi
     return await LiveServer.open(port, page, render);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
-    warn(run, `port ${port} is taken: the live page is on another one`);
+    run.warn(`port ${port} is taken: the live page is on another one`);
     return LiveServer.open(0, page, render);
   }
 }
@@ -66,7 +66,9 @@ const rssMib = () => process.memoryUsage.rss() / 2 ** 20;
 class LiveRun {
   readonly #run: Run;
   readonly #openedAt = performance.now();
-  readonly #speed: Record<string, number>[] = [];
+  /** Lines of the run's history, those taken so far, and lines of speed and memory. */
+  readonly #lines: Record<string, number>[] = [];
+  #taken = 0;
   #last: { event: StepEvent; at: number } | undefined;
   #before: readonly { prompt: string; answer: string }[] = [];
   #samples: RunReportSample[] = [];
@@ -85,7 +87,7 @@ class LiveRun {
     switch (event.type) {
       case "step": {
         this.#last = { event, at: performance.now() };
-        this.#speed.push({ step: event.step, rss_mib: rssMib(), tokens_per_second: event.tokensPerSecond });
+        this.#lines.push({ step: event.step, rss_mib: rssMib(), tokens_per_second: event.tokensPerSecond });
         break;
       }
       case "samples": {
@@ -138,6 +140,7 @@ class LiveRun {
 
   #view(): LiveView {
     const run = this.#run;
+    for (; this.#taken < run.history.length; this.#taken++) this.#lines.push(run.history[this.#taken]!);
     const now = this.#endedAt ?? performance.now();
     const { event, at } = this.#last ?? {};
     const since = at === undefined ? 0 : (now - at) / 1000;
@@ -154,7 +157,7 @@ class LiveRun {
       secondsLeft: event && Math.max(0, event.secondsLeft - since),
       tokensPerSecond: event?.tokensPerSecond,
       rss: rssMib(),
-      history: [...run.history.map(withoutSpeed), ...this.#speed],
+      history: this.#lines,
       samples: this.#samples,
       sampledAt: this.#sampledAt,
       warnings: run.warnings,
@@ -164,9 +167,4 @@ class LiveRun {
       data: { ...run.report, ...(run.packing ? { packing: run.packing } : {}) },
     };
   }
-}
-
-/** Speed is that of this process, taken from its events. */
-function withoutSpeed({ tokens_per_second: _, ...line }: Readonly<Record<string, number>>): Record<string, number> {
-  return line;
 }

@@ -1,0 +1,179 @@
+/** Ctrl-C and SIGTERM in every phase of a run: saved, exit code 75, soon; resumed, the run is the undisturbed one. */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { buildProgram, smallRows } from "./shared";
+
+const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "zephyr-signals-"));
+const at = (name: string) => join(folder, name);
+let program: string;
+
+const jsonl = (name: string, rows: unknown[]) =>
+  writeFileSync(at(name), rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+
+beforeAll(() => {
+  program = buildProgram();
+  jsonl("chats.jsonl", smallRows(64).chats);
+  jsonl("many.jsonl", Array.from({ length: 1500 }, () => smallRows(64).chats).flat());
+  jsonl("held.jsonl", Array.from({ length: 10 }, () => smallRows(64).chats).flat());
+  jsonl("big.jsonl", Array.from({ length: 150 }, () => smallRows(64).chats).flat());
+  jsonl("pairs.jsonl", Array.from({ length: 150 }, () => smallRows(64).pairs).flat());
+});
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+interface Ended {
+  code: number | null;
+  stderr: string;
+  /** From the signal to the end. */
+  seconds: number;
+}
+
+/** Runs the program, and sends the signals `delay` ms after its output matched. */
+function stopped(args: string[], when: RegExp, signals: NodeJS.Signals[] = ["SIGTERM"], delay = 0): Promise<Ended> {
+  const child = start(args);
+  return new Promise((resolve, reject) => {
+    let stderr = "";
+    let sent: number | undefined;
+    child.stderr!.on("data", (text) => {
+      stderr += text;
+      if (sent !== undefined || !when.test(stderr)) return;
+      sent = performance.now() + delay;
+      signals.forEach((signal, index) => {
+        setTimeout(() => child.kill(signal), delay + 150 * index);
+      });
+    });
+    child.on("error", reject);
+    child.on("exit", (code) => {
+      if (sent === undefined) reject(new Error(`it ended before the signal: ${stderr}`));
+      else resolve({ code, stderr, seconds: (performance.now() - sent) / 1000 });
+    });
+  });
+}
+
+function start(args: string[]): ChildProcess {
+  const stdio = ["ignore", "ignore", "pipe"] as const;
+  return spawn(process.execPath, [program, ...args, "--model", base], {
+    stdio: [...stdio],
+    env: { ...process.env, NO_COLOR: "1" },
+  });
+}
+
+function finish(args: string[]) {
+  const done = spawnSync(process.execPath, [program, ...args, "--model", base], { encoding: "utf8" });
+  expect(done.status, done.stderr).toBe(0);
+  return done;
+}
+
+/** What a finished run leaves. */
+function results(out: string): Record<string, string> {
+  const weights = createHash("sha256")
+    .update(readFileSync(join(out, "model", "model.safetensors")))
+    .digest("hex");
+  return { weights, metrics: readFileSync(join(out, "metrics.jsonl"), "utf8") };
+}
+
+const checkpoints = (out: string) =>
+  existsSync(join(out, "checkpoints")) ? readdirSync(join(out, "checkpoints")) : [];
+
+describe("a run that is told to stop", () => {
+  const sft = ["sft", "--data", at("chats.jsonl"), "--batch-size", "1", "--log-steps", "1", "--threads", "2"];
+
+  it("while tokenising", async () => {
+    const args = ["sft", "--data", at("many.jsonl"), "--max-steps", "2", "--out", at("tokenising")];
+    const { code, stderr, seconds } = await stopped(args, /parameters/);
+    expect(code, stderr).toBe(75);
+    expect(seconds).toBeLessThan(30);
+    expect(stderr, "the run had not begun").not.toMatch(/sft: \d+ rows/);
+    expect(stderr).toContain("--resume begins there again");
+  });
+
+  it("while computing the reference's log-probs", async () => {
+    const args = ["dpo", "--data", at("pairs.jsonl"), "--max-steps", "2", "--log-steps", "1", "--out", at("reference")];
+    const { code, stderr, seconds } = await stopped(args, /dpo: \d+ pairs/, ["SIGINT"], 700);
+    expect(code, stderr).toBe(75);
+    expect(seconds).toBeLessThan(30);
+    expect(stderr, "no step was made").not.toMatch(/dpo 1\/2/);
+  });
+
+  it("in the first step", async () => {
+    const args = ["sft", "--data", at("big.jsonl"), "--batch-size", "1", "--max-steps", "2"];
+    args.push("--gradient-accumulation", "9600", "--log-steps", "1", "--out", at("first"));
+    const { code, stderr, seconds } = await stopped(args, /sft: \d+ rows/, ["SIGTERM"], 700);
+    expect(code, stderr).toBe(75);
+    expect(seconds).toBeLessThan(30);
+    expect(stderr, "the step was not over").not.toMatch(/sft 1\/2/);
+  });
+
+  it("in the middle of accumulating: what was accumulated is forgotten, the step before is saved", async () => {
+    const args = [...sft, "--max-steps", "3", "--gradient-accumulation", "64"];
+    finish([...args, "--out", at("whole")]);
+    const { code, stderr, seconds } = await stopped([...args, "--out", at("middle")], /sft 1\/3/, ["SIGTERM"], 60);
+    expect(code, stderr).toBe(75);
+    expect(seconds).toBeLessThan(30);
+    expect(stderr).toContain("step-1");
+    expect(checkpoints(at("middle"))).toEqual(["step-1"]);
+    finish([...args, "--out", at("middle"), "--resume"]);
+    expect(results(at("middle"))).toEqual(results(at("whole")));
+  });
+
+  it("while evaluating: the evaluation is made again, and logged once", async () => {
+    const args = [...sft, "--max-steps", "3", "--eval-steps", "1", "--eval-data", at("held.jsonl")];
+    finish([...args, "--out", at("evaluated")]);
+    const { code, stderr, seconds } = await stopped([...args, "--out", at("evaluating")], /sft 1\/3/, ["SIGINT"], 60);
+    expect(code, stderr).toBe(75);
+    expect(seconds).toBeLessThan(30);
+    expect(stderr, "it was still evaluating").not.toContain("eval at step 1");
+    expect(checkpoints(at("evaluating"))).toEqual(["step-1"]);
+    finish([...args, "--out", at("evaluating"), "--resume"]);
+    expect(results(at("evaluating"))).toEqual(results(at("evaluated")));
+  });
+
+  it("while saving", async () => {
+    const args = [...sft, "--max-steps", "400", "--save-steps", "1"];
+    const { code, stderr, seconds } = await stopped([...args, "--out", at("saving")], /saved .*step-3/);
+    expect(code, stderr).toBe(75);
+    expect(seconds).toBeLessThan(30);
+    const names = checkpoints(at("saving"));
+    expect(names).toHaveLength(2);
+    expect(names.every((name) => /^step-\d+$/.test(name))).toBe(true);
+  });
+
+  it.each([
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const)("twice by %s: at once", async (signal, expected) => {
+    const args = ["sft", "--data", at("big.jsonl"), "--batch-size", "9600", "--max-steps", "1"];
+    const slow = [...args, "--out", at(`twice-${signal}`)];
+    const { code, stderr, seconds } = await stopped(slow, /sft: \d+ rows/, [signal, signal], 700);
+    expect(code, stderr).toBe(expected);
+    expect(seconds).toBeLessThan(5);
+  });
+});
+
+it("a second process in the folder is refused with the holder's name; a killed one holds nothing", async () => {
+  const args = ["sft", "--data", at("chats.jsonl"), "--batch-size", "1", "--out", at("locked"), "--max-steps"];
+  const first = start([...args, "100000"]);
+  await new Promise<void>((resolve) => {
+    let text = "";
+    first.stderr!.on("data", (piece) => {
+      text += piece;
+      if (/sft 1\//.test(text)) resolve();
+    });
+  });
+  for (const how of ["--resume", "--overwrite"]) {
+    const second = spawnSync(process.execPath, [program, ...args, "2", "--model", base, how], { encoding: "utf8" });
+    expect(second.status).toBe(1);
+    expect(second.stderr).toContain("ZA_FOLDER_LOCKED");
+    expect(second.stderr).toContain(`process ${first.pid}`);
+  }
+  const gone = new Promise((resolve) => first.on("exit", resolve));
+  first.kill("SIGKILL");
+  await gone;
+  finish([...args, "2", "--overwrite"]);
+});
