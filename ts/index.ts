@@ -48,6 +48,7 @@ export {
   type SftConfig,
   type SftConfigInput,
 } from "./train/config";
+export { CpoTrainer, type CpoTrainerOptions } from "./train/cpo-trainer";
 export { DpoTrainer, type DpoTrainerOptions } from "./train/dpo-trainer";
 export type {
   CheckpointEvent,
@@ -61,8 +62,21 @@ export type {
   WarningEvent,
   WatchEvent,
 } from "./train/events";
+export { KtoTrainer, type KtoTrainerOptions } from "./train/kto-trainer";
 export type { LoggedRun, Logger } from "./train/loggers/logger";
 export { tensorBoard } from "./train/loggers/tensorboard";
+export { OrpoTrainer, type OrpoTrainerOptions } from "./train/orpo-trainer";
+export type {
+  CpoConfig,
+  CpoConfigInput,
+  KtoConfig,
+  KtoConfigInput,
+  OrpoConfig,
+  OrpoConfigInput,
+  SimpoConfig,
+  SimpoConfigInput,
+} from "./train/preference-config";
 export { showProgress } from "./train/progress";
 export { type Reference, SftTrainer, type SftTrainerOptions, type TrainResult } from "./train/sft-trainer";
+export { SimpoTrainer, type SimpoTrainerOptions } from "./train/simpo-trainer";
 export type { Watch } from "./train/watch/watch-run";

@@ -14,9 +14,11 @@ export declare class NativeBatch {
   constructor(ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array)
   /**
    * Preference pairs: sequences as for the constructor, chosen 0, rejected 0, chosen 1, …, each with its prompt, and
-   * the prompt's length of each pair. With `shared` each prompt is computed once, for both of its answers.
+   * the prompt's length of each pair. With `shared` each prompt is computed once, for both of its answers. With
+   * `chosen_prompts` the chosen sequences' prompts are learnt too (ORPO). `ld_alpha` weighs the tokens of the longer
+   * answer of a pair that the shorter one does not have (LD-DPO).
    */
-  static pairs(ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array, promptLengths: Uint32Array, shared: boolean): NativeBatch
+  static pairs(ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array, promptLengths: Uint32Array, shared: boolean, chosenPrompts: boolean, ldAlpha?: number | undefined | null): NativeBatch
   /** Tokens of all sequences, prompts included, those of a shared prompt for each side. */
   get tokens(): number
   /** Tokens that go through the decoder: those of a shared prompt once. */
@@ -55,6 +57,8 @@ export declare class NativeModel {
   snapshot(): NativeModel
   /** The weights as they are now without the adapter: the base that it was trained over. Shares memory. */
   withoutAdapter(): NativeModel
+  /** Moves these weights towards those of `policy`: α of it and 1 − α of what was here. Snapshots keep what they had. */
+  follow(policy: NativeModel, alpha: number): Promise<undefined>
   /** Whether both compute with the very same weights and adapter in memory. */
   sharesWeights(other: NativeModel): boolean
   /**
@@ -108,20 +112,36 @@ export declare class NativeRunLock {
 
 /** A learning-rate schedule of transformers. */
 export declare class NativeSchedule {
-  /** `kind`: constant, linear, cosine or constant_with_warmup. Give `warmup_steps` or `warmup_ratio`, not both. */
-  constructor(kind: string, learningRate: number, warmupSteps: number | undefined | null, warmupRatio: number | undefined | null, totalSteps: number)
+  /**
+   * `kind`: transformers' name. Give `warmup_steps` or `warmup_ratio`, not both. `options`: JSON of what only some kinds
+   * read: `minLr`, `minLrRate`, `decaySteps`, `warmupType`, `decayType`, `power`.
+   */
+  constructor(kind: string, learningRate: number, warmupSteps: number | undefined | null, warmupRatio: number | undefined | null, totalSteps: number, options: string)
   /** Rate of the optimizer step with this 0-based index. */
   rate(step: number): number
 }
 
 /** One training session on one model (its adapter, if it has one, else its weights): gradients, moments, workspace. */
 export declare class NativeSession {
-  /** `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `seed`; `loss`: JSON of the DPO loss settings, for DPO. */
+  /**
+   * `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `optimizer`, `neftuneNoiseAlpha`,
+   * `seed`; `loss`: JSON of `method` (dpo, orpo, cpo, kto) with its constants, left out for SFT.
+   */
   constructor(model: NativeModel, options: string, loss?: string | undefined | null)
   /** Adds a micro-batch of SFT to the step (`train`) or to the evaluation; resolves to its part of the loss. */
   accumulateSft(batch: NativeBatch, tokensInStep: number, train: boolean): Promise<number>
   /** Adds a micro-batch of DPO to the step (`train`) or to the evaluation; resolves to its part of the loss. */
   accumulateDpo(batch: NativeBatch, refChosen: Float64Array, refRejected: Float64Array, pairsInStep: number, chosenTokensInStep: number, train: boolean): Promise<number>
+  /**
+   * Adds a micro-batch of pairs of a loss without a reference (orpo, cpo); resolves to its part of the loss.
+   * `chosen_tokens_in_step` counts what its cross-entropy covers: the answers' tokens, for orpo the prompts' too.
+   */
+  accumulatePairs(batch: NativeBatch, pairsInStep: number, chosenTokensInStep: number, train: boolean): Promise<number>
+  /**
+   * Adds a micro-batch of KTO; resolves to its part of the loss. `desirable` (0 or 1) and `reference` have an entry for
+   * each sequence; `kl` is the mean log-ratio of the whole step's mismatched sequences.
+   */
+  accumulateKto(batch: NativeBatch, desirable: Uint8Array, reference: Float64Array, kl: number, answersInStep: number, train: boolean): Promise<number>
   /** Clips and updates; resolves to the step's log (JSON, TRL's names). `epoch` is the fraction after this step. */
   apply(update: NativeUpdate, epoch: number): Promise<string>
   /** The metrics of all evaluation batches since the last call (JSON, `eval_…`). */

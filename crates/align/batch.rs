@@ -1,6 +1,8 @@
 //! Packed batches: sequences laid end to end, and which tokens of them are predicted. The two sequences of a pair may share
 //! their prompt: `[prompt | chosen | rejected]`, where the rejected tokens see the prompt and themselves only.
 
+use std::collections::HashSet;
+
 use zephyr_mistral::train::Batch;
 
 use crate::error::{Error, Result};
@@ -41,6 +43,11 @@ pub struct Packed {
     pub owner: Vec<u32>,
     /// `[S]`, predicted tokens of each sequence: |y|.
     pub predicted: Vec<u32>,
+    /// How many rows, the last ones, predict prompt tokens that are learnt as text beside the answers (ORPO). They
+    /// belong to no |y| and no sum.
+    pub prompt_rows: usize,
+    /// Weight of each row in the sum of its sequence, `[N]`; empty when all are 1.
+    pub weights: Vec<f32>,
 }
 
 impl Packed {
@@ -102,6 +109,47 @@ impl Packed {
         Ok(())
     }
 
+    /// Adds a row for every token of the chosen sequences (0, 2, …) that is not supervised: ORPO's cross-entropy covers
+    /// the prompts too.
+    pub fn with_chosen_prompts(mut self) -> Self {
+        let learnt: HashSet<(u32, u32)> = self.rows.iter().copied().zip(self.owner.iter().copied()).collect();
+        for chosen in (0..self.sequences()).step_by(2) {
+            for row in self.segments[chosen]..self.segments[chosen + 1] - 1 {
+                if !learnt.contains(&(row, chosen as u32)) {
+                    self.rows.push(row);
+                    self.targets.push(self.ids[row as usize + 1]);
+                    self.owner.push(chosen as u32);
+                    self.prompt_rows += 1;
+                }
+            }
+        }
+        self
+    }
+
+    /// LD-DPO (arXiv 2409.06411; TRL `ld_alpha`): the tokens of a pair's longer answer behind the length of the shorter
+    /// one count `alpha` instead of 1 in its log-prob sum.
+    pub fn with_discounted_tails(mut self, alpha: f32) -> Self {
+        let mut seen = vec![0; self.sequences()];
+        let weight = |&owner: &u32| {
+            let side = owner as usize;
+            let shorter = self.predicted[side].min(self.predicted[side ^ 1]);
+            seen[side] += 1;
+            if seen[side] > shorter { alpha } else { 1.0 }
+        };
+        self.weights = self.owner.iter().map(weight).collect();
+        self
+    }
+
+    /// The sequence of each row that predicts an answer's token; rows of learnt prompts come behind them.
+    pub fn answer_owners(&self) -> &[u32] {
+        &self.owner[..self.owner.len() - self.prompt_rows]
+    }
+
+    /// Weight of a row in the sum of its sequence.
+    pub fn weight(&self, row: usize) -> f64 {
+        self.weights.get(row).map_or(1.0, |&weight| f64::from(weight))
+    }
+
     /// The model's view of it.
     pub fn batch(&self) -> Batch<'_> {
         let Self { ids, positions, segments, prefixes, .. } = self;
@@ -123,12 +171,17 @@ impl Packed {
         self.predicted.len()
     }
 
-    /// Sums a value of each predicted token over its sequence, in f64 and in token order: `[S]`.
+    /// Sums a value of each predicted token over its sequence, weighted, in f64 and in token order: `[S]`.
     pub fn sum_by_sequence(&self, values: &[f32]) -> Vec<f64> {
         let mut sums = vec![0.0; self.sequences()];
-        for (&owner, &value) in self.owner.iter().zip(values) {
-            sums[owner as usize] += f64::from(value);
+        for (row, (&owner, &value)) in self.answer_owners().iter().zip(values).enumerate() {
+            sums[owner as usize] += self.weight(row) * f64::from(value);
         }
         sums
+    }
+
+    /// Sums a value of each predicted prompt token (see [`Self::with_chosen_prompts`]), in f64 and in order.
+    pub fn sum_of_prompts(&self, values: &[f32]) -> f64 {
+        values[values.len() - self.prompt_rows..].iter().copied().map(f64::from).sum()
     }
 }

@@ -4,8 +4,9 @@
 //! batch      documents and preference pairs laid end to end, without padding
 //! checkpoint saving and resuming a session at a step boundary, so that nothing is ever lost
 //! fingerprint what model this is, to tie reference log-probs to it
-//! losses     the DPO loss table: pure functions with their derivatives, in f64
+//! losses     DPO's loss table, ORPO, CPO, KTO: pure functions with their derivatives, in f64
 //! metrics    TRL's names and meaning, as sums that micro-batches can be added to
+//! reference  a frozen reference that follows the policy from time to time (TR-DPO)
 //! schedule   learning rates and step counts as transformers counts them
 //! session    accumulate → apply: one optimizer step over micro-batches; reference log-probs; evaluation
 //! ```
@@ -16,6 +17,7 @@ pub mod error;
 pub mod fingerprint;
 pub mod losses;
 pub mod metrics;
+pub mod reference;
 pub mod schedule;
 pub mod session;
 #[cfg(test)]

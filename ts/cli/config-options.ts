@@ -33,7 +33,8 @@ function recipeOf(name: (typeof recipeNames)[number], method: Method): Layer {
     "zephyr-paper": recipes.zephyrPaper,
     "zephyr-handbook": recipes.zephyr.handbook,
   };
-  return { ...chosen[name][method] };
+  if (method === "sft" || method === "dpo") return { ...chosen[name][method] };
+  throw usageProblem("--recipe", `the recipes have no ${methods[method].title} stage`, "Leave it out.");
 }
 
 /** What a flag's text is turned into. */

@@ -6,7 +6,9 @@ import { addDoctor } from "./doctor";
 import { addDpo } from "./dpo";
 import { addEval } from "./eval";
 import { addInspect } from "./inspect-mask";
+import { addKto } from "./kto";
 import { addMerge } from "./merge";
+import { addPolicyPairs } from "./policy-pairs";
 import { addSft } from "./sft";
 import { styleOf } from "./style";
 
@@ -27,7 +29,20 @@ export function buildProgram(): Command {
       styleSubcommandTerm: (text) => out.cyan(text),
     })
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error/, error.red(error.bold("error")))) });
-  for (const add of [addDemo, addSft, addDpo, addMerge, addEval, addChat, addInspect, addDoctor]) add(program);
+  for (const add of [
+    addDemo,
+    addSft,
+    addDpo,
+    addKto,
+    addPolicyPairs,
+    addMerge,
+    addEval,
+    addChat,
+    addInspect,
+    addDoctor,
+  ]) {
+    add(program);
+  }
   for (const command of program.commands) inherit(command, program);
   return program.addHelpText(
     "after",

@@ -1,4 +1,5 @@
 /** What `sft` and `dpo` do alike: files, progress, the summary. */
+
 import { relative } from "node:path";
 import { type Command, Option } from "commander";
 import { AbortedError, throwIfAborted } from "../errors";
@@ -6,6 +7,7 @@ import { Mistral } from "../model/mistral";
 import { packageVersion } from "../native/load";
 import { figure, percent, whole } from "../report/format";
 import type { CheckpointEvent, EndEvent, Metrics, TrainerEvent } from "../train/events";
+import { methods } from "../train/methods";
 import { duration, fitShowing, showProgress } from "../train/progress";
 import type { Reference, TrainResult } from "../train/sft-trainer";
 import { type Watch, watchPort } from "../train/watch/watch-run";
@@ -51,15 +53,23 @@ export interface Prepared {
   watch: Watch;
 }
 
+/** What the rows of --data are. */
+const rowsOf = {
+  rows: "conversations",
+  pairs: "preference pairs",
+  answers: "answers with a label, or preference pairs,",
+} as const;
+
 /** Adds the files, the trainer's fields and the output flags. */
 export function addTrainOptions(command: Command, method: Method): Command {
-  const rows = method === "sft" ? "conversations" : "preference pairs";
+  const rows = rowsOf[methods[method].rows];
   command
     .optionsGroup("Files:")
     .option("--model <path>", "Model to train: a folder in Hugging Face's layout or of an adapter, or a GGUF file.")
     .option("--data <file>", `Rows to train on: ${rows} as JSONL or a JSON array.`)
     .option("--eval-data <file>", "Held-out rows, evaluated every --eval-steps and at the end.");
-  if (method === "dpo") command.option("--ref <path>", "Frozen reference model. (default: the model as it starts)");
+  if (method === "dpo" || method === "kto")
+    command.option("--ref <path>", "Frozen reference model. (default: the model as it starts)");
   command
     .option("--tokenizer <folder>", "Folder of the tokenizer, when it is not the model's.")
     .addOption(
@@ -215,7 +225,7 @@ function summaryText(method: Method, result: TrainResult, end: EndEvent | undefi
     rows.push([saved, cyan(`${shown}/${saved}`)], ["report", cyan(`${shown}/report.html`)]);
     rows.push(["try it", dim(`zephyr-align chat --model ${shown}/${saved}`)]);
   }
-  const name = method === "sft" ? "dSFT" : "dDPO";
+  const name = methods[method].title;
   return `\n${bold(`${name} done: ${whole(result.steps)} steps`)}\n${table(rows, dim)}`;
 }
 

@@ -14,6 +14,8 @@ import {
   type SftRow,
   toPair,
   toSft,
+  toUnpaired,
+  type UnpairedRow,
 } from "./formats";
 
 /** What the trainers accept as data. */
@@ -67,6 +69,14 @@ export function sftDataset(input: DatasetInput, options: ConvertedOptions = {}):
 /** Preference pairs, each checked and converted (see `formats.ts`). */
 export function pairDataset(input: DatasetInput, options: ConvertedOptions = {}): ConvertedDataset<PairRow> {
   return converted(input, "pair", toPair, options);
+}
+
+/** Single answers with a label, or pairs, each checked and converted (see `formats.ts`). */
+export function unpairedDataset(
+  input: DatasetInput,
+  options: ConvertedOptions = {},
+): ConvertedDataset<UnpairedRow | PairRow> {
+  return converted(input, "unpaired", toUnpaired, options);
 }
 
 type Convert<T> = (row: unknown, place: Place, options: ConvertOptions) => T;

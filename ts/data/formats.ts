@@ -5,13 +5,18 @@
 import { DataError, type Place } from "../errors";
 import { type PairRow, pairFromColumns, pairFromConversation } from "./preference";
 import { type SftRow, sftFromMessages, sftFromPromptCompletion, sftFromText } from "./supervised";
+import { type UnpairedRow, unpairedFromColumns } from "./unpaired";
 
 export type { Message, Role } from "./messages";
 export type { PairRow } from "./preference";
 export type { SftRow } from "./supervised";
+export type { UnpairedRow } from "./unpaired";
 
-/** What rows are wanted for: supervised fine-tuning or preference pairs. */
-export type Purpose = "sft" | "pair";
+/** What rows are wanted for: supervised fine-tuning, preference pairs, or single answers that are wanted or not. */
+export type Purpose = "sft" | "pair" | "unpaired";
+
+/** Purposes whose formats a purpose takes, its own first: a pair is two answers with a label. */
+const taken: Record<Purpose, readonly Purpose[]> = { sft: ["sft"], pair: ["pair"], unpaired: ["unpaired", "pair"] };
 
 /** Options of the converters. */
 export interface ConvertOptions {
@@ -50,6 +55,7 @@ interface Format {
   title: string;
   sft?: (row: RawRow, place: Place, options: ConvertOptions) => SftRow;
   pair?: (row: RawRow, place: Place, options: ConvertOptions) => PairRow;
+  unpaired?: (row: RawRow, place: Place, options: ConvertOptions) => UnpairedRow;
 }
 
 const formats = {
@@ -64,6 +70,12 @@ const formats = {
     columns: ["conversations"],
     title: "a conversation {conversations: [{from, value}]} (ShareGPT)",
     sft: (row, place, options) => sftFromMessages(row.conversations, place, "conversations", options),
+  },
+  unpaired: {
+    purpose: "unpaired",
+    columns: ["prompt", "completion", "label"],
+    title: "an answer with its label {prompt, completion, label} (TRL unpaired preference); true is wanted",
+    unpaired: (row, place, options) => unpairedFromColumns(row, place, options),
   },
   "prompt-completion": {
     purpose: "sft",
@@ -105,20 +117,20 @@ const formatEntries = Object.entries(formats) as [FormatName, Format][];
 /** Finds the format that fits the columns; throws `ZA_DATA_FORMAT` or `ZA_DATA_UNPAIRED` with what was found. */
 export function recogniseFormat(columns: readonly string[], purpose: Purpose, place: Place = {}): FormatName {
   const has = (column: string) => columns.includes(column);
-  if (has("prompt") && has("completion") && has("label")) {
+  if (purpose !== "unpaired" && has("prompt") && has("completion") && has("label")) {
     throw new DataError("ZA_DATA_UNPAIRED", "the rows are unpaired preferences {prompt, completion, label}", {
       place,
       remedy:
         purpose === "pair"
-          ? "Preference training needs chosen and rejected answers to the same prompt."
+          ? "This trainer needs chosen and rejected answers to the same prompt; KTO (KtoTrainer, zephyr-align kto) takes single answers with a label."
           : "For supervised training keep the rows you want to imitate and remove the column label.",
     });
   }
   for (const [name, format] of formatEntries) {
-    if (format.purpose === purpose && format.columns.every(has)) return name;
+    if (taken[purpose].includes(format.purpose) && format.columns.every(has)) return name;
   }
-  const accepted = formatEntries.filter(([, format]) => format.purpose === purpose);
-  const elsewhere = formatEntries.find(([, format]) => format.purpose !== purpose && format.columns.every(has));
+  const accepted = formatEntries.filter(([, format]) => taken[purpose].includes(format.purpose));
+  const elsewhere = formatEntries.find(([, { columns: set }]) => set.every(has));
   throw new DataError(
     "ZA_DATA_FORMAT",
     `the columns ${columns.length > 0 ? columns.join(", ") : "(none)"} fit no ${purposeName(purpose)} format`,
@@ -126,15 +138,17 @@ export function recogniseFormat(columns: readonly string[], purpose: Purpose, pl
       place,
       remedy:
         (elsewhere
-          ? `These are rows of ${purposeName(elsewhere[1].purpose)} data: use the ${elsewhere[1].purpose === "sft" ? "SFT" : "DPO"} trainer, or `
+          ? `These are rows of ${purposeName(elsewhere[1].purpose)} data: use the ${trainerOf[elsewhere[1].purpose]} trainer, or `
           : "") +
         `${elsewhere ? "give" : "Give"} one of ${accepted.map(([, { columns: set }]) => `{${set.join(", ")}}`).join(" | ")}.`,
     },
   );
 }
 
+const trainerOf: Record<Purpose, string> = { sft: "SFT", pair: "DPO", unpaired: "KTO" };
+
 function purposeName(purpose: Purpose): string {
-  return purpose === "sft" ? "supervised" : "preference";
+  return { sft: "supervised", pair: "preference", unpaired: "preference (paired or not)" }[purpose];
 }
 
 /**
@@ -167,8 +181,17 @@ export function toPair(row: unknown, place: Place, options: ConvertOptions = {})
   return format.pair(raw, place, options);
 }
 
+/** Converts a raw row into an answer with its label, or a pair. Throws a {@link DataError} that names the field. */
+export function toUnpaired(row: unknown, place: Place, options: ConvertOptions = {}): UnpairedRow | PairRow {
+  const raw = rowObject(row, place);
+  const format = formats[options.format ?? recogniseFormat(Object.keys(raw), "unpaired", place)] as Format;
+  const convert = format.unpaired ?? format.pair;
+  if (!convert) throw wrongFormat(options.format, "unpaired", place);
+  return convert(raw, place, options);
+}
+
 function wrongFormat(format: string | undefined, purpose: Purpose, place: Place): DataError {
-  const accepted = formatEntries.filter(([, entry]) => entry.purpose === purpose).map(([name]) => name);
+  const accepted = formatEntries.filter(([, entry]) => taken[purpose].includes(entry.purpose)).map(([name]) => name);
   return new DataError("ZA_DATA_FORMAT", `the format "${format}" does not hold ${purposeName(purpose)} rows`, {
     place,
     remedy: `Choose one of ${accepted.join(", ")}.`,

@@ -5,6 +5,7 @@ export {
   type DatasetInput,
   pairDataset,
   sftDataset,
+  unpairedDataset,
 } from "./converted";
 export { type DatasetOptions, dataset } from "./dataset";
 export type { Dataset, Row } from "./dataset-type";
@@ -20,6 +21,8 @@ export {
   type SftRow,
   toPair,
   toSft,
+  toUnpaired,
+  type UnpairedRow,
 } from "./formats";
 export { fromArray } from "./in-memory";
 export { type JsonArrayOptions, jsonArray } from "./json-array";

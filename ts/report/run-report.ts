@@ -1,5 +1,6 @@
 import type { DataReport } from "../data/converted";
 import { placeText } from "../errors";
+import { type Method, methods } from "../train/methods";
 import { duration } from "../train/progress";
 import { figure, percent, whole } from "./format";
 import { type Html, html } from "./html";
@@ -32,7 +33,7 @@ export interface RunReportSample {
 /** Everything on the page of a run. */
 export interface RunReportInput {
   title: string;
-  method: "sft" | "dpo";
+  method: Method;
   /** Path or id of the model that was trained. */
   model: string;
   /** Lines of metrics.jsonl, in order; `tokens_per_second` as well where known. */
@@ -59,7 +60,7 @@ export function renderRunReport(input: RunReportInput): string {
   };
   const body = html`
 <h1>${input.title}</h1>
-<p class="lead">${input.method === "dpo" ? "Direct preference optimisation" : "Supervised fine-tuning"} of ${input.model}</p>
+<p class="lead">${methods[input.method].lead} of ${input.model}</p>
 ${tiles([
   ["optimiser steps", whole(summary.steps)],
   ["time", duration(summary.seconds)],
@@ -90,13 +91,13 @@ export function warningNotes(list: readonly string[]): Html | null {
 }
 
 /** What the data held, and what became of it. */
-export function dataTable(data: RunReportData, method: "sft" | "dpo"): Html {
+export function dataTable(data: RunReportData, method: Method): Html {
   const supervised = data.tokens > 0 ? ` (${percent(data.supervisedTokens / data.tokens)})` : "";
   return factTable([
     ["Source", data.source],
     ["Format", data.description],
     ["Rows read", whole(data.rows)],
-    [method === "dpo" ? "Pairs trained on" : "Rows trained on", whole(data.kept)],
+    [methods[method].rows === "pairs" ? "Pairs trained on" : "Rows trained on", whole(data.kept)],
     ["Left out", whole(data.skipped)],
     ["Equal to an earlier row", whole(data.duplicates)],
     ["Cut to the maximal length", `${whole(data.cutRows)} rows, ${whole(data.cutTokens)} tokens`],
@@ -109,7 +110,7 @@ export function dataTable(data: RunReportData, method: "sft" | "dpo"): Html {
     ...(data.droppedLeadingAssistant > 0
       ? ([["Leading assistant turns cut", whole(data.droppedLeadingAssistant)]] as const)
       : []),
-    ...(method === "dpo" ? ([["Chosen equal to rejected", whole(data.equalPairs)]] as const) : []),
+    ...(methods[method].rows === "pairs" ? ([["Chosen equal to rejected", whole(data.equalPairs)]] as const) : []),
   ]);
 }
 

@@ -43,21 +43,47 @@ export const loraFields = {
   useRslora: z.boolean().optional(),
 };
 
-/** Fields that both trainers have. Every key is optional in the input; `@default` is what resolving fills in. */
+/** Courses of the learning rate, by transformers' names. */
+export const schedulers = [
+  "constant",
+  "constant_with_warmup",
+  "linear",
+  "cosine",
+  "cosine_with_min_lr",
+  "inverse_sqrt",
+  "warmup_stable_decay",
+  "polynomial",
+] as const;
+
+const ramp = z.enum(["linear", "cosine", "1-sqrt"]);
+
+/** Fields that all trainers have. Every key is optional in the input; `@default` is what resolving fills in. */
 export const sharedFields = {
-  /** Peak learning rate; with lora the default is ten times as high. TRL `learning_rate`. @default 2e-5 (SFT), 1e-6 (DPO) */
+  /** Peak learning rate; with lora the default is ten times as high. TRL `learning_rate`. @default 2e-5 (SFT), 1e-6 (DPO), 1e-6 (KTO), 1e-6 (ORPO), 1e-6 (CPO), 1e-6 (SIMPO) */
   learningRate: z.number().nonnegative().optional(),
   /** Course of the learning rate after warm-up. TRL `lr_scheduler_type`. @default "linear" */
-  lrScheduler: z.enum(["constant", "constant_with_warmup", "linear", "cosine"]).optional(),
+  lrScheduler: z.enum(schedulers).optional(),
   /** Optimiser steps of linear warm-up; not together with warmupRatio. TRL `warmup_steps`. @default 0 */
   warmupSteps: steps.optional(),
   /** Share of all steps that is warm-up, rounded up; not together with warmupSteps. TRL `warmup_ratio`. @default none */
   warmupRatio: z.number().min(0).max(1).optional(),
+  /** Learning rate at the end, for cosine_with_min_lr and polynomial (1e-7 there when null). transformers `min_lr`, `lr_end`. @default null */
+  minLr: z.number().nonnegative().nullable().optional(),
+  /** The same as a share of learningRate, for cosine_with_min_lr and warmup_stable_decay. transformers `min_lr_rate`. @default null */
+  minLrRate: z.number().min(0).max(1).nullable().optional(),
+  /** Steps of the decay at the end; warmup_stable_decay needs it. transformers `num_decay_steps`. @default null */
+  lrDecaySteps: count.nullable().optional(),
+  /** Course of that decay; cosine when null. transformers `decay_type`. @default null */
+  lrDecayType: ramp.nullable().optional(),
+  /** Course of the warm-up of warmup_stable_decay; linear when null. transformers `warmup_type`. @default null */
+  lrWarmupType: ramp.nullable().optional(),
+  /** Power of polynomial; 1 (a straight line) when null. transformers `power`. @default null */
+  lrPower: positive.nullable().optional(),
   /** Passes over the data; may be a fraction; not together with maxSteps. TRL `num_train_epochs`. @default 3 */
   epochs: positive.optional(),
   /** Optimiser steps; not together with epochs. TRL `max_steps`. @default none */
   maxSteps: count.optional(),
-  /** Rows (SFT), pairs (DPO) or packs (with packing) in a micro-batch. TRL `per_device_train_batch_size`. @default 8 */
+  /** Rows (SFT), pairs (DPO, ORPO, CPO, SimPO), answers (KTO) or packs (with packing) in a micro-batch. TRL `per_device_train_batch_size`. @default 8 */
   batchSize: count.optional(),
   /** Micro-batches in an optimiser step. TRL `gradient_accumulation_steps`. @default 1 */
   gradientAccumulation: count.optional(),
@@ -68,6 +94,12 @@ export const sharedFields = {
   packingWindow: count.nullable().optional(),
   /** Longest sequence in tokens; longer ones are cut and counted. TRL `max_length`. @default 1024 */
   maxLength: z.int().min(2).optional(),
+  /**
+   * How AdamW holds its state: "adamw" in f32 (8 bytes a parameter), "adamw-8bit" with block-wise 8-bit moments (2 bytes),
+   * "adamw-bf16" with weights that the model sees as bf16 and their 16-bit rest, so that no small update is lost
+   * (10 bytes; the memory of the weights stays that of f32). TRL `optim`. @default "adamw"
+   */
+  optimizer: z.enum(["adamw", "adamw-8bit", "adamw-bf16"]).optional(),
   /** Decoupled weight decay of AdamW. TRL `weight_decay`. @default 0 */
   weightDecay: z.number().nonnegative().optional(),
   /** First moment decay of AdamW. TRL `adam_beta1`. @default 0.9 */
@@ -152,10 +184,15 @@ export const sftFields = {
    * TRL `packing`, strategy bfd (true) or wrapped. @default false
    */
   packing: z.union([z.boolean(), z.literal("wrapped")]).optional(),
+  /**
+   * Uniform noise of up to α/√(tokens·width) on the embeddings of training rows; evaluation has none. TRL
+   * `neftune_noise_alpha`. @default null
+   */
+  neftuneNoiseAlpha: positive.nullable().optional(),
 };
 
-/** Fields of direct preference optimisation. */
-export const dpoFields = {
+/** Fields of training on preference pairs. */
+export const pairFields = {
   ...sharedFields,
   /**
    * Put several pairs into one pack of packLength tokens (best fit, sequences isolated), so that every micro-batch is of
@@ -164,6 +201,39 @@ export const dpoFields = {
   packing: z.boolean().optional(),
   /** Tokens of a pack of pairs, both sides counted; at least twice maxLength; null takes just that. @default null */
   packLength: count.nullable().optional(),
+  /** Prompt tokens kept (from the end) when a pair is too long; null keeps as many as fit. TRL < 0.29 `max_prompt_length`. @default null */
+  maxPromptLength: count.nullable().optional(),
+  /**
+   * Compute the prompt of a pair once for both answers instead of once for each: the same loss and gradients, fewer
+   * tokens. TRL computes it twice.
+   * @default true
+   */
+  sharedPrompt: z.boolean().optional(),
+};
+
+/** Fields of training against a frozen reference. */
+export const referenceFields = {
+  /** Compute the reference's log-probs once before training. TRL `precompute_ref_log_probs`. @default true, false with syncRefModel */
+  precomputeRefLogps: z.boolean().optional(),
+  /** File of those log-probs, shared by runs over the same rows and reference; null keeps it in outputDir. @default null */
+  referenceCache: z.string().min(1).nullable().optional(),
+  /** Pairs (or answers) in a batch of that computation; null takes batchSize. TRL `precompute_ref_batch_size`. @default null */
+  refBatchSize: count.nullable().optional(),
+  /**
+   * Let the reference follow the policy: every refModelSyncSteps it becomes refModelMixupAlpha of it and the rest of
+   * itself (TR-DPO). A model given as `ref` is copied first. Such a run cannot be resumed. TRL `sync_ref_model`. @default false
+   */
+  syncRefModel: z.boolean().optional(),
+  /** The policy's share when the reference follows it. TRL `ref_model_mixup_alpha`. @default 0.6 */
+  refModelMixupAlpha: z.number().min(0).max(1).optional(),
+  /** Steps after which the reference follows. TRL `ref_model_sync_steps`. @default 512 */
+  refModelSyncSteps: count.optional(),
+};
+
+/** Fields of direct preference optimisation. */
+export const dpoFields = {
+  ...pairFields,
+  ...referenceFields,
   /** Strength of the pull towards the reference. TRL `beta`. @default 0.1 */
   beta: positive.optional(),
   /** Loss, or several that are added with lossWeights. TRL `loss_type`. @default "sigmoid" */
@@ -180,18 +250,68 @@ export const dpoFields = {
   ipoNormalisation: z.enum(["tokens", "none"]).optional(),
   /** Temperature of the discopop loss. TRL `discopop_tau`. @default 0.05 */
   discopopTau: positive.optional(),
-  /** Prompt tokens kept (from the end) when a pair is too long; null keeps as many as fit. TRL < 0.29 `max_prompt_length`. @default null */
-  maxPromptLength: count.nullable().optional(),
   /**
-   * Compute the prompt of a pair once for both answers instead of once for each: the same loss and gradients, fewer
-   * tokens. TRL computes it twice.
-   * @default true
+   * What tokens of a pair's longer answer count that the shorter one does not have, for policy and reference (LD-DPO);
+   * null counts all alike. TRL `ld_alpha`. @default null
    */
-  sharedPrompt: z.boolean().optional(),
-  /** Compute the reference's log-probs once before training. TRL `precompute_ref_log_probs`. @default true */
-  precomputeRefLogps: z.boolean().optional(),
-  /** File of those log-probs, shared by runs over the same pairs and reference; null keeps it in outputDir. @default null */
-  referenceCache: z.string().min(1).nullable().optional(),
-  /** Pairs in a batch of that computation; null takes batchSize. TRL `precompute_ref_batch_size`. @default null */
-  refBatchSize: count.nullable().optional(),
+  ldAlpha: z.number().min(0).max(1).nullable().optional(),
+  /** Weigh each pair by how likely the policy itself would give its answers (WPO). TRL `use_weighting`. @default false */
+  useWeighting: z.boolean().optional(),
+};
+
+/** Fields of odds ratio preference optimisation. */
+export const orpoFields = {
+  ...pairFields,
+  /** Weight of the odds ratio beside the cross-entropy; λ of the paper. TRL `beta`. @default 0.1 */
+  beta: positive.optional(),
+};
+
+/** Losses of CPO, as TRL's `loss_type`. */
+export const cpoLosses = ["sigmoid", "hinge", "ipo", "simpo"] as const;
+
+/** Fields of contrastive preference optimisation. */
+export const cpoFields = {
+  ...pairFields,
+  /** Scale of the rewards; IPO's τ. TRL `beta`. @default 0.1 */
+  beta: positive.optional(),
+  /** Loss of the rewards' difference. "ipo" and "simpo" take means per token. TRL `loss_type`. @default "sigmoid" */
+  lossType: z.enum(cpoLosses).optional(),
+  /** Assumed share of wrong labels; at most ½; only for sigmoid and simpo. TRL `label_smoothing`. @default 0 */
+  labelSmoothing: z.number().min(0).max(0.5).optional(),
+  /** Weight of the cross-entropy on the chosen answers. TRL `cpo_alpha`. @default 1 */
+  cpoAlpha: z.number().nonnegative().optional(),
+  /** Margin that simpo wants between the rewards. TRL `simpo_gamma`. @default 0.5 */
+  simpoGamma: z.number().optional(),
+  /** Shape of the reward, (1 − p^−α)/α (AlphaPO); 0 is the log-prob. TRL `alpha`. @default 0 */
+  alpha: z.number().optional(),
+};
+
+/** Fields of simple preference optimisation: CPO's simpo without the cross-entropy. */
+export const simpoFields = {
+  ...pairFields,
+  /** Scale of the rewards, log-probs per token. The paper takes 2 to 10; TRL's CPO has 0.1, a scale for sums. @default 2 */
+  beta: positive.optional(),
+  /** Margin that is wanted between the rewards; the paper takes 0.3 to 1.6. TRL `simpo_gamma`. @default 0.5 */
+  simpoGamma: z.number().optional(),
+  /** Assumed share of wrong labels; at most ½. TRL `label_smoothing`. @default 0 */
+  labelSmoothing: z.number().min(0).max(0.5).optional(),
+  /** Shape of the reward, (1 − p^−α)/α (AlphaPO); 0 is the log-prob. TRL `alpha`. @default 0 */
+  alpha: z.number().optional(),
+};
+
+/** Losses of KTO, as TRL's `loss_type`. */
+export const ktoLosses = ["kto", "apo_zero_unpaired"] as const;
+
+/** Fields of Kahneman-Tversky optimisation. */
+export const ktoFields = {
+  ...sharedFields,
+  ...referenceFields,
+  /** Strength of the pull towards the reference. TRL `beta`. @default 0.1 */
+  beta: positive.optional(),
+  /** "kto" compares with an estimate of the KL divergence, "apo_zero_unpaired" with 0. TRL `loss_type`. @default "kto" */
+  lossType: z.enum(ktoLosses).optional(),
+  /** Weight of wanted answers. TRL `desirable_weight`. @default 1 */
+  desirableWeight: positive.optional(),
+  /** Weight of unwanted answers. TRL `undesirable_weight`. @default 1 */
+  undesirableWeight: positive.optional(),
 };

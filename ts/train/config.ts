@@ -1,8 +1,24 @@
 import { z } from "zod";
 import { ConfigError, type ConfigProblem } from "../errors";
-import { type DpoLoss, dpoFields, dpoLosses, type loraFields, sftFields } from "./config-fields";
+import {
+  type DpoLoss,
+  dpoFields,
+  dpoLosses,
+  type loraFields,
+  type pairFields,
+  type referenceFields,
+  sftFields,
+  type sharedFields,
+} from "./config-fields";
 
 export { type DpoLoss, dpoLosses } from "./config-fields";
+
+/** What a user writes for an object of fields. */
+export type InputOf<Fields extends z.ZodRawShape> = z.input<z.ZodObject<Fields>>;
+
+type SharedInput = InputOf<typeof sharedFields> & { packing?: boolean | "wrapped" | undefined };
+type PairInput = InputOf<typeof pairFields>;
+type ReferenceInput = InputOf<typeof referenceFields>;
 
 /** Options of supervised fine-tuning as a user writes them; every key may be left out. */
 export type SftConfigInput = z.input<z.ZodObject<typeof sftFields>>;
@@ -24,7 +40,8 @@ export type LoraOptions = z.input<z.ZodObject<typeof loraFields>>;
 /** Complete options of a low-rank adapter. */
 export type LoraSettings = { readonly [Key in keyof LoraOptions]-?: Exclude<LoraOptions[Key], undefined> };
 
-type Resolved<Input> = {
+/** What an input is when every key is filled in. */
+export type Resolved<Input> = {
   readonly [Key in keyof Omit<Input, keyof Alternatives | "lora">]-?: Exclude<Input[Key], undefined>;
 } & Readonly<Alternatives> & { readonly lora: LoraSettings | null };
 
@@ -47,8 +64,15 @@ export interface ConfigSchema<Input extends object, Output> {
   complete(input: Input): Output;
 }
 
-const sharedDefaults = {
+export const sharedDefaults = {
   lrScheduler: "linear",
+  minLr: null,
+  minLrRate: null,
+  lrDecaySteps: null,
+  lrDecayType: null,
+  lrWarmupType: null,
+  lrPower: null,
+  optimizer: "adamw",
   batchSize: 8,
   gradientAccumulation: 1,
   packing: false,
@@ -88,59 +112,73 @@ export function loraSettings(input: LoraOptions): LoraSettings {
   return { rank, alpha: rank, dropout: 0, targetModules: "all-linear", useRslora: false, ...input };
 }
 
-/** What depends on whether an adapter is trained: its options, and a learning rate ten times as high. */
-function adapting(input: { lora?: LoraOptions | null | undefined }, learningRate: number) {
+/** What depends on whether an adapter is trained: its options, and by default a learning rate ten times as high. */
+export function adapting(input: { lora?: LoraOptions | null; learningRate?: number }, usual: number) {
   const lora = input.lora ? loraSettings(input.lora) : null;
   // Not 10 · 2e-5, which is 2.0000000000000001e-4.
-  return { learningRate: lora ? Number((10 * learningRate).toPrecision(3)) : learningRate, lora };
+  const learningRate = input.learningRate ?? (lora ? Number((10 * usual).toPrecision(3)) : usual);
+  return { learningRate, lora };
 }
 
-const sftDefaults = { ...sharedDefaults, lossOn: "assistant" } as const;
+const sftDefaults = { ...sharedDefaults, lossOn: "assistant", neftuneNoiseAlpha: null } as const;
 
-const dpoDefaults = {
+/** Of every trainer on pairs. */
+export const pairDefaults = {
   ...sharedDefaults,
   packLength: null,
+  maxPromptLength: null,
+  sharedPrompt: true,
+} as const;
+
+/** Of every trainer with a reference. */
+export const referenceDefaults = {
+  referenceCache: null,
+  refBatchSize: null,
+  syncRefModel: false,
+  refModelMixupAlpha: 0.6,
+  refModelSyncSteps: 512,
+} as const;
+
+const dpoDefaults = {
+  ...pairDefaults,
+  ...referenceDefaults,
   beta: 0.1,
   labelSmoothing: 0,
   fDivergence: "reverse_kl",
   fAlpha: 0.5,
   ipoNormalisation: "tokens",
   discopopTau: 0.05,
-  maxPromptLength: null,
-  sharedPrompt: true,
-  precomputeRefLogps: true,
-  referenceCache: null,
-  refBatchSize: null,
+  ldAlpha: null,
+  useWeighting: false,
 } as const;
 
 /** Supervised fine-tuning; defaults are TRL's `SFTConfig` where it has the key. */
 export const sftConfig: ConfigSchema<SftConfigInput, SftConfig> = {
   schema: z.strictObject(sftFields),
   combinations: sharedCombinations,
-  complete: (input) => {
-    const { lora, ...initial } = adapting(input, 2e-5);
-    return { ...sftDefaults, ...initial, ...input, ...alternatives(input), ...resuming(input), lora };
-  },
+  complete: (input) => ({
+    ...sftDefaults,
+    ...input,
+    ...alternatives(input),
+    ...resuming(input),
+    ...adapting(input, 2e-5),
+  }),
 };
 
 /** Direct preference optimisation; defaults are TRL's `DPOConfig` where it has the key. */
 export const dpoConfig: ConfigSchema<DpoConfigInput, DpoConfig> = {
   schema: z.strictObject(dpoFields),
-  combinations: (input) => [...sharedCombinations(input), ...packLengthCombinations(input), ...lossCombinations(input)],
+  combinations: (input) => [
+    ...pairCombinations(input),
+    ...referenceCombinations(input),
+    ...lossCombinations(input),
+    ...modifierCombinations(input),
+  ],
   complete: (input) => {
     const lossType = lossList(input.lossType);
     const lossWeights = input.lossWeights ?? lossType.map(() => 1);
-    const { lora, ...initial } = adapting(input, 1e-6);
-    return {
-      ...dpoDefaults,
-      ...initial,
-      ...input,
-      ...alternatives(input),
-      ...resuming(input),
-      lora,
-      lossType,
-      lossWeights,
-    };
+    const own = { lossType, lossWeights, precomputeRefLogps: precomputing(input) };
+    return { ...dpoDefaults, ...input, ...alternatives(input), ...resuming(input), ...adapting(input, 1e-6), ...own };
   },
 };
 
@@ -245,7 +283,8 @@ function editDistance(a: string, b: string): number {
   return row[b.length]!;
 }
 
-function alternatives(input: Partial<Alternatives> | SftConfigInput): Alternatives {
+/** Of two keys that exclude each other, the one that is not given is null. */
+export function alternatives(input: Partial<Alternatives> | SftConfigInput): Alternatives {
   const ratio = input.warmupRatio ?? null;
   const maxSteps = input.maxSteps ?? null;
   return {
@@ -257,14 +296,20 @@ function alternatives(input: Partial<Alternatives> | SftConfigInput): Alternativ
 }
 
 /** Forcing a resume is resuming. */
-function resuming({ resume = false, resumeForce = false }: Partial<SftConfigInput | DpoConfigInput>): {
+export function resuming({ resume = false, resumeForce = false }: { resume?: boolean; resumeForce?: boolean }): {
   resume: boolean;
 } {
   return { resume: resume || resumeForce };
 }
 
-function sharedCombinations(input: Partial<SftConfigInput | DpoConfigInput>): ConfigProblem[] {
-  const problems: ConfigProblem[] = [];
+/** A reference that moves cannot be computed beforehand. */
+export function precomputing(input: ReferenceInput): boolean {
+  return input.precomputeRefLogps ?? input.syncRefModel !== true;
+}
+
+/** Rules of every trainer. */
+export function sharedCombinations(input: Partial<SharedInput>): ConfigProblem[] {
+  const problems: ConfigProblem[] = scheduleCombinations(input);
   const warm = input.warmupSteps !== undefined || input.warmupRatio !== undefined;
   if (input.warmupSteps !== undefined && input.warmupRatio !== undefined) {
     problems.push({
@@ -302,7 +347,68 @@ function sharedCombinations(input: Partial<SftConfigInput | DpoConfigInput>): Co
   return problems;
 }
 
-function packLengthCombinations(input: Partial<DpoConfigInput>): ConfigProblem[] {
+/** What only some courses of the learning rate read (crates/align/schedule). */
+const scheduleReads: Partial<Record<string, readonly (keyof SharedInput)[]>> = {
+  cosine_with_min_lr: ["minLr", "minLrRate"],
+  warmup_stable_decay: ["minLrRate", "lrDecaySteps", "lrDecayType", "lrWarmupType"],
+  polynomial: ["minLr", "lrPower"],
+};
+
+function scheduleCombinations(input: Partial<SharedInput>): ConfigProblem[] {
+  const problems: ConfigProblem[] = [];
+  const add = (field: string, problem: string, remedy: string) => problems.push({ field, problem, remedy });
+  const scheduler = input.lrScheduler ?? sharedDefaults.lrScheduler;
+  const read = scheduleReads[scheduler] ?? [];
+  for (const key of new Set(Object.values(scheduleReads).flatMap((keys) => keys ?? []))) {
+    if (input[key] != null && !read.includes(key)) add(key, `the schedule ${scheduler} does not read it`, "Remove it.");
+  }
+  if (scheduler === "cosine_with_min_lr" && (input.minLr == null) === (input.minLrRate == null)) {
+    const problem = input.minLr == null ? "cosine_with_min_lr needs minLr or minLrRate" : "minLrRate is given as well";
+    add("minLr", problem, "Give one of the two.");
+  }
+  if (scheduler === "warmup_stable_decay" && input.lrDecaySteps == null) {
+    add("lrDecaySteps", "warmup_stable_decay needs it", "Give the steps of the decay at the end.");
+  }
+  return problems;
+}
+
+/** Rules of every trainer on pairs. */
+export function pairCombinations(input: Partial<PairInput>): ConfigProblem[] {
+  const problems = [...sharedCombinations(input), ...packLengthCombinations(input)];
+  if (input.maxPromptLength != null && input.maxPromptLength >= (input.maxLength ?? sharedDefaults.maxLength)) {
+    const problem = "it leaves no room for an answer in maxLength";
+    problems.push({ field: "maxPromptLength", problem, remedy: "Give a value below maxLength." });
+  }
+  return problems;
+}
+
+/** Rules of every trainer with a reference. */
+export function referenceCombinations(input: Partial<ReferenceInput & SharedInput>): ConfigProblem[] {
+  const problems: ConfigProblem[] = [];
+  const add = (field: string, problem: string, remedy: string) => problems.push({ field, problem, remedy });
+  if (input.refBatchSize != null && input.precomputeRefLogps === false) {
+    add("refBatchSize", "it belongs to precomputeRefLogps, which is off", "Remove one of the two.");
+  }
+  if (input.syncRefModel === true) {
+    if (input.precomputeRefLogps === true) {
+      add("syncRefModel", "a reference that follows the policy cannot be precomputed", "Turn one of the two off.");
+    }
+    if (input.refBatchSize != null && input.precomputeRefLogps === undefined) {
+      add("refBatchSize", "it belongs to precomputeRefLogps, which syncRefModel turns off", "Remove one of the two.");
+    }
+    if (input.resume === true || input.resumeForce === true) {
+      const problem = "the reference that followed the policy is in no checkpoint";
+      add("resume", problem, "Begin the run anew, or turn syncRefModel off.");
+    }
+  } else {
+    for (const key of ["refModelMixupAlpha", "refModelSyncSteps"] as const) {
+      if (input[key] !== undefined) add(key, "it belongs to syncRefModel, which is off", "Turn it on, or remove this.");
+    }
+  }
+  return problems;
+}
+
+function packLengthCombinations(input: Partial<PairInput>): ConfigProblem[] {
   const { packLength, maxLength = sharedDefaults.maxLength, packing } = input;
   if (packLength == null) return [];
   const refused = (problem: string, remedy: string) => [{ field: "packLength", problem, remedy }];
@@ -374,11 +480,21 @@ function lossCombinations(input: Partial<DpoConfigInput>): ConfigProblem[] {
   if (input.discopopTau !== undefined && !losses.includes("discopop")) {
     add("discopopTau", "only the loss discopop reads it", 'Set lossType to "discopop", or remove it.');
   }
-  if (input.refBatchSize != null && input.precomputeRefLogps === false) {
-    add("refBatchSize", "it belongs to precomputeRefLogps, which is off", "Remove one of the two.");
-  }
-  if (input.maxPromptLength != null && input.maxPromptLength >= (input.maxLength ?? dpoDefaults.maxLength)) {
-    add("maxPromptLength", "it leaves no room for an answer in maxLength", "Give a value below maxLength.");
+  return problems;
+}
+
+/** LD-DPO and WPO change a pair's sums and weight: what is no mean over pairs cannot honour them. */
+function modifierCombinations(input: Partial<DpoConfigInput>): ConfigProblem[] {
+  const problems: ConfigProblem[] = [];
+  for (const loss of lossList(input.lossType)) {
+    if (input.ldAlpha != null && loss === "sft") {
+      const problem = "the loss sft learns every token alike";
+      problems.push({ field: "ldAlpha", problem, remedy: "Remove it, or leave this loss out." });
+    }
+    if (input.useWeighting === true && (loss === "sft" || loss.startsWith("aot"))) {
+      const problem = `the loss ${loss} is not a mean over pairs that stand alone`;
+      problems.push({ field: "useWeighting", problem, remedy: "Set it to false, or leave this loss out." });
+    }
   }
   return problems;
 }

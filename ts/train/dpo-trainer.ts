@@ -6,10 +6,11 @@ import type { EncodedPair } from "../model/tokenizer";
 import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
 import { EventStream, type TrainerEvent } from "./events";
-import { type Examples, pairExamples, predictedTokens } from "./examples";
+import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
+import { followPolicy, referenceModel, startOf } from "./follow";
 import type { Logger } from "./loggers/logger";
-import { pack } from "./packing";
-import { hashPairs, meanOf, pick, type ReferenceLogps, referenceLogps, split } from "./reference";
+import { packPairs } from "./packing";
+import { meanOf, pick, type ReferenceLogps, referenceSums, scoredPairs, split } from "./reference";
 import {
   announce,
   aside,
@@ -128,7 +129,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           events: this.#events,
           signal,
           report: examples.report,
-          digests: { rowsHash: hashPairs(examples.rows), ...(held ? { evalRowsHash: hashPairs(held.rows) } : {}) },
+          digests: { rowsHash: hashPairs(examples), ...(held ? { evalRowsHash: hashPairs(held) } : {}) },
           reference,
           ...(packing ? { packing } : {}),
         },
@@ -143,7 +144,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         );
       }
 
-      const frozen = ref ?? start.frozenCopy();
+      // Once the log-probs are computed nothing may hold the start's weights: no second model is in memory then.
+      const frozen = config.precomputeRefLogps ? (ref ?? start) : referenceModel(start, ref, config);
       let other: NativeSession | undefined;
       const scorer = () => {
         // Before the first step the policy is its own start: no second workspace is needed.
@@ -151,16 +153,19 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         other ??= openSession(frozen, config);
         return other;
       };
-      const precomputed = config.precomputeRefLogps
-        ? await referenceLogps(run, "train", frozen, examples.rows, scorer)
-        : undefined;
+      const scoreAll = async (use: "train" | "eval", rows: readonly EncodedPair[]) =>
+        split(await referenceSums(run!, use, frozen, scoredPairs(rows, config), scorer));
+      const precomputed = config.precomputeRefLogps ? await scoreAll("train", examples.rows) : undefined;
       if (precomputed) run.referenceMean = meanOf(precomputed);
-      const heldReference = held && (await referenceLogps(run, "eval", frozen, held.rows, scorer));
+      const heldReference = held && !config.syncRefModel ? await scoreAll("eval", held.rows) : undefined;
+      const evaluateHeld = async (run: Run) => {
+        if (held) await evaluate(run, held, heldReference ?? (await scoreLive(run, scorer(), held.rows)));
+      };
       if (precomputed) await other?.release();
       await resumeRun(run);
       beginSteps(run);
       // A run that was stopped between a step and its evaluation.
-      if (held && heldReference && evaluationIsDue(run)) await aside(run, evaluate, held, heldReference);
+      if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
 
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
@@ -171,7 +176,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           for (const rows of microBatches) {
             throwIfAborted(signal);
             const inBatch = Array.from(rows, (row) => examples.rows[row]!);
-            const batch = nativePairs(inBatch, config.sharedPrompt);
+            const batch = nativePairs(inBatch, config);
             const logps = precomputed ? pick(precomputed, rows) : split(await scorer().sequenceLogps(batch));
             const { chosen, rejected } = logps;
             loss += await session.accumulateDpo(batch, chosen, rejected, inStep.length, chosenTokens, true);
@@ -179,7 +184,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           return loss;
         });
         await sampleDuring(run, shown, step);
-        if (held && heldReference && evaluationIsDue(run)) await aside(run, evaluate, held, heldReference);
+        await followPolicy(frozen, policy, config, step);
+        if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
         await saveIfDue(run);
       }
       if (!precomputed) await other?.release();
@@ -196,15 +202,10 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   }
 }
 
-/** What the policy's own start is. A new adapter changes nothing yet, so that its start is the weights under it. */
-function startOf(policy: Mistral, config: DpoConfig): Reference {
-  if (config.lora) return "adapter-off";
-  return policy.adapter ? "start-adapter" : "start";
-}
-
 /** The core's names of the loss options. */
 function lossSettings(config: DpoConfig): Record<string, unknown> {
   return {
+    method: "dpo",
     beta: config.beta,
     lossType: config.lossType,
     lossWeights: config.lossWeights,
@@ -213,26 +214,30 @@ function lossSettings(config: DpoConfig): Record<string, unknown> {
     ...(config.fDivergence === "alpha_divergence" ? { fAlphaDivergenceCoef: config.fAlpha } : {}),
     ...(config.lossType.includes("discopop") ? { discopopTau: config.discopopTau } : {}),
     ...(config.lossType.includes("ipo") ? { ipoNormalisation: config.ipoNormalisation } : {}),
+    useWeighting: config.useWeighting,
   };
 }
 
-/** Pairs whose tokens fit packLength together, a shared prompt counted once; nothing when each stands alone. */
-function packPairs(pairs: readonly EncodedPair[], config: DpoConfig) {
-  if (!config.packing) return {};
-  const tokens = pairs.map(
-    ({ chosen, rejected, promptLength }) =>
-      chosen.ids.length + rejected.ids.length - (config.sharedPrompt ? promptLength : 0),
-  );
-  const { packs, fillRate } = pack(tokens, config.packLength ?? 2 * config.maxLength, config.packingWindow);
-  return { packs, packing: { packs: packs.length, fillRate } };
+/** Log-probs under a reference that moves. */
+async function scoreLive(run: Run, scorer: NativeSession, pairs: readonly EncodedPair[]): Promise<ReferenceLogps> {
+  const config = run.config as DpoConfig;
+  const size = config.refBatchSize ?? config.batchSize;
+  const sums = new Float64Array(2 * pairs.length);
+  for (let start = 0; start < pairs.length; start += size) {
+    poll(run);
+    const batch = nativePairs(pairs.slice(start, start + size), config);
+    sums.set(await scorer.sequenceLogps(batch), 2 * start);
+  }
+  return split(sums);
 }
 
 async function evaluate(run: Run, held: Examples<EncodedPair>, reference: ReferenceLogps): Promise<void> {
-  const { batchSize: size, sharedPrompt } = run.config as DpoConfig;
+  const config = run.config as DpoConfig;
+  const { batchSize: size } = config;
   const chosenTokens = held.rows.reduce((sum, { chosen }) => sum + predictedTokens(chosen), 0);
   for (let start = 0; start < held.rows.length; start += size) {
     poll(run);
-    const batch = nativePairs(held.rows.slice(start, start + size), sharedPrompt);
+    const batch = nativePairs(held.rows.slice(start, start + size), config);
     const chosen = reference.chosen.slice(start, start + size);
     const rejected = reference.rejected.slice(start, start + size);
     await run.session.accumulateDpo(batch, chosen, rejected, held.rows.length, chosenTokens, false);

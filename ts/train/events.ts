@@ -1,3 +1,4 @@
+import type { Method } from "./methods";
 import type { Reference } from "./sft-trainer";
 
 /**
@@ -11,7 +12,7 @@ export type Metrics = Readonly<Record<string, number>>;
 /** The run is planned and about to make its first step. */
 export interface StartEvent {
   type: "start";
-  method: "sft" | "dpo";
+  method: Method;
   /** Optimiser steps of the whole run. */
   totalSteps: number;
   /** Steps already done, when the run is resumed. */

@@ -2,9 +2,10 @@
  * From rows to token sequences: every row of a data set is encoded once, before the first step, so that what cannot be
  * trained on is refused or counted then, and the number of steps is known. Held as typed arrays (5 bytes a token).
  */
-import type { ConvertedDataset, DataReport, PairRow, SftRow } from "../data";
+import type { ConvertedDataset, DataReport, PairRow, SftRow, UnpairedRow } from "../data";
 import { DataError, fromNative, type Place, throwIfAborted, type ZephyrError } from "../errors";
 import type { EncodedChat, EncodedPair, EncodedRow, EncodeOptions, Tokenizer } from "../model/tokenizer";
+import { hashRows } from "./reference-cache";
 import { type Fitted, keepAnswers, keepBothAnswers, keepCompletion, keepPairStart, keepStart } from "./truncate";
 
 /** How rows are encoded and fitted. */
@@ -40,6 +41,11 @@ export function predictedTokens(row: EncodedRow): number {
   let count = 0;
   for (let position = 1; position < row.supervised.length; position++) count += row.supervised[position]!;
   return count;
+}
+
+/** Hash of pairs as a loss sees them. */
+export function hashPairs({ rows }: Examples<EncodedPair>): string {
+  return hashRows(rows.flatMap(({ chosen, rejected }) => [chosen, rejected]));
 }
 
 /** How rows of supervised fine-tuning are encoded. */
@@ -98,6 +104,66 @@ export function pairExamples(
 ): Promise<Examples<EncodedPair>> {
   const fit = (row: PairRow) => pairExample(row, tokenizer, options);
   return encodeAll(dataset, options, fit, (pair) => [pair.chosen, pair.rejected]);
+}
+
+/** An answer behind its prompt, and whether it is wanted. */
+export interface EncodedAnswer extends EncodedRow {
+  promptLength: number;
+  desirable: boolean;
+}
+
+/**
+ * Encodes single answers. A pair becomes two: as the answers are laid out, a chosen one stands before the rejected one of
+ * the next pair, so that neighbours answer different prompts (KTO's KL estimate needs that) and a batch has both kinds.
+ */
+export async function answerExamples(
+  dataset: ConvertedDataset<UnpairedRow | PairRow>,
+  tokenizer: Tokenizer,
+  options: ExampleOptions,
+): Promise<Examples<EncodedAnswer>> {
+  const fit = (row: UnpairedRow | PairRow) => fittedAnswers(row, tokenizer, options);
+  const { rows, report } = await encodeAll(dataset, options, fit, (answers) => answers);
+  const next = (index: number) => rows[(index + 1) % rows.length]!;
+  const answers = rows.flatMap(([first, second], index) => {
+    // Pairs and single answers do not mix: all rows are of the first row's format.
+    return second === undefined ? [first!] : [first!, next(index)[1]!];
+  });
+  return { rows: answers, report };
+}
+
+function fittedAnswers(
+  row: UnpairedRow | PairRow,
+  tokenizer: Tokenizer,
+  options: ExampleOptions,
+): Fitted<EncodedAnswer[]> | undefined {
+  const pair = "completion" in row ? pairOfOne(row) : row;
+  const encoded = pair.kind === "chat" ? tokenizer.encodePair(pair, options) : tokenizer.encodePairText(pair, options);
+  const sides =
+    "completion" in row
+      ? ([["chosen", row.label]] as const)
+      : ([
+          ["chosen", true],
+          ["rejected", false],
+        ] as const);
+  const answers: EncodedAnswer[] = [];
+  let cut = 0;
+  for (const [side, desirable] of sides) {
+    const whole = encoded[side];
+    const start = options.truncation === "keep-start";
+    const fitted = start ? keepStart(whole, options.maxLength) : keepCompletion(whole, options.maxLength);
+    if (!fitted) return undefined;
+    cut += fitted.cut;
+    const promptLength = start ? encoded.promptLength : encoded.promptLength - fitted.cut;
+    answers.push({ ...fitted.row, promptLength, desirable });
+  }
+  return { row: answers, cut };
+}
+
+/** An answer is encoded as one side of a pair is: a pair of it twice. */
+function pairOfOne(row: UnpairedRow): PairRow {
+  return row.kind === "chat"
+    ? { kind: "chat", prompt: row.prompt, chosen: row.completion, rejected: row.completion }
+    : { kind: "text", prompt: row.prompt, chosen: row.completion, rejected: row.completion };
 }
 
 /** Answers of the given part of a conversation are context, not something to learn. */

@@ -1,3 +1,5 @@
+import type { EncodedPair } from "../model/tokenizer";
+
 /** Documents put together into sequences of at most `maxLength` tokens. */
 export interface Packing {
   /** Indices of the documents of each pack, ascending. */
@@ -90,4 +92,24 @@ class Rooms {
     }
     return undefined;
   }
+}
+
+/** Pairs whose tokens fit packLength together, a shared prompt counted once; nothing when each stands alone. */
+export function packPairs(
+  pairs: readonly EncodedPair[],
+  config: {
+    readonly packing: boolean;
+    readonly packLength: number | null;
+    readonly packingWindow: number | null;
+    readonly maxLength: number;
+    readonly sharedPrompt: boolean;
+  },
+): { packs?: Uint32Array[]; packing?: { packs: number; fillRate: number } } {
+  if (!config.packing) return {};
+  const tokens = pairs.map(
+    ({ chosen, rejected, promptLength }) =>
+      chosen.ids.length + rejected.ids.length - (config.sharedPrompt ? promptLength : 0),
+  );
+  const { packs, fillRate } = pack(tokens, config.packLength ?? 2 * config.maxLength, config.packingWindow);
+  return { packs, packing: { packs: packs.length, fillRate } };
 }

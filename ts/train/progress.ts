@@ -1,8 +1,9 @@
 import type { TrainerEvent } from "./events";
+import { type Method, methods } from "./methods";
 
 /** What a progress line shows. */
 export interface ProgressState {
-  method: "sft" | "dpo";
+  method: Method;
   step: number;
   totalSteps: number;
   tokensPerSecond: number;
@@ -72,7 +73,7 @@ export interface ProgressStream {
  */
 export function showProgress(stream: ProgressStream = process.stderr): (event: TrainerEvent) => void {
   const terminal = stream.isTTY === true;
-  let method: "sft" | "dpo" = "sft";
+  let method: Method = "sft";
   let open = false;
   const line = (text: string) => {
     // A line of the terminal that is being written over is finished before anything else is printed.
@@ -89,7 +90,7 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
           : "";
         const resumed = event.doneSteps > 0 ? `, going on after step ${event.doneSteps}` : "";
         line(
-          `${method}: ${event.rows} ${method === "dpo" ? "pairs" : "rows"}, ${event.tokens} tokens (${event.supervisedTokens} supervised)${packs}; ${event.totalSteps} steps${resumed}`,
+          `${method}: ${event.rows} ${methods[method].rows}, ${event.tokens} tokens (${event.supervisedTokens} supervised)${packs}; ${event.totalSteps} steps${resumed}`,
         );
         if (event.adapter) {
           const { parameters, frozen } = event.adapter;

@@ -1,14 +1,15 @@
 /**
- * Log-probs of the frozen reference for every pair, computed once before the first step. They lie beside the run (or in
+ * Log-probs of the frozen reference for every row, computed once before the first step. They lie beside the run (or in
  * `referenceCache`), so that a resumed or a second run reads them.
  */
 import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { NativeSession } from "../../bindings/node/index";
+import type { NativeBatch, NativeSession } from "../../bindings/node/index";
 import { fromNative } from "../errors";
 import type { Mistral } from "../model/mistral";
-import type { EncodedPair } from "../model/tokenizer";
+import type { EncodedPair, EncodedRow } from "../model/tokenizer";
 import type { DpoConfig } from "./config";
+import type { KtoConfig } from "./preference-config";
 import { hashRows, ReferenceCache } from "./reference-cache";
 import { nativePairs, poll, type Run } from "./run";
 
@@ -18,48 +19,69 @@ export interface ReferenceLogps {
   rejected: Float64Array;
 }
 
-/** Names of the files in a run folder: of the rows, and of the held-out rows. */
-export const referenceNames = { train: "reference.jsonl", eval: "reference-eval.jsonl" } as const;
+/** Files in a run folder: of the rows, of the held-out rows, and of the mismatched answers of KTO's estimate. */
+export const referenceNames = {
+  train: "reference.jsonl",
+  eval: "reference-eval.jsonl",
+  mismatched: "reference-mismatched.jsonl",
+  evalMismatched: "reference-eval-mismatched.jsonl",
+} as const;
+
+/** What is scored: sequences in order, and how some of them are laid out. */
+export interface Scored {
+  sequences: readonly EncodedRow[];
+  /** Sequences in a batch. */
+  size: number;
+  batch(start: number, end: number): NativeBatch;
+}
 
 /**
- * The reference's log-probs of all pairs, read from the file as far as it has them.
+ * The reference's log-prob sums of all sequences, read from the file as far as it has them.
  *
  * @param open makes the session that scores; not called when nothing is left to compute
  */
-export async function referenceLogps(
+export async function referenceSums(
   run: Run,
   use: keyof typeof referenceNames,
   reference: Mistral,
-  pairs: readonly EncodedPair[],
+  { sequences, size, batch }: Scored,
   open: () => NativeSession,
-): Promise<ReferenceLogps> {
-  const { refBatchSize, batchSize, sharedPrompt, referenceCache } = run.config as DpoConfig;
-  const size = refBatchSize ?? batchSize;
+): Promise<Float64Array> {
+  const { referenceCache } = run.config as DpoConfig | KtoConfig;
   const path =
     use === "train" && referenceCache !== null
       ? referenceCache
       : run.folder && join(run.folder.path, referenceNames[use]);
-  const cache = path === undefined ? undefined : await openCache(run, path, reference, pairs);
-  const sums = cache?.sums ?? new Float64Array(2 * pairs.length);
+  const cache = path === undefined ? undefined : await openCache(run, path, reference, sequences);
+  const sums = cache?.sums ?? new Float64Array(sequences.length);
   try {
-    for (let start = (cache?.done ?? 0) / 2; start < pairs.length; start += size) {
+    for (let start = cache?.done ?? 0; start < sequences.length; start += size) {
       poll(run);
-      const block = await open().sequenceLogps(nativePairs(pairs.slice(start, start + size), sharedPrompt));
+      const block = await open().sequenceLogps(batch(start, Math.min(start + size, sequences.length)));
       if (cache) await cache.append(block);
-      else sums.set(block, 2 * start);
+      else sums.set(block, start);
     }
   } finally {
     await cache?.close();
   }
-  return split(sums);
+  return sums;
 }
 
-async function openCache(run: Run, path: string, reference: Mistral, pairs: readonly EncodedPair[]) {
+/** Pairs to be scored: chosen 0, rejected 0, chosen 1, … */
+export function scoredPairs(pairs: readonly EncodedPair[], config: DpoConfig): Scored {
+  return {
+    sequences: pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]),
+    size: 2 * (config.refBatchSize ?? config.batchSize),
+    batch: (start, end) => nativePairs(pairs.slice(start / 2, end / 2), config),
+  };
+}
+
+async function openCache(run: Run, path: string, reference: Mistral, sequences: readonly EncodedRow[]) {
   const key = {
     reference: await reference.native.fingerprint(),
-    rows: hashPairs(pairs),
-    sequences: 2 * pairs.length,
-    ldAlpha: null,
+    rows: hashRows(sequences),
+    sequences: sequences.length,
+    ldAlpha: "ldAlpha" in run.config ? run.config.ldAlpha : null,
   };
   try {
     return await ReferenceCache.open(path, key);
@@ -71,11 +93,6 @@ async function openCache(run: Run, path: string, reference: Mistral, pairs: read
     await rm(path);
     return ReferenceCache.open(path, key);
   }
-}
-
-/** Hash of the token ids and masks of all pairs. */
-export function hashPairs(pairs: readonly EncodedPair[]): string {
-  return hashRows(pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]));
 }
 
 /** Mean over all answers. */

@@ -46,6 +46,8 @@ const ownNames = [
   tensorBoardFolder,
   "reference.jsonl",
   "reference-eval.jsonl",
+  "reference-mismatched.jsonl",
+  "reference-eval-mismatched.jsonl",
 ];
 
 /** Held by the run that works in the folder; the file stays, the lock goes with the process. */

@@ -26,16 +26,21 @@ import { Guards, StepWatch } from "./guards";
 import { AttachedLoggers } from "./loggers/attached";
 import type { Logger } from "./loggers/logger";
 import { tensorBoard } from "./loggers/tensorboard";
+import { type Method, methods } from "./methods";
+import type { CpoConfig, KtoConfig, OrpoConfig, SimpoConfig } from "./preference-config";
 import { type MetricsLine, RunFolder, type SpeedLine } from "./run-folder";
 import type { Reference } from "./sft-trainer";
 
 export { resumeRun, saveIfDue } from "./checkpoint";
 
+/** A configuration of any trainer. */
+export type TrainConfig = SftConfig | DpoConfig | KtoConfig | OrpoConfig | CpoConfig | SimpoConfig;
+
 /** What a run needs while it goes. */
 export interface Run {
-  method: "sft" | "dpo";
+  method: Method;
   model: Mistral;
-  config: SftConfig | DpoConfig;
+  config: TrainConfig;
   session: NativeSession;
   plan: BatchPlan;
   folder: RunFolder | undefined;
@@ -81,11 +86,22 @@ export function nativeBatch(sequences: readonly EncodedRow[]): NativeBatch {
   return new (native().NativeBatch)(...endToEnd(sequences));
 }
 
-/** Pairs as the native core takes them; `shared` computes the prompt of each once, for both answers. */
-export function nativePairs(pairs: readonly EncodedPair[], shared: boolean): NativeBatch {
+/** How pairs are laid out. */
+export interface PairLayout {
+  /** The prompt of each is computed once, for both answers. */
+  sharedPrompt: boolean;
+  /** What tokens of the longer answer count that the shorter one does not have (LD-DPO). */
+  ldAlpha?: number | null;
+  /** Prompts of the chosen side are learnt too (ORPO). */
+  chosenPrompts?: boolean;
+}
+
+/** Pairs as the native core takes them. */
+export function nativePairs(pairs: readonly EncodedPair[], layout: PairLayout): NativeBatch {
   const sequences = pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]);
   const prompts = Uint32Array.from(pairs, ({ promptLength }) => promptLength);
-  return native().NativeBatch.pairs(...endToEnd(sequences), prompts, shared);
+  const { sharedPrompt, chosenPrompts = false, ldAlpha } = layout;
+  return native().NativeBatch.pairs(...endToEnd(sequences), prompts, sharedPrompt, chosenPrompts, ldAlpha ?? null);
 }
 
 function endToEnd(sequences: readonly EncodedRow[]): [ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array] {
@@ -190,7 +206,7 @@ function configRecord({ method, model, config }: Pick<Run, "method" | "model" | 
 export async function openFolder(
   method: Run["method"],
   model: Mistral,
-  config: SftConfig | DpoConfig,
+  config: TrainConfig,
   overwrite: boolean | undefined,
 ): Promise<RunFolder | undefined> {
   if (config.outputDir === null) return undefined;
@@ -212,15 +228,23 @@ export function beginSteps(run: Run): void {
   });
 }
 
-/** A session on the model; `loss` makes it one for DPO. */
+/** A session on the model; `loss` makes it one for preferences: the core's method and constants. */
 export function openSession(
   model: Mistral,
-  config: SftConfig | DpoConfig,
+  config: TrainConfig,
   options: { loss?: Record<string, unknown>; referenceIsStart?: boolean } = {},
 ): NativeSession {
   if (config.threads !== null) native().setThreads(config.threads);
-  const { maxLength, recompute, seed } = config;
-  const settings = { recompute, headChunk: 256, maxLength, referenceIsStart: options.referenceIsStart ?? false, seed };
+  const { maxLength, recompute, optimizer, seed } = config;
+  const settings = {
+    recompute,
+    headChunk: 256,
+    maxLength,
+    referenceIsStart: options.referenceIsStart ?? false,
+    optimizer,
+    neftuneNoiseAlpha: "neftuneNoiseAlpha" in config ? config.neftuneNoiseAlpha : null,
+    seed,
+  };
   return new (native().NativeSession)(
     model.native,
     JSON.stringify(settings),
@@ -229,9 +253,25 @@ export function openSession(
 }
 
 /** The learning rate of each step, counted from 0. */
-export function scheduleOf(config: SftConfig | DpoConfig, totalSteps: number): (step: number) => number {
+export function scheduleOf(config: TrainConfig, totalSteps: number): (step: number) => number {
   const { lrScheduler, learningRate, warmupSteps, warmupRatio } = config;
-  const schedule = new (native().NativeSchedule)(lrScheduler, learningRate, warmupSteps, warmupRatio, totalSteps);
+  const { minLr, minLrRate, lrDecaySteps, lrDecayType, lrWarmupType, lrPower } = config;
+  const shape = {
+    minLr,
+    minLrRate,
+    decaySteps: lrDecaySteps,
+    decayType: lrDecayType,
+    warmupType: lrWarmupType,
+    power: lrPower,
+  };
+  const schedule = new (native().NativeSchedule)(
+    lrScheduler,
+    learningRate,
+    warmupSteps,
+    warmupRatio,
+    totalSteps,
+    JSON.stringify(shape),
+  );
   return (step) => schedule.rate(step);
 }
 
@@ -313,11 +353,13 @@ const lastOf = ["learning_rate", "num_tokens", "epoch", "step"];
 function meansOf(steps: readonly Metrics[]): Record<string, number> {
   const made = steps.filter((step) => !step.skipped_updates);
   const skipped = steps.length - made.length;
-  const metrics: Record<string, number> = { loss: Number.NaN, ...made.at(-1) };
+  const metrics: Record<string, number> = Object.assign({ loss: Number.NaN }, ...made);
   for (const name of Object.keys(metrics)) {
     // The norm of the last update: a mean of norms is the norm of nothing.
     if (name === "grad_norm" || lastOf.includes(name)) continue;
-    metrics[name] = made.reduce((sum, step) => sum + step[name]!, 0) / made.length;
+    // KTO leaves out what a step has none of: wanted or unwanted answers.
+    const having = made.filter((step) => name in step);
+    metrics[name] = having.reduce((sum, step) => sum + step[name]!, 0) / having.length;
   }
   for (const name of lastOf) metrics[name] = steps.at(-1)![name]!;
   return skipped > 0 ? { ...metrics, skipped_updates: skipped } : metrics;
@@ -393,7 +435,7 @@ export async function finishRun(run: Run, samples: readonly RunReportSample[]): 
     else await folder.saveModel((path) => model.save(path));
     await folder.writeReport(
       renderRunReport({
-        title: `${method === "sft" ? "dSFT" : "dDPO"} of ${model.source}`,
+        title: `${methods[method].title} of ${model.source}`,
         method,
         model: model.source,
         metrics: withSpeed(run.history, run.speed),

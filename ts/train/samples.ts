@@ -1,5 +1,5 @@
 /** A few prompts of the data, answered before and after training: numbers alone hide what a model says. */
-import type { ConvertedDataset, Message, PairRow, SftRow } from "../data";
+import type { ConvertedDataset, Message, PairRow, SftRow, UnpairedRow } from "../data";
 import type { RunReportSample } from "../report";
 import { aside, type Run } from "./run";
 
@@ -15,7 +15,7 @@ export interface Samples {
 /** The first conversational prompts of the data, answered greedily by the model as it is. */
 export async function sampleBefore(
   run: Run,
-  dataset: ConvertedDataset<SftRow> | ConvertedDataset<PairRow>,
+  dataset: ConvertedDataset<SftRow> | ConvertedDataset<PairRow> | ConvertedDataset<UnpairedRow | PairRow>,
   count: number,
 ): Promise<Samples> {
   const prompts: Message[][] = [];
@@ -59,7 +59,7 @@ function promptText(messages: readonly Message[]): string {
   return messages.map(({ role, content }) => `${role}: ${content}`).join("\n");
 }
 
-function promptOf(row: SftRow | PairRow): Message[] | undefined {
+function promptOf(row: SftRow | PairRow | UnpairedRow): Message[] | undefined {
   if (row.kind !== "chat") return undefined;
   if ("prompt" in row) return row.prompt;
   const answer = row.messages.findIndex(({ role }) => role === "assistant");

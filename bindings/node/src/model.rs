@@ -207,6 +207,16 @@ impl NativeModel {
         self.with(Parts { adapter: None, ..self.current() })
     }
 
+    /// Moves these weights towards those of `policy`: α of it and 1 − α of what was here. Snapshots keep what they had.
+    #[napi(ts_return_type = "Promise<undefined>")]
+    pub fn follow<'env>(&self, env: &'env Env, policy: &NativeModel, alpha: f64) -> napi::Result<Object<'env>> {
+        let (parts, policy) = (self.parts.clone(), policy.current());
+        submit(env, move || {
+            let mut parts = parts.write().unwrap_or_else(PoisonError::into_inner);
+            Ok(zephyr_align::reference::blend(Arc::make_mut(&mut parts.weights), &policy.weights, alpha as f32)?)
+        })
+    }
+
     /// Whether both compute with the very same weights and adapter in memory.
     #[napi]
     pub fn shares_weights(&self, other: &NativeModel) -> bool {

@@ -7,10 +7,10 @@ use napi::bindgen_prelude::{Float64Array, Object, Uint8Array, Uint32Array};
 use napi_derive::napi;
 use serde::Deserialize;
 use zephyr_align::checkpoint::{self, Disk, Snapshot, Writer};
-use zephyr_align::losses::{Denominator, LossConfig, LossSettings};
+use zephyr_align::losses::{Denominator, Objective, PolicyLoss};
 use zephyr_align::metrics::StepFacts;
-use zephyr_align::schedule::{Schedule, Warmup};
-use zephyr_align::session::{ReferenceLogps, Sums};
+use zephyr_align::schedule::{Schedule, ScheduleOptions, Warmup};
+use zephyr_align::session::{EmbeddingNoise, OptimizerKind, PairObjective, ReferenceLogps, Sums, Unpaired};
 use zephyr_align::{Packed, Pair, Sequence, Session, SessionOptions, Update};
 use zephyr_mistral::train::Recompute;
 
@@ -37,7 +37,9 @@ impl NativeBatch {
     }
 
     /// Preference pairs: sequences as for the constructor, chosen 0, rejected 0, chosen 1, …, each with its prompt, and
-    /// the prompt's length of each pair. With `shared` each prompt is computed once, for both of its answers.
+    /// the prompt's length of each pair. With `shared` each prompt is computed once, for both of its answers. With
+    /// `chosen_prompts` the chosen sequences' prompts are learnt too (ORPO). `ld_alpha` weighs the tokens of the longer
+    /// answer of a pair that the shorter one does not have (LD-DPO).
     #[napi(factory)]
     pub fn pairs(
         ids: Uint32Array,
@@ -45,6 +47,8 @@ impl NativeBatch {
         lengths: Uint32Array,
         prompt_lengths: Uint32Array,
         shared: bool,
+        chosen_prompts: bool,
+        ld_alpha: Option<f64>,
     ) -> napi::Result<Self> {
         guard(|| {
             if lengths.len() != 2 * prompt_lengths.len() {
@@ -59,7 +63,13 @@ impl NativeBatch {
                 .iter()
                 .zip(prompt_lengths.iter())
                 .map(|(&[chosen, rejected], &prompt)| Pair { prompt: prompt as usize, chosen, rejected });
-            Ok(Self { packed: Arc::new(Packed::pairs(pairs, shared)?) })
+            let packed = Packed::pairs(pairs, shared)?;
+            let packed = if chosen_prompts { packed.with_chosen_prompts() } else { packed };
+            let packed = match ld_alpha {
+                Some(alpha) => packed.with_discounted_tails(alpha as f32),
+                None => packed,
+            };
+            Ok(Self { packed: Arc::new(packed) })
         })
     }
 
@@ -106,8 +116,9 @@ struct Options {
     head_chunk: usize,
     max_length: usize,
     reference_is_start: bool,
-    /// Of an adapter's dropout; a session that only scores needs none.
-    #[serde(default)]
+    optimizer: String,
+    neftune_noise_alpha: Option<f32>,
+    /// Of dropout and noise.
     seed: u64,
 }
 
@@ -116,7 +127,8 @@ struct Options {
 pub struct NativeSession {
     parts: SharedParts,
     session: Arc<Mutex<Session>>,
-    loss: Option<Arc<LossConfig>>,
+    loss: Option<Arc<Objective>>,
+    optimizer: OptimizerKind,
     writer: Writer,
 }
 
@@ -134,7 +146,8 @@ pub struct NativeUpdate {
 
 #[napi]
 impl NativeSession {
-    /// `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `seed`; `loss`: JSON of the DPO loss settings, for DPO.
+    /// `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `optimizer`, `neftuneNoiseAlpha`,
+    /// `seed`; `loss`: JSON of `method` (dpo, orpo, cpo, kto) with its constants, left out for SFT.
     #[napi(constructor)]
     pub fn new(model: &NativeModel, options: String, loss: Option<String>) -> napi::Result<Self> {
         guard(|| {
@@ -144,15 +157,12 @@ impl NativeSession {
                     format!("recompute is {:?}. Remedy: take none, norms-and-swiglu or layer", options.recompute);
                 Failure::new("ZA_CONFIG_INVALID", text)
             })?;
-            let loss = match loss {
-                Some(json) => {
-                    let settings: LossSettings = serde_json::from_str(&json)?;
-                    let config = LossConfig::try_from(settings)
-                        .map_err(|error| Failure::new("ZA_CONFIG_INVALID", error.to_string()))?;
-                    Some(Arc::new(config))
-                }
-                None => None,
-            };
+            let optimizer = OptimizerKind::parse(&options.optimizer).ok_or_else(|| {
+                let text =
+                    format!("optimizer is {:?}. Remedy: take adamw, adamw-8bit or adamw-bf16", options.optimizer);
+                Failure::new("ZA_CONFIG_INVALID", text)
+            })?;
+            let loss = loss.map(|json| Objective::parse(&json)).transpose()?.map(Arc::new);
             let parts = model.parts.clone();
             let session = {
                 let locked = parts.read().unwrap_or_else(PoisonError::into_inner);
@@ -163,11 +173,13 @@ impl NativeSession {
                         head_chunk: options.head_chunk,
                         max_length: options.max_length,
                         reference_is_start: options.reference_is_start,
+                        optimizer,
+                        embedding_noise: options.neftune_noise_alpha.map(|alpha| EmbeddingNoise { alpha }),
                         seed: options.seed,
                     },
                 )
             };
-            Ok(Self { parts, session: Arc::new(Mutex::new(session)), loss, writer: Writer::default() })
+            Ok(Self { parts, session: Arc::new(Mutex::new(session)), loss, optimizer, writer: Writer::default() })
         })
     }
 
@@ -208,15 +220,75 @@ impl NativeSession {
         let (chosen, rejected) = (ref_chosen.to_vec(), ref_rejected.to_vec());
         let loss = self.loss.clone();
         self.job(env, move |session, parts| {
-            let loss =
-                loss.ok_or_else(|| Failure::new("ZA_CONFIG_INVALID", "this session was made without a DPO loss"))?;
+            let Some(Objective::Dpo(loss)) = loss.as_deref() else { return Err(no_loss("dpo")) };
             let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
             let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
             let denominator = Denominator { pairs: pairs_in_step, chosen_tokens: chosen_tokens_in_step };
             let sums = if train {
-                session.accumulate_dpo(parts.model(), &packed, reference, &loss, denominator)?
+                session.accumulate_dpo(parts.model(), &packed, reference, loss, denominator)?
             } else {
-                session.evaluate_dpo(parts.model(), &packed, reference, &loss, denominator)?
+                session.evaluate_dpo(parts.model(), &packed, reference, loss, denominator)?
+            };
+            Ok(sums.loss)
+        })
+    }
+
+    /// Adds a micro-batch of pairs of a loss without a reference (orpo, cpo); resolves to its part of the loss.
+    /// `chosen_tokens_in_step` counts what its cross-entropy covers: the answers' tokens, for orpo the prompts' too.
+    #[napi(ts_return_type = "Promise<number>")]
+    pub fn accumulate_pairs<'env>(
+        &self,
+        env: &'env Env,
+        batch: &NativeBatch,
+        pairs_in_step: f64,
+        chosen_tokens_in_step: f64,
+        train: bool,
+    ) -> napi::Result<Object<'env>> {
+        let packed = batch.packed.clone();
+        let loss = self.loss.clone();
+        self.job(env, move |session, parts| {
+            let loss = match loss.as_deref() {
+                Some(Objective::Orpo(orpo)) => PolicyLoss::Orpo(orpo),
+                Some(Objective::Cpo(cpo)) => PolicyLoss::Cpo(cpo),
+                _ => return Err(no_loss("orpo or cpo")),
+            };
+            let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
+            let denominator = Denominator { pairs: pairs_in_step, chosen_tokens: chosen_tokens_in_step };
+            let objective = PairObjective::Policy(loss);
+            let sums = if train {
+                session.accumulate_pairs(parts.model(), &packed, objective, denominator)?
+            } else {
+                session.evaluate_pairs(parts.model(), &packed, objective, denominator)?
+            };
+            Ok(sums.loss)
+        })
+    }
+
+    /// Adds a micro-batch of KTO; resolves to its part of the loss. `desirable` (0 or 1) and `reference` have an entry for
+    /// each sequence; `kl` is the mean log-ratio of the whole step's mismatched sequences.
+    #[napi(ts_return_type = "Promise<number>")]
+    pub fn accumulate_kto<'env>(
+        &self,
+        env: &'env Env,
+        batch: &NativeBatch,
+        desirable: Uint8Array,
+        reference: Float64Array,
+        kl: f64,
+        answers_in_step: f64,
+        train: bool,
+    ) -> napi::Result<Object<'env>> {
+        let packed = batch.packed.clone();
+        let desirable: Vec<bool> = desirable.iter().map(|&wanted| wanted != 0).collect();
+        let reference = reference.to_vec();
+        let loss = self.loss.clone();
+        self.job(env, move |session, parts| {
+            let Some(Objective::Kto(loss)) = loss.as_deref() else { return Err(no_loss("kto")) };
+            let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
+            let unpaired = Unpaired { desirable: &desirable, reference: &reference, kl };
+            let sums = if train {
+                session.accumulate_kto(parts.model(), &packed, unpaired, loss, answers_in_step)?
+            } else {
+                session.evaluate_kto(parts.model(), &packed, unpaired, loss, answers_in_step)?
             };
             Ok(sums.loss)
         })
@@ -251,6 +323,7 @@ impl NativeSession {
             Ok(match result.sums {
                 Sums::Sft(sums) => serde_json::to_string(&sums.log(facts))?,
                 Sums::Dpo(sums) => serde_json::to_string(&sums.log(facts))?,
+                Sums::Kto(sums) => serde_json::to_string(&sums.log(facts))?,
                 Sums::Nothing => return Err(Failure::new("ZA_ARGUMENT", "apply without an accumulated batch")),
             })
         })
@@ -263,6 +336,7 @@ impl NativeSession {
             Ok(match session.take_evaluation() {
                 Sums::Sft(sums) => serde_json::to_string(&sums.eval_log())?,
                 Sums::Dpo(sums) => serde_json::to_string(&sums.eval_log())?,
+                Sums::Kto(sums) => serde_json::to_string(&sums.eval_log())?,
                 Sums::Nothing => return Err(Failure::new("ZA_ARGUMENT", "no evaluation batch was added")),
             })
         })
@@ -331,7 +405,7 @@ impl NativeSession {
             let newest = found.newest.as_ref();
             let newest = newest.ok_or_else(|| Failure::new("ZA_ARGUMENT", "there is no checkpoint to restore"))?;
             let mut parts = parts.write().unwrap_or_else(PoisonError::into_inner);
-            Ok(checkpoint::restore(session, parts.trained().data, newest, &Disk)?)
+            Ok(checkpoint::restore(session, parts.trained(), newest, &Disk)?)
         })
     }
 
@@ -341,7 +415,7 @@ impl NativeSession {
     pub fn check_space(&self, folder: String, keep: u32, present: u32, planned: f64, more: f64) -> napi::Result<()> {
         guard(|| {
             let trained = self.parts.read().unwrap_or_else(PoisonError::into_inner).model().trainable();
-            let size = checkpoint::planned_bytes(trained);
+            let size = checkpoint::planned_bytes(trained, self.optimizer);
             let count = checkpoint::room_for(keep.into(), present.into(), planned as u64);
             Ok(checkpoint::check_space(&Disk, folder.as_ref(), size, count, more as u64)?)
         })
@@ -380,6 +454,10 @@ impl NativeSession {
     }
 }
 
+fn no_loss(wanted: &str) -> Failure {
+    Failure::new("ZA_CONFIG_INVALID", format!("this session was made without a loss of {wanted}"))
+}
+
 /// A learning-rate schedule of transformers.
 #[napi]
 pub struct NativeSchedule {
@@ -388,7 +466,8 @@ pub struct NativeSchedule {
 
 #[napi]
 impl NativeSchedule {
-    /// `kind`: constant, linear, cosine or constant_with_warmup. Give `warmup_steps` or `warmup_ratio`, not both.
+    /// `kind`: transformers' name. Give `warmup_steps` or `warmup_ratio`, not both. `options`: JSON of what only some kinds
+    /// read: `minLr`, `minLrRate`, `decaySteps`, `warmupType`, `decayType`, `power`.
     #[napi(constructor)]
     pub fn new(
         kind: String,
@@ -396,14 +475,16 @@ impl NativeSchedule {
         warmup_steps: Option<f64>,
         warmup_ratio: Option<f64>,
         total_steps: f64,
+        options: String,
     ) -> napi::Result<Self> {
         guard(|| {
+            let options: ScheduleOptions = serde_json::from_str(&options)?;
             let kind = serde_json::from_value(serde_json::Value::String(kind))?;
             let warmup = match warmup_ratio {
                 Some(ratio) => Warmup::Ratio(ratio),
                 None => Warmup::Steps(warmup_steps.unwrap_or(0.0) as u64),
             };
-            let schedule = Schedule::new(kind, learning_rate, warmup, total_steps as u64)
+            let schedule = Schedule::with_options(kind, learning_rate, warmup, total_steps as u64, options)
                 .map_err(|error| Failure::new("ZA_CONFIG_INVALID", error.to_string()))?;
             Ok(Self { schedule })
         })

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use zephyr_mistral::Weights;
 use zephyr_mistral::lora::Adapter;
+use zephyr_mistral::{Parameters, Weights};
 
 use super::read::Verified;
 use super::{Files, Record, Section, SectionMut};
 use crate::error::Result;
-use crate::session::{Moments, Session};
+use crate::session::{Optimizer, OptimizerKind, Session, decay_runs, state_bytes};
 
 const PARAMETERS: &str = "parameters";
 
@@ -33,7 +33,7 @@ impl Trained {
 #[derive(Clone)]
 pub struct Snapshot {
     trained: Trained,
-    moments: Arc<Moments>,
+    optimizer: Arc<Optimizer>,
     pub record: Record,
 }
 
@@ -41,32 +41,39 @@ impl Snapshot {
     /// `step` is the run's own count, skipped steps included; `extra` the caller's JSON.
     pub fn of(session: &Session, trained: Trained, step: u64, extra: String) -> Self {
         let record = Record { step, updates: session.step(), tokens_seen: session.tokens_seen(), extra };
-        Self { trained, moments: session.shared_moments(), record }
+        Self { trained, optimizer: session.shared_optimizer(), record }
     }
 
     /// Parameters and optimizer state.
     pub fn sections(&self) -> Vec<Section<'_>> {
         let mut sections = vec![Section::floats(PARAMETERS, self.trained.parameters())];
-        sections.extend(self.moments.sections());
+        sections.extend(self.optimizer.sections());
         sections
     }
 }
 
-/// Bytes of a checkpoint once the optimizer has made a step: that many parameters, and their moments.
-pub fn planned_bytes(parameters: usize) -> u64 {
-    3 * (parameters * size_of::<f32>()) as u64
+/// Bytes of a checkpoint once the optimizer has made a step: that many parameters, and their state.
+pub fn planned_bytes(parameters: usize, optimizer: OptimizerKind) -> u64 {
+    (parameters * size_of::<f32>() + state_bytes(optimizer, parameters)) as u64
 }
 
-/// Goes back to a saved step boundary: overwrites what is trained (weights or adapter, flat), moments and counters.
+/// Goes back to a saved step boundary: overwrites what is trained (weights or adapter), moments and counters.
 ///
 /// # Errors
 /// [`crate::Error::State`] when the checkpoint is of another model or optimizer; everything is unchanged then.
-pub fn restore(session: &mut Session, parameters: &mut [f32], from: &Verified, files: &dyn Files) -> Result<()> {
-    // Before the first update there are no moments yet.
-    let mut moments = Moments::zeros(if from.record.updates == 0 { 0 } else { parameters.len() });
-    let mut sections = vec![SectionMut::floats(PARAMETERS, parameters)];
-    sections.extend(moments.sections_mut());
+pub fn restore<'p>(
+    session: &mut Session,
+    trained: impl Into<Parameters<'p>>,
+    from: &Verified,
+    files: &dyn Files,
+) -> Result<()> {
+    let Parameters { data, tensors } = trained.into();
+    let kind = session.optimizer().kind();
+    // Before the first update there is no state yet.
+    let mut optimizer = Optimizer::sized(kind, from.record.updates, &decay_runs(tensors));
+    let mut sections = vec![SectionMut::floats(PARAMETERS, data)];
+    sections.extend(optimizer.sections_mut());
     from.read(files, sections)?;
-    session.restore(from.record.updates, from.record.tokens_seen, moments);
+    session.restore(from.record.tokens_seen, optimizer);
     Ok(())
 }

@@ -79,6 +79,8 @@ pub struct LossConfig {
     /// τ of `discopop`.
     pub discopop_tau: f64,
     pub ipo_normalisation: IpoNormalisation,
+    /// WPO (arXiv 2406.11827): each pair counts by how likely the policy itself would give its two answers.
+    pub use_weighting: bool,
 }
 
 impl Default for LossConfig {
@@ -91,6 +93,7 @@ impl Default for LossConfig {
             f_divergence: FDivergence::ReverseKl,
             discopop_tau: 0.05,
             ipo_normalisation: IpoNormalisation::Tokens,
+            use_weighting: false,
         }
     }
 }
@@ -116,6 +119,8 @@ pub struct LossSettings {
     /// Ours: `"tokens"` or `"none"`.
     #[serde(alias = "ipo_normalisation", skip_serializing_if = "Option::is_none")]
     pub ipo_normalisation: Option<String>,
+    #[serde(alias = "use_weighting", skip_serializing_if = "Option::is_none")]
+    pub use_weighting: Option<bool>,
 }
 
 /// One name or a list of names.
@@ -214,6 +219,7 @@ impl LossConfig {
                 ));
             }
             self.check_smoothing(index, loss.row(), problems);
+            self.check_weighting(index, loss.row(), problems);
             if self.f_divergence != FDivergence::ReverseKl && !loss.row().f_divergence {
                 let fitting = LOSSES.iter().filter(|row| row.f_divergence).map(|row| row.name).collect::<Vec<_>>();
                 problems.push(problem(
@@ -232,6 +238,14 @@ impl LossConfig {
         }
         if self.label_smoothing > 0.0 && self.losses.iter().all(|(loss, _)| *loss == DpoLoss::Sft) {
             problems.push(problem("labelSmoothing", "`sft` does not read it", "set it to 0"));
+        }
+    }
+
+    /// Weights of pairs fit a mean over pairs; TRL refuses `aot` too, and multiplies the mean of `sft` by their mean.
+    fn check_weighting(&self, index: usize, row: &Row, problems: &mut Vec<Problem>) {
+        if self.use_weighting && !matches!(row.form, Form::Pair(_)) {
+            let reason = format!("lossType[{index}] `{}` is not a mean over pairs that stand alone", row.name);
+            problems.push(problem("useWeighting", reason, "set it to false, or leave this loss out"));
         }
     }
 
@@ -286,6 +300,7 @@ impl TryFrom<LossSettings> for LossConfig {
             f_divergence: divergence(settings.f_divergence_type, settings.f_alpha_divergence_coef, &mut problems),
             discopop_tau: settings.discopop_tau.unwrap_or(defaults.discopop_tau),
             ipo_normalisation: normalisation(settings.ipo_normalisation, &mut problems),
+            use_weighting: settings.use_weighting.unwrap_or(defaults.use_weighting),
         };
         if unknown_only {
             config.check_constants(&mut problems);
@@ -343,6 +358,7 @@ impl From<LossConfig> for LossSettings {
             f_alpha_divergence_coef: alpha,
             discopop_tau: Some(config.discopop_tau),
             ipo_normalisation: Some(config.ipo_normalisation.name().to_owned()),
+            use_weighting: Some(config.use_weighting),
         }
     }
 }

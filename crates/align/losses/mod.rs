@@ -6,9 +6,16 @@
 //! Formulas follow TRL 1.13–1.16 `trainer/dpo_trainer.py`; each function says where others differ.
 
 pub mod config;
+pub mod cpo;
 pub mod divergence;
+pub mod kto;
 pub mod logistic;
 pub mod margin;
+pub mod objective;
+pub mod orpo;
+pub mod policy;
+#[cfg(test)]
+mod policy_test;
 pub mod reward;
 pub mod supervised;
 pub mod table;
@@ -18,6 +25,8 @@ pub mod transport;
 
 pub use config::{DpoLoss, InvalidLossConfig, IpoNormalisation, LossConfig, LossSettings, Problem};
 pub use divergence::FDivergence;
+pub use objective::Objective;
+pub use policy::{PolicyLogps, PolicyLoss};
 use table::Form;
 
 /// Log-probs of a batch of pairs, one entry a pair; sums over completion tokens, natural logarithm.
@@ -31,6 +40,8 @@ pub struct PairLogps<'a> {
     pub chosen_tokens: &'a [f64],
     /// `|y_r|`.
     pub rejected_tokens: &'a [f64],
+    /// Weight of each pair, as a constant (WPO); empty for 1.
+    pub weights: &'a [f64],
 }
 
 /// What the sums are divided by: counts of the whole optimizer step (or evaluation set), so that accumulated
@@ -52,12 +63,29 @@ pub struct PairLoss {
     pub d_chosen: Vec<f64>,
     /// The same for the rejected answers.
     pub d_rejected: Vec<f64>,
+    /// `dL/d` log-prob of each prompt token of a chosen sequence, where the loss learns prompts too (ORPO).
+    pub d_prompt: f64,
     /// Each loss of [`LossConfig::losses`], divided, weight not applied.
     pub per_loss: Vec<f64>,
+    /// Log-prob of each chosen answer as TRL logs it: the sum over its tokens, or the mean where the loss takes means.
+    pub logps_chosen: Vec<f64>,
+    pub logps_rejected: Vec<f64>,
     /// `β d_c` of each pair, whatever the loss and divergence (TRL's `rewards/chosen` before the mean).
     pub rewards_chosen: Vec<f64>,
     /// `β d_r` of each pair.
     pub rewards_rejected: Vec<f64>,
+    pub parts: Parts,
+}
+
+/// What some losses log beside the rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Parts {
+    /// Mean cross-entropy, already divided by the step's count (ORPO, CPO).
+    pub nll: Option<f64>,
+    /// Sum over the pairs of `log σ` of the log odds ratio (ORPO).
+    pub log_odds_ratio: Option<f64>,
+    /// Sum over the pairs of the log odds ratio (ORPO).
+    pub log_odds_chosen: Option<f64>,
 }
 
 /// Arguments that do not fit together: a fault of the calling code, not of data.
@@ -125,9 +153,13 @@ pub fn pair_loss(config: &LossConfig, logps: &PairLogps, denominator: Denominato
         loss: 0.0,
         d_chosen: vec![0.0; pairs.len()],
         d_rejected: vec![0.0; pairs.len()],
+        d_prompt: 0.0,
         per_loss: Vec::with_capacity(config.losses.len()),
+        logps_chosen: logps.policy_chosen.to_vec(),
+        logps_rejected: logps.policy_rejected.to_vec(),
         rewards_chosen: pairs.iter().map(|pair| config.beta * pair.chosen.ratio).collect(),
         rewards_rejected: pairs.iter().map(|pair| config.beta * pair.rejected.ratio).collect(),
+        parts: Parts::default(),
     };
     for &(loss, weight) in &config.losses {
         let (terms, count): (Vec<PairTerm>, f64) = match loss.row().form {
@@ -141,10 +173,11 @@ pub fn pair_loss(config: &LossConfig, logps: &PairLogps, denominator: Denominato
             result.per_loss.push(0.0);
             continue;
         }
-        let value = terms.iter().map(|term| term.value).sum::<f64>() / count;
+        let weighted = |i: usize| logps.weights.get(i).copied().unwrap_or(1.0);
+        let value = terms.iter().enumerate().map(|(i, term)| weighted(i) * term.value).sum::<f64>() / count;
         for (i, term) in terms.iter().enumerate() {
-            result.d_chosen[i] += weight * term.chosen / count;
-            result.d_rejected[i] += weight * term.rejected / count;
+            result.d_chosen[i] += weight * weighted(i) * term.chosen / count;
+            result.d_rejected[i] += weight * weighted(i) * term.rejected / count;
         }
         result.loss += weight * value;
         result.per_loss.push(value);
@@ -160,6 +193,7 @@ fn check(config: &LossConfig, logps: &PairLogps, denominator: Denominator) -> Re
         ("ref_rejected", logps.ref_rejected),
         ("chosen_tokens", logps.chosen_tokens),
         ("rejected_tokens", logps.rejected_tokens),
+        ("weights", if logps.weights.is_empty() { logps.policy_chosen } else { logps.weights }),
     ];
     for (field, slice) in slices {
         if slice.len() != expected {

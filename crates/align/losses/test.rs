@@ -19,7 +19,15 @@ impl Batch {
     fn logps(&self) -> PairLogps<'_> {
         let [policy_chosen, policy_rejected, ref_chosen, ref_rejected] = &self.columns;
         let [chosen_tokens, rejected_tokens] = &self.tokens;
-        PairLogps { policy_chosen, policy_rejected, ref_chosen, ref_rejected, chosen_tokens, rejected_tokens }
+        PairLogps {
+            policy_chosen,
+            policy_rejected,
+            ref_chosen,
+            ref_rejected,
+            chosen_tokens,
+            rejected_tokens,
+            weights: &[],
+        }
     }
 
     /// One pair of 4 and 5 tokens with these log ratios, above a reference of −20 and −30.

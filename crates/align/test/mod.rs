@@ -3,6 +3,9 @@
 mod accumulation;
 mod golden;
 mod lora;
+mod modifiers;
+mod optimizer;
+mod preference;
 mod shared;
 mod state;
 mod step;
@@ -43,7 +46,7 @@ fn golden(name: &str) -> Option<PathBuf> {
 }
 
 /// The golden folders that hold a model.
-fn models() -> Vec<PathBuf> {
+pub(crate) fn models() -> Vec<PathBuf> {
     ["window", "headdim"].into_iter().filter_map(golden).collect()
 }
 
@@ -51,7 +54,7 @@ fn json(path: PathBuf) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn weights(path: PathBuf) -> Weights {
+pub(crate) fn weights(path: PathBuf) -> Weights {
     zephyr_mistral::weights::load(&path).unwrap().weights
 }
 

@@ -4,7 +4,7 @@ use crate::simd::dispatch;
 
 /// The scalars of one update, as PyTorch hands them to its f32 kernels.
 #[derive(Clone, Copy)]
-struct Scalars {
+pub(super) struct Scalars {
     grad_scale: f32,
     decay: f32,
     weight1: f32,
@@ -15,20 +15,26 @@ struct Scalars {
     step_size: f32,
 }
 
+impl Scalars {
+    pub(super) fn of(config: &Config) -> Self {
+        let exponent = config.step as f64;
+        let bias1 = 1.0 - config.beta1.powf(exponent);
+        let bias2 = 1.0 - config.beta2.powf(exponent);
+        Self {
+            grad_scale: config.grad_scale,
+            decay: (1.0 - config.lr * config.weight_decay) as f32,
+            weight1: (1.0 - config.beta1) as f32,
+            beta2: config.beta2 as f32,
+            weight2: (1.0 - config.beta2) as f32,
+            bias2_root: bias2.sqrt() as f32,
+            eps: config.eps as f32,
+            step_size: (config.lr / bias1) as f32,
+        }
+    }
+}
+
 pub(super) fn step(params: &mut [f32], grads: &[f32], m: &mut [f32], v: &mut [f32], config: &Config) {
-    let exponent = config.step as f64;
-    let bias1 = 1.0 - config.beta1.powf(exponent);
-    let bias2 = 1.0 - config.beta2.powf(exponent);
-    let scalars = Scalars {
-        grad_scale: config.grad_scale,
-        decay: (1.0 - config.lr * config.weight_decay) as f32,
-        weight1: (1.0 - config.beta1) as f32,
-        beta2: config.beta2 as f32,
-        weight2: (1.0 - config.beta2) as f32,
-        bias2_root: bias2.sqrt() as f32,
-        eps: config.eps as f32,
-        step_size: (config.lr / bias1) as f32,
-    };
+    let scalars = Scalars::of(config);
     let chunk = parallel::rows_per_task(params.len(), 1);
     let tasks = params.chunks_mut(chunk).zip(grads.chunks(chunk)).zip(m.chunks_mut(chunk)).zip(v.chunks_mut(chunk));
     parallel::run(tasks, |(((params, grads), m), v)| update(params, grads, m, v, scalars));
@@ -36,7 +42,7 @@ pub(super) fn step(params: &mut [f32], grads: &[f32], m: &mut [f32], v: &mut [f3
 
 dispatch! {
     /// No fused multiply-adds: PyTorch's order, operation by operation.
-    fn update(params: &mut [f32], grads: &[f32], m: &mut [f32], v: &mut [f32], s: Scalars) {
+    pub(super) fn update(params: &mut [f32], grads: &[f32], m: &mut [f32], v: &mut [f32], s: Scalars) {
         // torch.lerp takes the other end for weights from 0.5 on, so that weight 1 gives the end exactly.
         let from_start = s.weight1 < 0.5;
         for (((param, grad), m), v) in params.iter_mut().zip(grads).zip(m).zip(v) {

@@ -9,7 +9,12 @@
 #[cfg(test)]
 mod test;
 
+mod blocks;
 mod cpu;
+mod split;
+
+pub use blocks::{BLOCK, Blocks, step_8bit};
+pub use split::{join, split};
 
 /// One update's settings.
 #[derive(Clone, Copy, Debug, PartialEq)]

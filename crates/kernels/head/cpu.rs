@@ -85,16 +85,18 @@ fn chunk_stats(head: &Head, logits: &[f32], targets: &[u32], stats: &mut Stats, 
         .zip(stats.logp[range.clone()].chunks_mut(rows))
         .zip(stats.lse[range.clone()].chunks_mut(rows))
         .zip(stats.entropy[range.clone()].chunks_mut(rows))
+        .zip(stats.log_collision[range.clone()].chunks_mut(rows))
         .zip(stats.logit_mean[range.clone()].chunks_mut(rows))
         .zip(stats.correct[range].chunks_mut(rows));
-    parallel::run(tasks, |((((((logits, targets), logp), lse), entropy), logit_mean), correct)| {
+    parallel::run(tasks, |(((((((logits, targets), logp), lse), entropy), log_collision), logit_mean), correct)| {
         for (row, logits) in logits.chunks_exact(head.vocabulary).enumerate() {
             let target = targets[row] as usize;
             let (largest, total) = largest_and_total(logits);
-            let (mass, moment) = exponentials(logits, largest);
+            let (mass, moment, squares) = exponentials(logits, largest);
             lse[row] = largest + mass.ln();
             logp[row] = logits[target] - lse[row];
             entropy[row] = mass.ln() - moment / mass;
+            log_collision[row] = squares.ln() - 2.0 * mass.ln();
             logit_mean[row] = total / head.vocabulary as f32;
             correct[row] = logits[target] == largest && !logits[..target].contains(&largest);
         }
@@ -152,17 +154,19 @@ dispatch! {
 }
 
 dispatch! {
-    /// `Σ e^(x − largest)` and `Σ e^(x − largest)·(x − largest)`
-    fn exponentials(x: &[f32], largest: f32) -> (f32, f32) {
+    /// `Σ e^(x − largest)`, `Σ e^(x − largest)·(x − largest)` and `Σ e^2(x − largest)`
+    fn exponentials(x: &[f32], largest: f32) -> (f32, f32, f32) {
         let (chunks, rest) = simd::split(x);
         let mut mass = [0.0; LANES];
         let mut moment = [0.0; LANES];
+        let mut squares = [0.0; LANES];
         for chunk in chunks {
             for lane in 0..LANES {
                 let shifted = chunk[lane] - largest;
                 let value = exp::<FMA>(shifted);
                 mass[lane] += value;
                 moment[lane] = mul_add::<FMA>(value, shifted, moment[lane]);
+                squares[lane] = mul_add::<FMA>(value, value, squares[lane]);
             }
         }
         for (lane, x) in rest.iter().enumerate() {
@@ -170,8 +174,9 @@ dispatch! {
             let value = exp::<FMA>(shifted);
             mass[lane] += value;
             moment[lane] = mul_add::<FMA>(value, shifted, moment[lane]);
+            squares[lane] = mul_add::<FMA>(value, value, squares[lane]);
         }
-        (simd::sum(mass), simd::sum(moment))
+        (simd::sum(mass), simd::sum(moment), simd::sum(squares))
     }
 }
 

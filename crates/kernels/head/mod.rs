@@ -35,6 +35,8 @@ pub struct Stats {
     pub lse: Vec<f32>,
     /// `−Σ p log p`, in nats
     pub entropy: Vec<f32>,
+    /// `log Σ p²`: how likely two draws are the same token (WPO's weights)
+    pub log_collision: Vec<f32>,
     /// Mean of the V logits
     pub logit_mean: Vec<f32>,
     /// Whether the largest logit (the first, on ties) is the target's
@@ -43,7 +45,8 @@ pub struct Stats {
 
 impl Stats {
     fn resize(&mut self, rows: usize) {
-        for values in [&mut self.logp, &mut self.lse, &mut self.entropy, &mut self.logit_mean] {
+        for values in [&mut self.logp, &mut self.lse, &mut self.entropy, &mut self.log_collision, &mut self.logit_mean]
+        {
             values.resize(rows, 0.0);
         }
         self.correct.resize(rows, false);

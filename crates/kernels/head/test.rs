@@ -71,6 +71,7 @@ fn agrees_with_candle() {
         let log_p = candle_nn::ops::log_softmax(&their_logits, D::Minus1).unwrap();
         let logp = log_p.gather(&targets, 1).unwrap().squeeze(1).unwrap();
         let entropy = (log_p.exp().unwrap() * &log_p).unwrap().sum(1).unwrap().neg().unwrap();
+        let collision = log_p.exp().unwrap().sqr().unwrap().sum(1).unwrap().log().unwrap();
         let lse = their_logits.log_sum_exp(1).unwrap();
         let gradients = (&logp * tensor(&case.coefficient, &[rows])).unwrap().sum_all().unwrap().backward().unwrap();
 
@@ -78,6 +79,7 @@ fn agrees_with_candle() {
         assert_close("logp", &stats.logp, &elements(&logp), 1e-5);
         assert_close("lse", &stats.lse, &elements(&lse), 1e-5);
         assert_close("entropy", &stats.entropy, &elements(&entropy), 1e-5);
+        assert_close("log_collision", &stats.log_collision, &elements(&collision), 1e-5);
         assert_close("logit_mean", &stats.logit_mean, &elements(&their_logits.mean(1).unwrap()), 1e-5);
         let best: Vec<u32> = their_logits.argmax(1).unwrap().to_vec1().unwrap();
         let correct: Vec<bool> = best.iter().zip(&case.targets).map(|(best, target)| best == target).collect();

@@ -1,5 +1,6 @@
 //! The workspace of a step: every activation and every backward buffer, allocated once and reused.
 
+use super::Noise;
 use crate::config::Config;
 use crate::linear::LoraScratch;
 
@@ -91,6 +92,8 @@ pub struct Activations {
     /// The key of an adapter's dropout masks in this micro-batch: set before a forward with `keep`, and left until its
     /// backward is done. `None`, and every forward without `keep`: no dropout.
     pub dropout: Option<u64>,
+    /// Added to the embeddings by the next forwards, until it is taken away.
+    pub noise: Option<Noise>,
 }
 
 /// Sets the length; what is new is zero, what was there stays: every reader overwrites first.

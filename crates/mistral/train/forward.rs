@@ -29,6 +29,9 @@ pub fn forward<'a>(
     batch.check(config, rope.positions())?;
     activations.prepare(config, batch.tokens(), keep);
     weights.embed(batch.ids, &mut activations.residuals[0]);
+    if let Some(noise) = activations.noise {
+        noise.add(batch, config.hidden_size, &mut activations.residuals[0]);
+    }
     let dropout = activations.dropout.filter(|_| keep);
     for index in 0..config.layers {
         let (saved, derived) = (activations.saved_slot(index), activations.derived_slot(index));

@@ -9,12 +9,14 @@ mod backward;
 mod forward;
 #[cfg(test)]
 mod lora_test;
+mod noise;
 #[cfg(test)]
 mod test;
 
 pub use activations::{Activations, Recompute};
 pub use backward::backward;
 pub use forward::forward;
+pub use noise::Noise;
 
 use zephyr_kernels::{attention, rope};
 

@@ -1,4 +1,5 @@
 /** The page of a run that goes on. The server renders its sections; the page puts them in their places as they come. */
+
 import { figure, percent, whole } from "../../report/format";
 import { type Html, html, raw } from "../../report/html";
 import { configTable, page } from "../../report/page";
@@ -11,6 +12,7 @@ import {
 } from "../../report/run-report";
 import { type MetricsHistory, trainingCharts } from "../../report/training-charts";
 import type { Method } from "../methods";
+import { methods } from "../methods";
 import { duration } from "../progress";
 
 /** Where a run is. */
@@ -111,7 +113,7 @@ const lasting: Record<Phase, string> = {
 export function stateSection(view: LiveView): string {
   const { step, totalSteps, phase } = view;
   const share = totalSteps > 0 ? Math.min(1, step / totalSteps) : 0;
-  const method = view.method === "dpo" ? "dDPO" : "dSFT";
+  const method = methods[view.method].title;
   const going = phase === "training" || phase === "saving";
   const at = going ? `${Math.floor(100 * share)} %` : phase;
   const left = phase === "training" && view.secondsLeft !== undefined ? view.secondsLeft : undefined;

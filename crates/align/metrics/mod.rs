@@ -2,6 +2,7 @@
 //!
 //! Names and meaning are those of TRL 1.13–1.16 (`dpo_trainer.py`, `sft_trainer.py`, `_compute_loss`). One difference:
 //! TRL takes the mean of each micro-batch and logs the mean of these means; here each token (or pair) counts the same.
+//! `logits/…` are means over the answers' tokens; TRL's ORPO and CPO take the mean over prompts and padding too.
 //! The two are equal at gradient accumulation 1, and for per-pair metrics whenever micro-batches hold equally many
 //! pairs. The loss itself is divided by the step's counts in both.
 
@@ -12,7 +13,11 @@ use serde_json::{Map, Value};
 use zephyr_kernels::head::Stats;
 
 use crate::batch::Packed;
-use crate::losses::{PairLogps, PairLoss};
+use crate::losses::{PairLoss, Parts};
+
+mod unpaired;
+
+pub use unpaired::{KtoMeans, UnpairedSums};
 
 /// Sums over predicted tokens (the supervised tokens of one kind of sequence).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -99,7 +104,7 @@ impl AddAssign for TokenSums {
     }
 }
 
-/// Sums of DPO micro-batches.
+/// Sums of micro-batches of pairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PairSums {
     /// Already divided by the step's counts: the plain sum over a step's micro-batches is its loss.
@@ -109,30 +114,32 @@ pub struct PairSums {
     pub chosen: Tokens,
     /// Predicted tokens of the rejected answers.
     pub rejected: Tokens,
-    /// Sum of the policy's log-prob sums.
+    /// Sum of the policy's log-prob sums (of their means per token, where the loss takes means).
     pub logps_chosen: f64,
     pub logps_rejected: f64,
-    /// Sum of `β (log π − log π_ref)`.
+    /// Sum of `β (log π − log π_ref)`, or of the rewards of a loss without a reference.
     pub rewards_chosen: f64,
     pub rewards_rejected: f64,
     /// Pairs whose chosen reward is above the rejected one; a tie is not.
     pub wins: u64,
+    pub parts: Parts,
 }
 
 impl PairSums {
     /// The sums of one batch of pairs; `packed` holds them interleaved: chosen 0, rejected 0, chosen 1, …
-    pub fn of(stats: &Stats, packed: &Packed, logps: &PairLogps, loss: &PairLoss) -> Self {
+    pub fn of(stats: &Stats, packed: &Packed, loss: &PairLoss) -> Self {
         let mut sums = PairSums {
             loss: loss.loss,
             pairs: loss.rewards_chosen.len() as u64,
-            logps_chosen: logps.policy_chosen.iter().sum(),
-            logps_rejected: logps.policy_rejected.iter().sum(),
+            logps_chosen: loss.logps_chosen.iter().sum(),
+            logps_rejected: loss.logps_rejected.iter().sum(),
             rewards_chosen: loss.rewards_chosen.iter().sum(),
             rewards_rejected: loss.rewards_rejected.iter().sum(),
             wins: loss.rewards_chosen.iter().zip(&loss.rewards_rejected).filter(|(c, r)| c > r).count() as u64,
+            parts: loss.parts,
             ..PairSums::default()
         };
-        for (row, owner) in packed.owner.iter().enumerate() {
+        for (row, owner) in packed.answer_owners().iter().enumerate() {
             let side = if owner.is_multiple_of(2) { &mut sums.chosen } else { &mut sums.rejected };
             side.add(stats, row);
         }
@@ -156,6 +163,9 @@ impl PairSums {
             rewards_rejected,
             rewards_margins: rewards_chosen - rewards_rejected,
             rewards_accuracies: mean(self.wins as f64, self.pairs),
+            nll_loss: self.parts.nll,
+            log_odds_ratio: self.parts.log_odds_ratio.map(|sum| mean(sum, self.pairs)),
+            log_odds_chosen: self.parts.log_odds_chosen.map(|sum| mean(sum, self.pairs)),
         }
     }
 
@@ -181,6 +191,20 @@ impl AddAssign for PairSums {
         self.rewards_chosen += other.rewards_chosen;
         self.rewards_rejected += other.rewards_rejected;
         self.wins += other.wins;
+        self.parts += other.parts;
+    }
+}
+
+impl AddAssign for Parts {
+    fn add_assign(&mut self, other: Self) {
+        let add = |sum: &mut Option<f64>, value: Option<f64>| {
+            if let Some(value) = value {
+                *sum = Some(sum.unwrap_or(0.0) + value);
+            }
+        };
+        add(&mut self.nll, other.nll);
+        add(&mut self.log_odds_ratio, other.log_odds_ratio);
+        add(&mut self.log_odds_chosen, other.log_odds_chosen);
     }
 }
 
@@ -193,7 +217,7 @@ pub struct SftMeans {
     pub mean_token_accuracy: f64,
 }
 
-/// DPO metrics, serialised under TRL's names.
+/// Metrics of pairs, serialised under TRL's names.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct DpoMeans {
     /// Nats per token, mean over the completion tokens of both sides.
@@ -215,11 +239,20 @@ pub struct DpoMeans {
     pub rewards_accuracies: f64,
     #[serde(rename = "rewards/margins")]
     pub rewards_margins: f64,
-    /// Mean over pairs of the policy's log-prob *sums*.
+    /// Mean over pairs of the policy's log-prob *sums*; of the means per token for ORPO, SimPO and CPO's ipo.
     #[serde(rename = "logps/chosen")]
     pub logps_chosen: f64,
     #[serde(rename = "logps/rejected")]
     pub logps_rejected: f64,
+    /// Cross-entropy beside a loss without a reference: nats per chosen token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nll_loss: Option<f64>,
+    /// ORPO: mean over pairs of `log σ` of the log odds ratio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_odds_ratio: Option<f64>,
+    /// ORPO: mean over pairs of the log odds ratio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_odds_chosen: Option<f64>,
 }
 
 /// What the sums cannot know about a logged step.
@@ -285,7 +318,7 @@ fn eval_log(loss: f64, means: impl Serialize) -> Map<String, Value> {
 mod test {
     use super::*;
     use crate::batch::Sequence;
-    use crate::losses::{Denominator, LossConfig, pair_loss};
+    use crate::losses::{Denominator, LossConfig, PairLogps, pair_loss};
 
     /// Pairs of 2 chosen and 3 rejected tokens behind one prompt token; row k has entropy k, logit mean −k, log-prob
     /// −k/4, and is right when even.
@@ -305,17 +338,19 @@ mod test {
             ref_rejected: &reference,
             chosen_tokens: &vec![2.0; count],
             rejected_tokens: &vec![3.0; count],
+            weights: &[],
         };
         let loss =
             pair_loss(&LossConfig::default(), &logps, Denominator { pairs: in_step, chosen_tokens: 2.0 * in_step })
                 .unwrap();
-        PairSums::of(&stats, &packed, &logps, &loss)
+        PairSums::of(&stats, &packed, &loss)
     }
 
     fn stats(rows: std::ops::Range<usize>) -> Stats {
         Stats {
             logp: rows.clone().map(|row| row as f32 / -4.0).collect(),
             lse: vec![0.0; rows.len()],
+            log_collision: vec![0.0; rows.len()],
             entropy: rows.clone().map(|row| row as f32).collect(),
             logit_mean: rows.clone().map(|row| -(row as f32)).collect(),
             correct: rows.map(|row| row % 2 == 0).collect(),
@@ -374,9 +409,10 @@ mod test {
             ref_rejected: &[-2.0],
             chosen_tokens: &[2.0],
             rejected_tokens: &[3.0],
+            weights: &[],
         };
         let loss = pair_loss(&LossConfig::default(), &same, Denominator { pairs: 1.0, chosen_tokens: 2.0 }).unwrap();
-        let means = PairSums::of(&stats, &packed, &same, &loss).means();
+        let means = PairSums::of(&stats, &packed, &loss).means();
         assert_eq!((means.rewards_accuracies, means.rewards_margins), (0.0, 0.0));
     }
 

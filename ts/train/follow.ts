@@ -1,0 +1,45 @@
+/** The frozen model that a policy is compared with, and how it may follow the policy (TR-DPO, arXiv 2404.09656). */
+import type { Mistral } from "../model/mistral";
+import type { Run } from "./run";
+import type { Reference } from "./sft-trainer";
+
+/** What moves a reference. */
+interface Following {
+  readonly syncRefModel: boolean;
+  readonly refModelMixupAlpha: number;
+  readonly refModelSyncSteps: number;
+}
+
+/**
+ * The reference of a run: the model that was given, or the policy as it is now. One that is to follow the policy is a
+ * copy, which shares the memory of its original until it moves.
+ */
+export function referenceModel(policy: Mistral, ref: Mistral | undefined, { syncRefModel }: Following): Mistral {
+  if (ref === undefined) return policy.frozenCopy();
+  return syncRefModel ? ref.frozenCopy() : ref;
+}
+
+/** Moves the reference towards the policy when it is time. */
+export async function followPolicy(
+  reference: Mistral,
+  policy: Mistral,
+  { syncRefModel, refModelMixupAlpha, refModelSyncSteps }: Following,
+  step: number,
+): Promise<void> {
+  if (syncRefModel && step % refModelSyncSteps === 0) {
+    await reference.native.follow(policy.native, refModelMixupAlpha);
+  }
+}
+
+/** Checkpoints hold the policy; a run whose reference has moved could not go on from them. */
+export function warnAboutFollowing(run: Run, { syncRefModel }: Following): void {
+  if (syncRefModel && run.folder) {
+    run.warn("syncRefModel: the reference that follows the policy is in no checkpoint, so this run cannot be resumed");
+  }
+}
+
+/** What the policy's own start is. A new adapter changes nothing yet, so that its start is the weights under it. */
+export function startOf(policy: Mistral, config: { readonly lora: unknown }): Reference {
+  if (config.lora) return "adapter-off";
+  return policy.adapter ? "start-adapter" : "start";
+}

@@ -1,0 +1,319 @@
+import type { NativeSession } from "../../bindings/node/index";
+import { type DatasetInput, unpairedDataset } from "../data";
+import { throwIfAborted } from "../errors";
+import type { Mistral } from "../model/mistral";
+import type { EncodedRow } from "../model/tokenizer";
+import { type BatchPlan, planBatches } from "./batches";
+import { resolveConfig } from "./config";
+import { EventStream, type TrainerEvent } from "./events";
+import { answerExamples, type EncodedAnswer, type Examples } from "./examples";
+import { followPolicy, referenceModel, startOf, warnAboutFollowing } from "./follow";
+import type { Logger } from "./loggers/logger";
+import { type KtoConfig, type KtoConfigInput, ktoConfig } from "./preference-config";
+import { type referenceNames, referenceSums, type Scored } from "./reference";
+import { hashRows } from "./reference-cache";
+import {
+  announce,
+  aside,
+  beginSteps,
+  evaluationIsDue,
+  failRun,
+  finishRun,
+  logEvaluation,
+  makeStep,
+  nativeBatch,
+  newRun,
+  openFolder,
+  openSession,
+  poll,
+  type Run,
+  refuseFrozen,
+  resumeRun,
+  saveIfDue,
+  scheduleOf,
+} from "./run";
+import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
+import type { TrainResult } from "./sft-trainer";
+import { type Watch, watchRun } from "./watch/watch-run";
+
+/** What a {@link KtoTrainer} is made of: a policy, answers, and any option of {@link KtoConfigInput}. */
+export interface KtoTrainerOptions extends KtoConfigInput {
+  /** Trained in place. */
+  policy: Mistral;
+  /** The frozen reference. @default the policy as it is when `fit` is called */
+  ref?: Mistral;
+  /** A path, rows in memory, or a data set: answers with a label, or preference pairs; `fit(answers)` takes it as well. */
+  dataset?: DatasetInput;
+  /** Held-out answers or pairs, evaluated every `evalSteps` and at the end. */
+  evalDataset?: DatasetInput;
+  /**
+   * Stops the run between two micro-batches. With outputDir it is saved at the last finished step; `fit` then rejects with
+   * `AbortedError`, which names the checkpoint.
+   */
+  signal?: AbortSignal;
+  /** Replaces an earlier run in outputDir. @default false */
+  overwrite?: boolean;
+  /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
+  samples?: number;
+  /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
+  loggers?: readonly Logger[];
+  /** Serves a page that shows the run while it goes on, on this machine only. @default false */
+  watch?: Watch;
+}
+
+/**
+ * Kahneman-Tversky optimisation (KTO; Ethayarajh et al. 2024): single answers that are wanted or not, against a frozen
+ * reference. Takes `{prompt, completion, label}` rows, and pairs, whose answers it takes one by one.
+ *
+ * Each answer is compared with an estimate of how far the policy is from the reference: the mean log-ratio of mismatched
+ * prompts and answers (each prompt with the answer before it), over the whole optimizer step, so that accumulation equals
+ * the large batch. TRL estimates it in each micro-batch, and needs its rows in a fixed order; here they may be shuffled.
+ *
+ * @example
+ * const { model } = await new KtoTrainer({ policy, ref, beta: 0.1 }).fit("thumbs.jsonl");
+ */
+export class KtoTrainer implements AsyncIterable<TrainerEvent> {
+  readonly config: KtoConfig;
+  readonly #options: KtoTrainerOptions;
+  readonly #events = new EventStream();
+
+  /** @throws ConfigError with all problems of the configuration at once, before any work */
+  constructor(options: KtoTrainerOptions) {
+    const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
+    this.config = resolveConfig(ktoConfig, config);
+    this.#options = options;
+  }
+
+  /** The events of the run; iterating does not start it. */
+  [Symbol.asyncIterator](): AsyncIterator<TrainerEvent> {
+    return this.#events[Symbol.asyncIterator]();
+  }
+
+  /** Runs the whole training. */
+  async fit(answers: DatasetInput | undefined = this.#options.dataset): Promise<TrainResult> {
+    const { config } = this;
+    const { ref, signal, overwrite, samples, loggers, watch, evalDataset } = this.#options;
+    let run: Run | undefined;
+    try {
+      throwIfAborted(signal);
+      if (answers === undefined) throw new TypeError("KtoTrainer has no answers: give `dataset`, or call fit(answers)");
+      // From here on the policy speaks the template that it is trained with: samples and the saved folder too.
+      const start = this.#options.policy.withTemplate(config.template);
+      const policy = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
+      refuseFrozen(policy);
+      const { tokenizer } = policy;
+      const { onBadRow } = config;
+      const dataset = unpairedDataset(answers, { onBadRow });
+      const encoding = { ...config, ...(signal ? { signal } : {}) };
+      const examples = await answerExamples(dataset, tokenizer, encoding);
+      const held =
+        evalDataset && (await answerExamples(unpairedDataset(evalDataset, { onBadRow }), tokenizer, encoding));
+      const plan = planBatches({ ...config, rows: examples.rows.length });
+      const rate = scheduleOf(config, plan.totalSteps);
+      // Only now: data that is refused must not leave a folder that looks like a run.
+      const folder = await openFolder("kto", policy, config, overwrite);
+      const referenceIsStart = ref === undefined || ref.native.sharesWeights(start.native);
+      const reference = referenceIsStart ? startOf(policy, config) : "given";
+      const { beta, lossType, desirableWeight, undesirableWeight } = config;
+      const loss = { method: "kto", beta, lossType, desirableWeight, undesirableWeight };
+      const session = openSession(policy, config, { loss, referenceIsStart });
+      run = newRun(
+        {
+          method: "kto",
+          model: policy,
+          config,
+          session,
+          plan,
+          folder,
+          events: this.#events,
+          signal,
+          report: examples.report,
+          digests: { rowsHash: hashAnswers(examples), ...(held ? { evalRowsHash: hashAnswers(held) } : {}) },
+          reference,
+        },
+        loggers,
+      );
+      await announce(run);
+      await watchRun(run, watch);
+      const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
+      warnAboutBalance(run, examples.rows);
+      if (config.gradientAccumulation > 1 && lossType === "kto") {
+        run.warn("the KL estimate is of the whole optimizer step; TRL estimates it in each micro-batch");
+      }
+
+      // Once the log-probs are computed nothing may hold the start's weights: no second model is in memory then.
+      const frozen = config.precomputeRefLogps ? (ref ?? start) : referenceModel(start, ref, config);
+      let other: NativeSession | undefined;
+      const scorer = () => {
+        // Before the first step the policy is its own start: no second workspace is needed.
+        if (referenceIsStart && config.precomputeRefLogps) return session;
+        other ??= openSession(frozen, config);
+        return other;
+      };
+      const scoreAll = (use: keyof typeof referenceNames, rows: readonly EncodedRow[]) =>
+        referenceSums(run!, use, frozen, scoredRows(rows, config), scorer);
+      const precomputed = config.precomputeRefLogps ? await scoreAll("train", examples.rows) : undefined;
+      const klOfSteps =
+        precomputed && meansOfSteps(plan, await scoreAll("mismatched", mismatchedOfAll(run, examples.rows)));
+      if (precomputed) run.referenceMean = mean(precomputed);
+      const heldReference =
+        held && precomputed
+          ? {
+              logps: await scoreAll("eval", held.rows),
+              kl: mean(await scoreAll("evalMismatched", mismatched(held.rows, config))),
+            }
+          : undefined;
+      if (precomputed) await other?.release();
+      const evaluateHeld = async (run: Run) => {
+        if (held) await evaluate(run, held.rows, heldReference ?? (await heldLogps(run, scorer(), held.rows)));
+      };
+      await resumeRun(run);
+      beginSteps(run);
+      // A run that was stopped between a step and its evaluation.
+      if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
+
+      for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
+        const { microBatches, epochsDone } = plan.step(step);
+        const inStep = rowsOf(plan, step, examples.rows);
+        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+          const pairs = mismatched(inStep, config);
+          const there = klOfSteps?.[step - 1] ?? mean(await score(run!, scorer(), pairs));
+          const kl = pairs.length > 0 ? mean(await score(run!, session, pairs)) - there : 0;
+          let loss = 0;
+          for (const rows of microBatches) {
+            throwIfAborted(signal);
+            const inBatch = Array.from(rows, (row) => examples.rows[row]!);
+            const batch = nativeBatch(inBatch);
+            const logps = precomputed
+              ? Float64Array.from(rows, (row) => precomputed[row]!)
+              : await scorer().sequenceLogps(batch);
+            loss += await session.accumulateKto(batch, labels(inBatch), logps, kl, inStep.length, true);
+          }
+          return loss;
+        });
+        await sampleDuring(run, shown, step);
+        await followPolicy(frozen, policy, config, step);
+        if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
+        await saveIfDue(run);
+      }
+      if (!precomputed) await other?.release();
+      const metrics = await finishRun(run, await sampleAfter(run, shown));
+      this.#events.close();
+      const { history, doneSteps: steps, report } = run;
+      return { model: policy, metrics, history, steps, reference, outputDir: folder?.path, report };
+    } catch (error) {
+      return failRun(run, error, signal).catch((typed) => {
+        this.#events.close(typed);
+        throw typed;
+      });
+    }
+  }
+}
+
+function rowsOf(plan: BatchPlan, step: number, rows: readonly EncodedAnswer[]): EncodedAnswer[] {
+  return plan.step(step).microBatches.flatMap((batch) => Array.from(batch, (row) => rows[row]!));
+}
+
+/**
+ * Each prompt with the answer before it (the first with the last), cut to maxLength at the end: TRL's rotation by one.
+ * None where nothing is estimated.
+ */
+export function mismatched(
+  answers: readonly EncodedAnswer[],
+  { lossType, maxLength }: Pick<KtoConfig, "lossType" | "maxLength">,
+): EncodedRow[] {
+  if (lossType !== "kto") return [];
+  return answers.map((answer, index) => {
+    const { ids: other, promptLength: start } = answers.at(index - 1)!;
+    const prompt = answer.ids.subarray(0, Math.min(answer.promptLength, maxLength - 1));
+    const completion = other.subarray(start, start + maxLength - prompt.length);
+    const ids = new Uint32Array(prompt.length + completion.length);
+    ids.set(prompt);
+    ids.set(completion, prompt.length);
+    return { ids, supervised: new Uint8Array(ids.length).fill(1, prompt.length) };
+  });
+}
+
+function labels(answers: readonly EncodedAnswer[]): Uint8Array {
+  return Uint8Array.from(answers, ({ desirable }) => Number(desirable));
+}
+
+function mean(values: Float64Array): number {
+  return values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+function hashAnswers({ rows }: Examples<EncodedAnswer>): string {
+  // The label is part of what is learnt: it goes in as one more token.
+  return hashRows(
+    rows.flatMap((row) => [row, { ids: Uint32Array.of(Number(row.desirable)), supervised: labels([row]) }]),
+  );
+}
+
+/** Log-prob sums of sequences under a session's model. */
+async function score(run: Run, scorer: NativeSession, rows: readonly EncodedRow[]): Promise<Float64Array> {
+  const { refBatchSize, batchSize } = run.config as KtoConfig;
+  const size = scorer === run.session ? batchSize : (refBatchSize ?? batchSize);
+  const sums = new Float64Array(rows.length);
+  for (let start = 0; start < rows.length; start += size) {
+    poll(run);
+    sums.set(await scorer.sequenceLogps(nativeBatch(rows.slice(start, start + size))), start);
+  }
+  return sums;
+}
+
+function scoredRows(rows: readonly EncodedRow[], config: KtoConfig): Scored {
+  const batch = (start: number, end: number) => nativeBatch(rows.slice(start, end));
+  return { sequences: rows, size: config.refBatchSize ?? config.batchSize, batch };
+}
+
+/** The mismatched answers of all steps, one after the other. */
+function mismatchedOfAll({ plan, config }: Run, rows: readonly EncodedAnswer[]): EncodedRow[] {
+  const steps = Array.from({ length: plan.totalSteps }, (_, index) => rowsOf(plan, index + 1, rows));
+  return steps.flatMap((inStep) => mismatched(inStep, config as KtoConfig));
+}
+
+/** Mean over each step's mismatched answers; 0 where nothing is estimated. */
+function meansOfSteps(plan: BatchPlan, sums: Float64Array): Float64Array {
+  let start = 0;
+  return Float64Array.from({ length: plan.totalSteps }, (_, index) => {
+    if (sums.length === 0) return 0;
+    const count = plan.step(index + 1).microBatches.reduce((sum, rows) => sum + rows.length, 0);
+    start += count;
+    return mean(sums.subarray(start - count, start));
+  });
+}
+
+/** What the reference says to held-out answers: log-probs of each, and the mean of the mismatched ones. */
+async function heldLogps(run: Run, scorer: NativeSession, rows: readonly EncodedAnswer[]) {
+  const logps = await score(run, scorer, rows);
+  return { logps, kl: mean(await score(run, scorer, mismatched(rows, run.config as KtoConfig))) };
+}
+
+async function evaluate(
+  run: Run,
+  rows: readonly EncodedAnswer[],
+  reference: { logps: Float64Array; kl: number },
+): Promise<void> {
+  const { batchSize } = run.config;
+  const kl = mean(await score(run, run.session, mismatched(rows, run.config as KtoConfig))) - reference.kl;
+  for (let start = 0; start < rows.length; start += batchSize) {
+    poll(run);
+    const answers = rows.slice(start, start + batchSize);
+    const logps = reference.logps.slice(start, start + batchSize);
+    await run.session.accumulateKto(nativeBatch(answers), labels(answers), logps, kl, rows.length, false);
+  }
+  await logEvaluation(run);
+}
+
+/** The paper (eq. 8) wants the two kinds, weighted, between 1 : 1 and 4 : 3; TRL says so too. */
+function warnAboutBalance(run: Run, answers: readonly EncodedAnswer[]): void {
+  const { desirableWeight, undesirableWeight } = run.config as KtoConfig;
+  const wanted = answers.filter(({ desirable }) => desirable).length;
+  const unwanted = answers.length - wanted;
+  if (wanted === unwanted) return;
+  const ratio = (wanted * desirableWeight) / Math.max(1, unwanted * undesirableWeight);
+  if (unwanted > 0 && ratio >= 0.99 && ratio <= 1.34) return;
+  run.warn(
+    `${wanted} wanted and ${unwanted} unwanted answers: the KTO paper wants desirableWeight × wanted to be 1 to 4/3 times undesirableWeight × unwanted`,
+  );
+}

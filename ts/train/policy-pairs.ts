@@ -1,0 +1,180 @@
+/**
+ * The course of a run on pairs whose loss needs no reference: ORPO, CPO and SimPO. The trainers differ in their
+ * configuration and in what the core is told.
+ */
+import { type DatasetInput, pairDataset } from "../data";
+import { throwIfAborted } from "../errors";
+import type { Mistral } from "../model/mistral";
+import type { EncodedPair } from "../model/tokenizer";
+import { planBatches } from "./batches";
+import type { EventStream } from "./events";
+import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
+import type { Logger } from "./loggers/logger";
+import { packPairs } from "./packing";
+import type { CpoConfig, OrpoConfig, SimpoConfig } from "./preference-config";
+import {
+  announce,
+  aside,
+  beginSteps,
+  evaluationIsDue,
+  failRun,
+  finishRun,
+  logEvaluation,
+  makeStep,
+  nativePairs,
+  newRun,
+  openFolder,
+  openSession,
+  poll,
+  type Run,
+  refuseFrozen,
+  resumeRun,
+  saveIfDue,
+  scheduleOf,
+} from "./run";
+import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
+import type { TrainResult } from "./sft-trainer";
+import { type Watch, watchRun } from "./watch/watch-run";
+
+/** What a trainer on pairs without a reference is made of, besides its options. */
+export interface PolicyPairsInput {
+  /** Trained in place. */
+  policy: Mistral;
+  /** A path, rows in memory, or a data set of preference pairs; `fit(pairs)` takes it as well. */
+  dataset?: DatasetInput;
+  /** Held-out pairs, evaluated every `evalSteps` and at the end. */
+  evalDataset?: DatasetInput;
+  /**
+   * Stops the run between two micro-batches. With outputDir it is saved at the last finished step; `fit` then rejects with
+   * `AbortedError`, which names the checkpoint.
+   */
+  signal?: AbortSignal;
+  /** Replaces an earlier run in outputDir. @default false */
+  overwrite?: boolean;
+  /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
+  samples?: number;
+  /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
+  loggers?: readonly Logger[];
+  /** Serves a page that shows the run while it goes on, on this machine only. @default false */
+  watch?: Watch;
+}
+
+/** A method's configuration, and how the core computes it. */
+export type PolicyLoss =
+  | { method: "orpo"; config: OrpoConfig }
+  | { method: "cpo"; config: CpoConfig }
+  | { method: "simpo"; config: SimpoConfig };
+
+/** Runs the whole training. */
+export async function fitPolicyPairs(
+  loss: PolicyLoss,
+  input: PolicyPairsInput,
+  events: EventStream,
+): Promise<TrainResult> {
+  const { method, config } = loss;
+  const { signal, overwrite, samples, loggers, watch, evalDataset } = input;
+  let run: Run | undefined;
+  try {
+    throwIfAborted(signal);
+    if (input.dataset === undefined) throw new TypeError(`there are no pairs: give \`dataset\`, or call fit(pairs)`);
+    // From here on the policy speaks the template that it is trained with: samples and the saved folder too.
+    const start = input.policy.withTemplate(config.template);
+    const policy = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
+    refuseFrozen(policy);
+    const { tokenizer } = policy;
+    const { onBadRow } = config;
+    const dataset = pairDataset(input.dataset, { onBadRow });
+    const encoding = { ...config, ...(signal ? { signal } : {}) };
+    const examples = await pairExamples(dataset, tokenizer, encoding);
+    const held = evalDataset && (await pairExamples(pairDataset(evalDataset, { onBadRow }), tokenizer, encoding));
+    const { packs, packing } = packPairs(examples.rows, config);
+    const plan = planBatches({ ...config, rows: examples.rows.length, packs });
+    const rate = scheduleOf(config, plan.totalSteps);
+    // Only now: data that is refused must not leave a folder that looks like a run.
+    const folder = await openFolder(method, policy, config, overwrite);
+    const session = openSession(policy, config, { loss: lossSettings(loss) });
+    run = newRun(
+      {
+        method,
+        model: policy,
+        config,
+        session,
+        plan,
+        folder,
+        events,
+        signal,
+        report: examples.report,
+        digests: { rowsHash: hashPairs(examples), ...(held ? { evalRowsHash: hashPairs(held) } : {}) },
+        ...(packing ? { packing } : {}),
+      },
+      loggers,
+    );
+    await announce(run);
+    await watchRun(run, watch);
+    const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
+    await resumeRun(run);
+    beginSteps(run);
+    // A run that was stopped between a step and its evaluation.
+    if (held && evaluationIsDue(run)) await aside(run, evaluate, held);
+
+    const layout = layoutOf(run);
+    for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
+      const { microBatches, epochsDone } = plan.step(step);
+      const batches = microBatches.map((rows) => Array.from(rows, (row) => examples.rows[row]!));
+      const inStep = batches.flat();
+      const chosenTokens = learntTokens(run, inStep);
+      await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+        let loss = 0;
+        for (const batch of batches) {
+          throwIfAborted(signal);
+          loss += await session.accumulatePairs(nativePairs(batch, layout), inStep.length, chosenTokens, true);
+        }
+        return loss;
+      });
+      await sampleDuring(run, shown, step);
+      if (held && evaluationIsDue(run)) await aside(run, evaluate, held);
+      await saveIfDue(run);
+    }
+    const metrics = await finishRun(run, await sampleAfter(run, shown));
+    events.close();
+    const { history, doneSteps: steps, report } = run;
+    return { model: policy, metrics, history, steps, outputDir: folder?.path, report };
+  } catch (error) {
+    return failRun(run, error, signal).catch((typed) => {
+      events.close(typed);
+      throw typed;
+    });
+  }
+}
+
+/** The core's names: SimPO is CPO's loss simpo without the cross-entropy. */
+function lossSettings({ method, config }: PolicyLoss): Record<string, unknown> {
+  const { beta } = config;
+  if (method === "orpo") return { method, beta };
+  const { labelSmoothing, simpoGamma, alpha } = config;
+  const shared = { method: "cpo", beta, labelSmoothing, simpoGamma, alpha };
+  if (method === "simpo") return { ...shared, lossType: "simpo", cpoAlpha: 0 };
+  return { ...shared, lossType: config.lossType, cpoAlpha: config.cpoAlpha };
+}
+
+function layoutOf(run: Run) {
+  const { sharedPrompt } = run.config as OrpoConfig;
+  return { sharedPrompt, chosenPrompts: run.method === "orpo" };
+}
+
+/** Tokens that the cross-entropy is the mean of: those of the chosen answers, for ORPO of the prompts too, as in TRL. */
+function learntTokens(run: Run, pairs: readonly EncodedPair[]): number {
+  const { chosenPrompts } = layoutOf(run);
+  return pairs.reduce((sum, { chosen }) => sum + (chosenPrompts ? chosen.ids.length - 1 : predictedTokens(chosen)), 0);
+}
+
+async function evaluate(run: Run, held: Examples<EncodedPair>): Promise<void> {
+  const { batchSize } = run.config;
+  const chosenTokens = learntTokens(run, held.rows);
+  for (let start = 0; start < held.rows.length; start += batchSize) {
+    poll(run);
+    const batch = nativePairs(held.rows.slice(start, start + batchSize), layoutOf(run));
+    await run.session.accumulatePairs(batch, held.rows.length, chosenTokens, false);
+  }
+  await logEvaluation(run);
+}
