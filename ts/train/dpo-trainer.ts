@@ -32,7 +32,7 @@ import {
   scheduleOf,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
-import type { Reference, TrainResult } from "./sft-trainer";
+import type { TrainResult } from "./sft-trainer";
 import { type Watch, watchRun } from "./watch/watch-run";
 
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
