@@ -9,7 +9,7 @@ import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
 import type { Logger } from "./loggers/logger";
 import { packPairs } from "./packing";
-import { followPolicy, referenceModel } from "./reference";
+import { followPolicy, referenceModel, warnAboutFollowing } from "./reference";
 import {
   announce,
   aside,
@@ -133,6 +133,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       await announce(run);
       await watchRun(run, watch);
       const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
+      warnAboutFollowing(run, config);
       if (config.gradientAccumulation > 1 && config.lossType.some((loss) => loss.startsWith("aot"))) {
         run.warn(
           "aot losses sort each micro-batch: with gradientAccumulation they differ from the large batch, as in TRL",

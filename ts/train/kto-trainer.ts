@@ -9,7 +9,7 @@ import { EventStream, type TrainerEvent } from "./events";
 import { answerExamples, type EncodedAnswer, type Examples } from "./examples";
 import type { Logger } from "./loggers/logger";
 import { type KtoConfig, type KtoConfigInput, ktoConfig } from "./preference-config";
-import { followPolicy, referenceModel } from "./reference";
+import { followPolicy, referenceModel, warnAboutFollowing } from "./reference";
 import { hashRows } from "./reference-cache";
 import {
   announce,
@@ -131,6 +131,7 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
       await watchRun(run, watch);
       const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
       warnAboutBalance(run, examples.rows);
+      warnAboutFollowing(run, config);
       if (config.gradientAccumulation > 1 && lossType === "kto") {
         run.warn("the KL estimate is of the whole optimizer step; TRL estimates it in each micro-batch");
       }
@@ -138,7 +139,9 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
       // Once the log-probs are computed nothing may hold the start's weights: no second model is in memory then.
       const reference = config.precomputeRefLogps ? (ref ?? policy) : referenceModel(policy, ref, config);
       const scorer = referenceIsStart && config.precomputeRefLogps ? run.session : openSession(reference, config);
-      const precomputed = config.precomputeRefLogps ? await score(run, scorer, examples.rows) : undefined;
+      const precomputed = config.precomputeRefLogps
+        ? await score(run, scorer, examples.rows, refBatchOf(run))
+        : undefined;
       const klOfSteps = precomputed && (await mismatchedOfSteps(run, scorer, examples.rows));
       if (precomputed) run.reference = mean(precomputed);
       const heldReference = held && precomputed ? await heldLogps(run, scorer, held.rows) : undefined;
@@ -229,15 +232,23 @@ function hashAnswers({ rows }: Examples<EncodedAnswer>): string {
 }
 
 /** Log-prob sums of sequences under a session's model. */
-async function score(run: Run, scorer: NativeSession, rows: readonly EncodedRow[]): Promise<Float64Array> {
-  const { refBatchSize, batchSize } = run.config as KtoConfig;
-  const size = scorer === run.session ? batchSize : (refBatchSize ?? batchSize);
+async function score(
+  run: Run,
+  scorer: NativeSession,
+  rows: readonly EncodedRow[],
+  size = run.config.batchSize,
+): Promise<Float64Array> {
   const sums = new Float64Array(rows.length);
   for (let start = 0; start < rows.length; start += size) {
     poll(run);
     sums.set(await scorer.sequenceLogps(nativeBatch(rows.slice(start, start + size))), start);
   }
   return sums;
+}
+
+/** Answers in a batch of the computation under the reference. */
+function refBatchOf({ config }: Run): number {
+  return (config as KtoConfig).refBatchSize ?? config.batchSize;
 }
 
 /** Mean log-prob under the reference of each step's mismatched answers, those before the checkpoint left out. */
@@ -250,15 +261,16 @@ async function mismatchedOfSteps(
   const means = new Float64Array(plan.totalSteps);
   for (let step = (run.found?.step ?? 0) + 1; step <= plan.totalSteps; step++) {
     const pairs = mismatched(rowsOf(plan, step, rows), run.config as KtoConfig);
-    means[step - 1] = mean(await score(run, scorer, pairs));
+    means[step - 1] = mean(await score(run, scorer, pairs, refBatchOf(run)));
   }
   return means;
 }
 
 /** What the reference says to held-out answers: log-probs of each, and the mean of the mismatched ones. */
 async function heldLogps(run: Run, scorer: NativeSession, rows: readonly EncodedAnswer[]) {
-  const logps = await score(run, scorer, rows);
-  return { logps, kl: mean(await score(run, scorer, mismatched(rows, run.config as KtoConfig))) };
+  const size = refBatchOf(run);
+  const logps = await score(run, scorer, rows, size);
+  return { logps, kl: mean(await score(run, scorer, mismatched(rows, run.config as KtoConfig), size)) };
 }
 
 async function evaluate(

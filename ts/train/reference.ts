@@ -1,5 +1,6 @@
 /** The frozen model that a policy is compared with, and how it may follow the policy (TR-DPO, arXiv 2404.09656). */
 import type { Mistral } from "../model/mistral";
+import type { Run } from "./run";
 
 /** What moves a reference. */
 interface Following {
@@ -26,5 +27,12 @@ export async function followPolicy(
 ): Promise<void> {
   if (syncRefModel && step % refModelSyncSteps === 0) {
     await reference.native.follow(policy.native, refModelMixupAlpha);
+  }
+}
+
+/** Checkpoints hold the policy; a run whose reference has moved could not go on from them. */
+export function warnAboutFollowing(run: Run, { syncRefModel }: Following): void {
+  if (syncRefModel && run.folder) {
+    run.warn("syncRefModel: the reference that follows the policy is in no checkpoint, so this run cannot be resumed");
   }
 }
