@@ -2,9 +2,9 @@
 
 mod accumulation;
 mod golden;
+mod golden_preference;
 mod modifiers;
 mod optimizer;
-mod preference;
 mod shared;
 mod state;
 mod step;
