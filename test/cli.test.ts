@@ -59,6 +59,41 @@ describe("zephyr-align", () => {
     expect(evaluated.stdout).toMatch(/loss/);
   });
 
+  it("trains with the other preference methods", () => {
+    const thumbs = at("thumbs.jsonl");
+    const rows = readFileSync(at("pairs.jsonl"), "utf8").trim().split("\n");
+    const answers = rows.flatMap((line) => {
+      const { prompt, chosen, rejected } = JSON.parse(line);
+      return [
+        { prompt, completion: chosen, label: true },
+        { prompt, completion: rejected, label: false },
+      ];
+    });
+    writeFileSync(thumbs, answers.map((row) => `${JSON.stringify(row)}\n`).join(""));
+    const schedule = ["--lr-scheduler", "cosine_with_min_lr", "--min-lr-rate", "0.1", "--optimizer", "adamw-8bit"];
+    const runs = [
+      ["kto", thumbs, "--ref", base, ...schedule],
+      ["orpo", at("pairs.jsonl"), "--beta", "0.2"],
+      ["cpo", at("pairs.jsonl"), "--loss-type", "hinge", "--cpo-alpha", "0.5"],
+      ["simpo", at("pairs.jsonl"), "--simpo-gamma", "1", "--alpha", "0.1"],
+    ];
+    for (const [method = "", data = "", ...flags] of runs) {
+      const args = [method, "--model", base, "--data", data, "--max-steps", "2", "--out", at(method), ...flags];
+      const { status, stdout, stderr } = cli(args);
+      expect(status, stderr).toBe(0);
+      expect(stdout.toLowerCase()).toContain(`${method} done: 2 steps`);
+      expect(stderr).toContain(method === "kto" ? "8 answers" : "4 pairs");
+      const config = JSON.parse(readFileSync(join(at(method), "config.json"), "utf8"));
+      expect(config.method).toBe(method);
+    }
+    const unpaired = cli(["orpo", "--model", base, "--data", thumbs, "--out", at("unpaired")]);
+    expect(unpaired.status).toBe(77);
+    expect(unpaired.stderr).toContain("zephyr-align kto");
+    const recipe = cli(["simpo", "--model", base, "--data", at("pairs.jsonl"), "--recipe", "zephyr"]);
+    expect(recipe.status).toBe(77);
+    expect(recipe.stderr).toContain("no SimPO stage");
+  });
+
   it("shows the mask of a row", () => {
     const { status, stdout, stderr } = cli(["inspect", "mask", at("chats.jsonl"), "--model", base]);
     expect(status, stderr).toBe(0);

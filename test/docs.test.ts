@@ -70,6 +70,8 @@ it("docs/options.md lists every option, for every trainer", async () => {
       cell(accepted({ ...base, fDivergence: "js_divergence" })),
       cell(accepted({ ...base, ipoNormalisation: "none" })),
       cell(accepted({ ...base, discopopTau: 0.1 })),
+      cell(accepted({ ...base, ldAlpha: 0.5 })),
+      cell(accepted({ ...base, useWeighting: true })),
     ];
   });
   const page = [
@@ -88,7 +90,15 @@ it("docs/options.md lists every option, for every trainer", async () => {
     "",
     "## Options that only some losses of DPO read",
     "",
-    ...table(["loss", "`labelSmoothing`", "`fDivergence`", "`ipoNormalisation`", "`discopopTau`"], byLoss),
+    ...table(
+      [
+        "loss",
+        ...["labelSmoothing", "fDivergence", "ipoNormalisation", "discopopTau", "ldAlpha", "useWeighting"].map(
+          (key) => `\`${key}\``,
+        ),
+      ],
+      byLoss,
+    ),
     "",
   ].join("\n");
   await expect(page).toMatchFileSnapshot(path("docs/options.md"));

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { DataError } from "../errors";
-import { type ConvertCounts, describeFormat, recogniseFormat, toPair, toSft } from "./formats";
+import { type ConvertCounts, describeFormat, recogniseFormat, toPair, toSft, toUnpaired } from "./formats";
 
 const place = { file: "rows.jsonl", row: 7 };
 const user = (content: string) => ({ role: "user", content });
@@ -313,6 +313,33 @@ describe("recognition", () => {
     const row = { prompt: "q", completion: "a", label: true };
     expect(refusal(() => toPair(row, place)).code).toBe("ZA_DATA_UNPAIRED");
     expect(refusal(() => toSft(row, place)).code).toBe("ZA_DATA_UNPAIRED");
+  });
+
+  it("says where unpaired preferences are taken", () => {
+    const row = { prompt: "q", completion: "a", label: true };
+    expect(refusal(() => toPair(row, place)).remedy).toContain("KtoTrainer");
+    expect(toUnpaired(row, place)).toEqual({ kind: "text", prompt: "q", completion: "a", label: true });
+  });
+
+  it("reads single answers with a label, in every shape", () => {
+    const question = [{ role: "user", content: "q" }];
+    const reply = { role: "assistant", content: "a" };
+    const chat = { kind: "chat", prompt: question, completion: [reply], label: false };
+    expect(toUnpaired({ prompt: question, completion: [reply], label: false }, place)).toEqual(chat);
+    expect(toUnpaired({ prompt: "q", completion: [reply], label: 0 }, place)).toEqual(chat);
+    expect(toUnpaired({ prompt: question, completion: reply, label: false, extra: 1 }, place)).toEqual(chat);
+    expect(toUnpaired({ prompt: "q", chosen: "a", rejected: "b" }, place)).toMatchObject({ chosen: "a" });
+    expect(describeFormat(["prompt", "completion", "label", "id"], "unpaired")).toMatch(/Not used: id\.$/);
+    const field = (row: object) => refusal(() => toUnpaired(row, place)).place?.field;
+    expect(field({ prompt: question, completion: [reply], label: "yes" })).toBe("label");
+    expect(field({ prompt: question, completion: question, label: true })).toBe("completion[0].role");
+    expect(field({ prompt: [reply], completion: [reply], label: true })).toBe("prompt[0].role");
+    const dropped = toUnpaired({ prompt: [reply, ...question], completion: [reply], label: false }, place, {
+      dropLeadingAssistant: true,
+    });
+    expect(dropped).toEqual(chat);
+    expect(refusal(() => toUnpaired({ messages: [] }, place)).remedy).toContain("use the SFT trainer");
+    expect(refusal(() => toUnpaired({ text: "x" }, place, { format: "text" })).code).toBe("ZA_DATA_FORMAT");
   });
 
   it("refuses rows that are not objects", () => {

@@ -7,8 +7,8 @@ export type MetricsHistory = readonly Readonly<Record<string, number | null>>[];
 interface Wanted {
   title: string;
   series: readonly (readonly [key: string, name: string, color: number])[];
-  /** Only drawn when one of these keys was logged. */
-  level?: LineChart["level"] & { needs: string };
+  /** Only drawn when the key `needs` was logged, and none of `not`. */
+  level?: LineChart["level"] & { needs: string; not?: readonly string[] };
 }
 
 const charts: readonly Wanted[] = [
@@ -18,7 +18,8 @@ const charts: readonly Wanted[] = [
       ["loss", "training", 1],
       ["eval_loss", "held out", 2],
     ],
-    level: { y: Math.LN2, label: "ln 2", needs: "rewards/margins" },
+    // Where DPO begins; KTO and the losses without a reference begin elsewhere.
+    level: { y: Math.LN2, label: "ln 2", needs: "rewards/margins", not: ["kl", "nll_loss"] },
   },
   {
     title: "Rewards",
@@ -37,10 +38,24 @@ const charts: readonly Wanted[] = [
     ],
   },
   {
-    title: "Log-probs of the answers (sums)",
+    title: "Log-probs of the answers",
     series: [
       ["logps/chosen", "chosen", 1],
       ["logps/rejected", "rejected", 2],
+    ],
+  },
+  {
+    title: "Cross-entropy beside the preference",
+    series: [
+      ["nll_loss", "training", 1],
+      ["eval_nll_loss", "held out", 2],
+    ],
+  },
+  {
+    title: "KL estimate (nats)",
+    series: [
+      ["kl", "training", 1],
+      ["eval_kl", "held out", 2],
     ],
   },
   {
@@ -70,6 +85,7 @@ function chartOf({ title, series, level }: Wanted, history: MetricsHistory): Lin
       return typeof y === "number" && typeof line.step === "number" ? [{ x: line.step, y }] : [];
     }),
   }));
-  const shown = level && history.some((line) => typeof line[level.needs] === "number");
+  const logged = (key: string) => history.some((line) => typeof line[key] === "number");
+  const shown = level && logged(level.needs) && !level.not?.some(logged);
   return { title, series: lines, xLabel: "step", ...(shown ? { level } : {}) };
 }

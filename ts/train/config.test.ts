@@ -1,7 +1,16 @@
 import { describe, expect, it } from "vitest";
 import { recipes } from "../../recipes/zephyr";
 import { ConfigError } from "../errors";
-import { type DpoConfigInput, dpoConfig, nearestKey, resolveConfig, type SftConfigInput, sftConfig } from "./config";
+import {
+  type ConfigSchema,
+  type DpoConfigInput,
+  dpoConfig,
+  nearestKey,
+  resolveConfig,
+  type SftConfigInput,
+  sftConfig,
+} from "./config";
+import { cpoConfig, ktoConfig, orpoConfig, simpoConfig } from "./preference-config";
 
 function refusal(work: () => unknown): ConfigError {
   try {
@@ -110,6 +119,16 @@ describe("resolveConfig", () => {
     [{ learningRate: Number.NaN }, "learningRate"],
     [{ learningRate: "1e-5" }, "learningRate"],
     [{ truncation: "keep-end" }, "truncation"],
+    [{ lrScheduler: "cosine_with_min_lr" }, "minLr"],
+    [{ lrScheduler: "cosine_with_min_lr", minLr: 1e-6, minLrRate: 0.1 }, "minLr"],
+    [{ lrScheduler: "warmup_stable_decay" }, "lrDecaySteps"],
+    [{ lrScheduler: "warmup_stable_decay", lrDecaySteps: 2, lrPower: 2 }, "lrPower"],
+    [{ minLrRate: 0.1 }, "minLrRate"],
+    [{ lrDecayType: "cosine" }, "lrDecayType"],
+    [{ optimizer: "sgd" }, "optimizer"],
+    [{ neftuneNoiseAlpha: 0 }, "neftuneNoiseAlpha"],
+    [{ generateDuringEval: true }, "generateDuringEval"],
+    [{ padToMultipleOf: 8 }, "padToMultipleOf"],
     [{ beta: 0.1 }, "beta"],
   ])("SFT refuses %o", (input, field) => {
     expect(refusal(() => sft(input)).problems.map((problem) => problem.field)).toEqual([field]);
@@ -130,6 +149,16 @@ describe("resolveConfig", () => {
     [{ fAlpha: 0.3 }, "fAlpha"],
     [{ ipoNormalisation: "none" }, "ipoNormalisation"],
     [{ discopopTau: 0.1 }, "discopopTau"],
+    [{ lossType: ["sigmoid", "sft"], ldAlpha: 0.5 }, "ldAlpha"],
+    [{ ldAlpha: 1.5 }, "ldAlpha"],
+    [{ lossType: "aot", useWeighting: true }, "useWeighting"],
+    [{ lossType: ["sft", "sigmoid"], useWeighting: true }, "useWeighting"],
+    [{ syncRefModel: true, precomputeRefLogps: true }, "syncRefModel"],
+    [{ syncRefModel: true, refBatchSize: 4 }, "refBatchSize"],
+    [{ syncRefModel: true, resume: true, outputDir: "run" }, "resume"],
+    [{ refModelMixupAlpha: 0.5 }, "refModelMixupAlpha"],
+    [{ refModelSyncSteps: 4 }, "refModelSyncSteps"],
+    [{ neftuneNoiseAlpha: 5 }, "neftuneNoiseAlpha"],
     [{ refBatchSize: 2, precomputeRefLogps: false }, "refBatchSize"],
     [{ maxPromptLength: 1024 }, "maxPromptLength"],
     [{ packing: "wrapped" }, "packing"],
@@ -149,6 +178,52 @@ describe("resolveConfig", () => {
   ])("DPO accepts %o", (input) => {
     const { lossType = "sigmoid", ...rest } = input as DpoConfigInput;
     expect(dpo(input)).toMatchObject({ ...rest, lossType: typeof lossType === "string" ? [lossType] : lossType });
+  });
+});
+
+describe("the other preference trainers", () => {
+  const defaults = { learningRate: 1e-6, maxLength: 1024, optimizer: "adamw" };
+
+  it("have TRL's defaults", () => {
+    expect(resolveConfig(orpoConfig, {})).toMatchObject({ ...defaults, beta: 0.1, sharedPrompt: true });
+    const cpo = { beta: 0.1, lossType: "sigmoid", labelSmoothing: 0, cpoAlpha: 1, simpoGamma: 0.5, alpha: 0 };
+    expect(resolveConfig(cpoConfig, {})).toMatchObject({ ...defaults, ...cpo });
+    expect(resolveConfig(simpoConfig, {})).toMatchObject({ ...defaults, beta: 2, simpoGamma: 0.5, alpha: 0 });
+    const kto = { beta: 0.1, lossType: "kto", desirableWeight: 1, undesirableWeight: 1, precomputeRefLogps: true };
+    expect(resolveConfig(ktoConfig, {})).toMatchObject({ ...defaults, ...kto });
+    for (const config of [orpoConfig, cpoConfig, simpoConfig, ktoConfig]) {
+      expect(Object.values(resolveConfig(config as ConfigSchema<object, object>, {}))).not.toContain(undefined);
+    }
+  });
+
+  it("a reference that follows is not precomputed", () => {
+    expect(dpo({ syncRefModel: true })).toMatchObject({ precomputeRefLogps: false, refModelMixupAlpha: 0.6 });
+    expect(resolveConfig(ktoConfig, { syncRefModel: true }).precomputeRefLogps).toBe(false);
+  });
+
+  it.each([
+    [orpoConfig, { labelSmoothing: 0.1 }, "labelSmoothing"],
+    [orpoConfig, { maxPromptLength: 2000 }, "maxPromptLength"],
+    [cpoConfig, { lossType: "hinge", labelSmoothing: 0.1 }, "labelSmoothing"],
+    [cpoConfig, { simpoGamma: 0.5 }, "simpoGamma"],
+    [cpoConfig, { lossType: "alphapo" }, "lossType"],
+    [cpoConfig, { cpoAlpha: -1 }, "cpoAlpha"],
+    [simpoConfig, { cpoAlpha: 1 }, "cpoAlpha"],
+    [simpoConfig, { syncRefModel: true }, "syncRefModel"],
+    [ktoConfig, { sharedPrompt: true }, "sharedPrompt"],
+    [ktoConfig, { desirableWeight: 0 }, "desirableWeight"],
+    [ktoConfig, { batchSize: 1 }, "batchSize"],
+    [ktoConfig, { packingWindow: 4 }, "packingWindow"],
+  ])("refuse %#: %o", (config, input, field) => {
+    const refused = refusal(() => resolveConfig(config as unknown as ConfigSchema<object, object>, input));
+    expect(refused.problems.map((problem) => problem.field)).toEqual([field]);
+  });
+
+  it("accept what belongs together", () => {
+    expect(resolveConfig(ktoConfig, { batchSize: 1, lossType: "apo_zero_unpaired" }).batchSize).toBe(1);
+    expect(resolveConfig(ktoConfig, { batchSize: 1, gradientAccumulation: 2 }).gradientAccumulation).toBe(2);
+    expect(resolveConfig(cpoConfig, { lossType: "simpo", simpoGamma: 1, labelSmoothing: 0.1 }).simpoGamma).toBe(1);
+    expect(sft({ lrScheduler: "polynomial", minLr: 1e-6, lrPower: 2 }).lrPower).toBe(2);
   });
 });
 

@@ -396,6 +396,16 @@ export function referenceCombinations(input: Partial<ReferenceInput & SharedInpu
     if (input.refBatchSize != null && input.precomputeRefLogps === undefined) {
       add("refBatchSize", "it belongs to precomputeRefLogps, which syncRefModel turns off", "Remove one of the two.");
     }
+    if (input.referenceCache != null) {
+      add("referenceCache", "it belongs to precomputeRefLogps, which syncRefModel turns off", "Remove one of the two.");
+    }
+    if (input.lora != null) {
+      add(
+        "syncRefModel",
+        "under an adapter the reference is the frozen base, which cannot follow",
+        "Remove one of the two.",
+      );
+    }
     if (input.resume === true || input.resumeForce === true) {
       const problem = "the reference that followed the policy is in no checkpoint";
       add("resume", problem, "Begin the run anew, or turn syncRefModel off.");

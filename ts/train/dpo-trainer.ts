@@ -7,7 +7,7 @@ import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
 import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
-import { followPolicy, referenceModel, startOf } from "./follow";
+import { followPolicy, referenceModel, startOf, warnAboutFollowing } from "./follow";
 import type { Logger } from "./loggers/logger";
 import { packPairs } from "./packing";
 import { meanOf, pick, type ReferenceLogps, referenceSums, scoredPairs, split } from "./reference";
@@ -138,6 +138,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       await announce(run);
       await watchRun(run, watch);
       const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
+      warnAboutFollowing(run, config);
       if (config.gradientAccumulation > 1 && config.lossType.some((loss) => loss.startsWith("aot"))) {
         run.warn(
           "aot losses sort each micro-batch: with gradientAccumulation they differ from the large batch, as in TRL",

@@ -137,6 +137,7 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
       await watchRun(run, watch);
       const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
       warnAboutBalance(run, examples.rows);
+      warnAboutFollowing(run, config);
       if (config.gradientAccumulation > 1 && lossType === "kto") {
         run.warn("the KL estimate is of the whole optimizer step; TRL estimates it in each micro-batch");
       }
@@ -250,9 +251,12 @@ function hashAnswers({ rows }: Examples<EncodedAnswer>): string {
 }
 
 /** Log-prob sums of sequences under a session's model. */
-async function score(run: Run, scorer: NativeSession, rows: readonly EncodedRow[]): Promise<Float64Array> {
-  const { refBatchSize, batchSize } = run.config as KtoConfig;
-  const size = scorer === run.session ? batchSize : (refBatchSize ?? batchSize);
+async function score(
+  run: Run,
+  scorer: NativeSession,
+  rows: readonly EncodedRow[],
+  size = run.config.batchSize,
+): Promise<Float64Array> {
   const sums = new Float64Array(rows.length);
   for (let start = 0; start < rows.length; start += size) {
     poll(run);
@@ -285,8 +289,9 @@ function meansOfSteps(plan: BatchPlan, sums: Float64Array): Float64Array {
 
 /** What the reference says to held-out answers: log-probs of each, and the mean of the mismatched ones. */
 async function heldLogps(run: Run, scorer: NativeSession, rows: readonly EncodedAnswer[]) {
-  const logps = await score(run, scorer, rows);
-  return { logps, kl: mean(await score(run, scorer, mismatched(rows, run.config as KtoConfig))) };
+  const size = (run.config as KtoConfig).refBatchSize ?? run.config.batchSize;
+  const logps = await score(run, scorer, rows, size);
+  return { logps, kl: mean(await score(run, scorer, mismatched(rows, run.config as KtoConfig), size)) };
 }
 
 async function evaluate(

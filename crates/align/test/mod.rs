@@ -2,10 +2,10 @@
 
 mod accumulation;
 mod golden;
+mod golden_preference;
 mod lora;
 mod modifiers;
 mod optimizer;
-mod preference;
 mod shared;
 mod state;
 mod step;

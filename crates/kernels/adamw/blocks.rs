@@ -150,7 +150,12 @@ mod test {
         assert_close("signed", &[signed[128], -signed[126]], &[5.5e-7; 2], 1e-6);
         assert_close("unsigned", &[unsigned[1], unsigned[2]], &[3.25e-7, 7.75e-7], 1e-6);
         // Largest: 1 − 0.9/64/2 and 1 − 0.9/128/2; the mirror of the former at the other end.
-        assert_close("ends", &[signed[254], unsigned[254], -signed[0]], &[0.99296875, 0.996484375, 0.99296875], 1e-6);
+        assert_close(
+            "ends",
+            &[signed[254], unsigned[254], -signed[0]],
+            &[1.0 - 0.9 / 128.0, 1.0 - 0.9 / 256.0, 1.0 - 0.9 / 128.0],
+            1e-6,
+        );
     }
 
     proptest! {
