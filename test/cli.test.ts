@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { buildProgram, present, smollm2 } from "./shared";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -159,6 +159,8 @@ describe("zephyr-align", () => {
     });
     expect(said).toContain("100000 steps");
     expect(await fetch(url).then((response) => response.text())).toContain("EventSource");
+    // Event files begin with the first step.
+    await vi.waitFor(() => expect(existsSync(join(at("watched"), "tensorboard"))).toBe(true), 20_000);
     const gone = new Promise((resolve) => child.on("exit", resolve));
     child.kill("SIGINT");
     await gone;
