@@ -176,8 +176,14 @@ impl Session {
         self.step
     }
 
-    /// Tokens trained on since the run began, prompts included, for each side of a pair.
+    /// Tokens trained on since the run began, prompts included, for each side of a pair; those of the step that is being
+    /// accumulated as well.
     pub fn tokens_seen(&self) -> u64 {
+        self.tokens_seen + self.step_tokens
+    }
+
+    /// Tokens of finished steps.
+    pub(crate) fn finished_tokens(&self) -> u64 {
         self.tokens_seen
     }
 

@@ -23,7 +23,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// `step` is the run's own count, skipped steps included; `extra` the caller's JSON.
     pub fn of(session: &Session, weights: Arc<Weights>, step: u64, extra: String) -> Self {
-        let record = Record { step, updates: session.step(), tokens_seen: session.tokens_seen(), extra };
+        let record = Record { step, updates: session.step(), tokens_seen: session.finished_tokens(), extra };
         Self { weights, moments: session.shared_moments(), record }
     }
 
