@@ -1,6 +1,6 @@
 // Kills training processes with SIGKILL at random instants, during saves too, and resumes them until they are done: the
 // final weights, the last checkpoint (weights, moments, record) and metrics.jsonl must be those of the undisturbed run,
-// byte for byte. usage: node scripts/resume-kills.mjs [--kills 200] [--methods sft,dpo] [--seed 1] [--json FILE]
+// byte for byte. usage: node scripts/resume-kills.mjs [--kills 200] [--methods sft,packed,dpo] [--seed 1] [--json FILE]
 // Needs the addon and dist/ (`node scripts/ready.mjs`).
 import { fork } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -35,7 +35,7 @@ const methods = {
 const { values: given } = parseArgs({
   options: {
     kills: { type: "string", default: "200" },
-    methods: { type: "string", default: "sft,dpo" },
+    methods: { type: "string", default: Object.keys(methods).join(",") },
     seed: { type: "string", default: "1" },
     json: { type: "string" },
     worker: { type: "string" },

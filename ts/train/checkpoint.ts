@@ -101,6 +101,8 @@ export async function resumeRun(run: Run): Promise<void> {
   const saved: Extra = JSON.parse(found.extra!);
   refuseOtherReference(run, saved.reference, found.path!);
   await run.session.restore(found);
+  // Old checkpoints that a killed process had no time to remove; they are only in the way.
+  await found.trim(folderOf(run), run.config.keepCheckpoints).catch((error) => run.warn(fromNative(error).message));
   run.doneSteps = found.step!;
   run.pending = parseMetrics<Metrics[]>(JSON.stringify(saved.pending));
   run.guards.state = saved.guards;

@@ -271,6 +271,21 @@ fn broken_checkpoints_do_not_count_as_kept() {
 }
 
 #[test]
+fn what_a_killed_process_had_no_time_to_remove_goes_when_the_run_goes_on() {
+    let disk = disk(&[3, 6]);
+    let mut writer = Checkpoints::new(Arc::new(disk.clone()), PathBuf::from(FOLDER), 9);
+    for step in [9, 12] {
+        save(&mut writer, step).unwrap();
+    }
+    disk.damage(&Path::new(FOLDER).join("step-9/record.json"), |bytes| bytes[3] ^= 4);
+    let mut next = checkpoints(&disk);
+    let found = next.newest().unwrap();
+    assert_eq!(next.trim(&found).unwrap(), [Path::new(FOLDER).join("step-3")]);
+    assert_eq!(names(&disk), ["step-12", "step-6", "step-9"], "two sound ones, and the broken one");
+    assert!(next.trim(&found).unwrap().is_empty());
+}
+
+#[test]
 fn a_checkpoint_under_another_name_and_foreign_sections_are_refused() {
     let disk = disk(&[3]);
     disk.rename(&Path::new(FOLDER).join("step-3"), &Path::new(FOLDER).join("step-30")).unwrap();
