@@ -202,6 +202,32 @@ fn every_operation_fails_once() {
 }
 
 #[test]
+fn a_disk_that_lies_is_found_out_before_an_old_checkpoint_goes() {
+    let calls = {
+        let disk = disk(&[3, 6]);
+        save(&mut checkpoints(&disk), 9).unwrap();
+        disk.calls()
+    };
+    let mut lies = 0;
+    for call in 0..calls {
+        let disk = disk(&[3, 6]);
+        disk.fail(call, Fault::Flipped);
+        match save(&mut checkpoints(&disk), 9) {
+            // The call was no write.
+            Ok(_) => assert_newest(&disk, &[9]),
+            Err(error) => {
+                lies += 1;
+                assert_eq!(error.code(), "ZA_TRAIN_STATE");
+                assert!(error.to_string().contains("does not read back"), "{error}");
+                assert_eq!(names(&disk), ["step-3", "step-6", "step-9"]);
+                assert_newest(&disk, &[6])
+            }
+        };
+    }
+    assert!(lies > 5, "{lies} writes of {calls} calls");
+}
+
+#[test]
 fn every_damaged_byte_is_seen() {
     let good = disk(&[3, 6]);
     let newest_path = Path::new(FOLDER).join("step-6");
