@@ -1,6 +1,6 @@
 // Kills training processes with SIGKILL at random instants, during saves too, and resumes them until they are done: the
 // final weights, the last checkpoint (weights, moments, record) and metrics.jsonl must be those of the undisturbed run,
-// byte for byte. usage: node scripts/resume-kills.mjs [--kills 200] [--methods sft,packed,dpo] [--seed 1] [--json FILE]
+// byte for byte. usage: node scripts/resume-kills.mjs [--kills 200] [--methods sft,packed,dpo,lora] [--seed 1] [--json FILE]
 // Needs the addon and dist/ (`node scripts/ready.mjs`).
 import { fork } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -30,6 +30,8 @@ const methods = {
     new zephyr.SftTrainer({ model, dataset: rows.chats, packing: true, maxLength: 64, ...options }),
   dpo: (zephyr, policy, rows, options) =>
     new zephyr.DpoTrainer({ policy, dataset: rows.pairs, evalDataset: rows.pairs.slice(0, 3), ...options }),
+  lora: (zephyr, policy, rows, options) =>
+    new zephyr.DpoTrainer({ policy, dataset: rows.pairs, lora: { rank: 4, dropout: 0.1 }, ...options }),
 };
 
 const { values: given } = parseArgs({

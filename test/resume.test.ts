@@ -131,11 +131,17 @@ describe("a resume", () => {
 
   it("with another reference is refused", async () => {
     const outputDir = at("reference");
-    const dpo = async (ref: Mistral, resume: boolean) =>
-      follow(new DpoTrainer({ policy: await tiny(), ref, dataset: pairs, ...common, outputDir, resume }));
+    const dpo = async (ref: Mistral, resume: boolean, more = {}) =>
+      follow(new DpoTrainer({ policy: await tiny(), ref, dataset: pairs, ...common, outputDir, resume, ...more }));
     await dpo(await tiny(), false);
-    expect((await dpo(await tiny(8), true)).error).toMatchObject({ code: "ZA_RESUME_DIFFERS" });
+    expect((await dpo(await tiny(8), true)).error).toMatchObject({ code: "ZA_REFERENCE_CACHE" });
+    // The mean of the log-probs tells, where another file of them is given.
+    const referenceCache = at("other-reference.jsonl");
+    expect((await dpo(await tiny(8), true, { referenceCache })).error).toMatchObject({ code: "ZA_RESUME_DIFFERS" });
     expect((await dpo(await tiny(), true)).error).toBeUndefined();
+    const forced = await dpo(await tiny(8), true, { resumeForce: true });
+    expect(forced.error).toBeUndefined();
+    expect(forced.warnings.join()).toMatch(/reference model differ: they are computed again/);
   });
 
   it("skips a broken checkpoint, names it, keeps it, and ends as the undisturbed run", async () => {

@@ -164,6 +164,7 @@ const classesByPrefix: readonly (readonly [prefix: string, errorClass: ErrorClas
   ["ZA_FOLDER", IoError],
   ["ZA_OUT_OF_MEMORY", OutOfMemoryError],
   ["ZA_MODEL", ModelError],
+  ["ZA_ADAPTER", ModelError],
   ["ZA_TENSOR", ModelError],
   ["ZA_SHARD", ModelError],
   ["ZA_TOKEN_RANGE", ModelError],

@@ -39,7 +39,15 @@ export {
   type TokenizerFiles,
 } from "./model/tokenizer";
 export { type RunReportInput, renderRunReport } from "./report";
-export { type DpoConfig, type DpoConfigInput, dpoLosses, type SftConfig, type SftConfigInput } from "./train/config";
+export {
+  type DpoConfig,
+  type DpoConfigInput,
+  dpoLosses,
+  type LoraOptions,
+  type LoraSettings,
+  type SftConfig,
+  type SftConfigInput,
+} from "./train/config";
 export { DpoTrainer, type DpoTrainerOptions } from "./train/dpo-trainer";
 export type {
   CheckpointEvent,
@@ -56,5 +64,5 @@ export type {
 export type { LoggedRun, Logger } from "./train/loggers/logger";
 export { tensorBoard } from "./train/loggers/tensorboard";
 export { showProgress } from "./train/progress";
-export { SftTrainer, type SftTrainerOptions, type TrainResult } from "./train/sft-trainer";
+export { type Reference, SftTrainer, type SftTrainerOptions, type TrainResult } from "./train/sft-trainer";
 export type { Watch } from "./train/watch/watch-run";

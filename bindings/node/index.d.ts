@@ -47,14 +47,39 @@ export declare class NativeCheckpoints {
 
 /** A decoder's weights and configuration. */
 export declare class NativeModel {
-  /** Loads a folder in Hugging Face's layout or a GGUF file. */
-  static load(path: string): Promise<NativeModel>
+  /** Whether the path is a folder with an adapter, and the base that its configuration names. */
+  static adapterBase(path: string): NativeAdapterBase | null
+  /** Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4. */
+  static load(path: string, storage?: string | undefined | null): Promise<NativeModel>
   /** Random weights; `config` is config.json's text. */
   static random(config: string, seed: number): Promise<NativeModel>
-  /** The same weights as they are now, frozen. Shares memory until one of the two is trained. */
+  /** Weights and adapter as they are now, frozen. Shares memory until one of the two is trained. */
   snapshot(): NativeModel
-  /** Whether both hold the very same weights in memory. */
+  /** The weights as they are now without the adapter: the base that it was trained over. Shares memory. */
+  withoutAdapter(): NativeModel
+  /** Whether both compute with the very same weights and adapter in memory. */
   sharesWeights(other: NativeModel): boolean
+  /**
+   * The same weights, frozen, under a new adapter that changes nothing yet. `config`: fields of PEFT's
+   * adapter_config.json (JSON); what is left out is PEFT's default.
+   */
+  addAdapter(config: string, seed: number): Promise<NativeModel>
+  /** The same weights, frozen, under the adapter in a folder of PEFT. */
+  loadAdapter(folder: string): Promise<NativeModel>
+  /** Writes the adapter as PEFT does; `base` is the name or path of the base model in it. */
+  saveAdapter(folder: string, base?: string | undefined | null): Promise<undefined>
+  /** A model whose weights hold what the adapter adds, in memory of its own. */
+  mergeAdapter(): Promise<NativeModel>
+  /** adapter_config.json of the adapter, when there is one. */
+  adapterJson(): string | null
+  /** How the weights are kept: float32, or frozen as bfloat16 or nf4. */
+  get storage(): string
+  /** Bytes of the weights in memory. */
+  get weightBytes(): number
+  /** Parameters that training changes: those of the adapter, or all. */
+  get trainableParameters(): number
+  /** Hash of configuration and parameters, 64 hexadecimal digits: the same for the same numbers. */
+  fingerprint(): Promise<string>
   get parameters(): number
   get eosTokenIds(): Array<number>
   /** config.json as transformers reads it. */
@@ -91,9 +116,9 @@ export declare class NativeSchedule {
   rate(step: number): number
 }
 
-/** One training session on one model: gradients, moments, workspace. */
+/** One training session on one model (its adapter, if it has one, else its weights): gradients, moments, workspace. */
 export declare class NativeSession {
-  /** `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`; `loss`: JSON of the DPO loss settings, for DPO. */
+  /** `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `seed`; `loss`: JSON of the DPO loss settings, for DPO. */
   constructor(model: NativeModel, options: string, loss?: string | undefined | null)
   /** Adds a micro-batch of SFT to the step (`train`) or to the evaluation; resolves to its part of the loss. */
   accumulateSft(batch: NativeBatch, tokensInStep: number, train: boolean): Promise<number>
@@ -116,7 +141,7 @@ export declare class NativeSession {
    * The promise settles when the checkpoint is verified.
    */
   save(folder: string, step: number, keep: number, extra: string): Promise<NativeSaved>
-  /** Restores weights, moments and counters from the checkpoint that was found. */
+  /** Restores what is trained, moments and counters from the checkpoint that was found. */
   restore(found: NativeCheckpoints): Promise<undefined>
   /**
    * Throws `ZA_DISK_SPACE` when `folder` has no room for the checkpoints that will be there at once (`keep` stay,
@@ -166,6 +191,12 @@ export declare class NativeTokenizer {
   encodeText(text: string, parseSpecials: boolean): NativeEncoded
   /** A plain prompt and its completion, which alone is supervised. */
   encodePromptCompletion(prompt: string, completion: string, parseSpecials: boolean): NativeEncoded
+}
+
+/** What an adapter's folder says about its base. */
+export interface NativeAdapterBase {
+  /** `base_model_name_or_path`. */
+  base?: string
 }
 
 /** A checkpoint that did not verify. */

@@ -3,6 +3,7 @@
 //! ```text
 //! batch      documents and preference pairs laid end to end, without padding
 //! checkpoint saving and resuming a session at a step boundary, so that nothing is ever lost
+//! fingerprint what model this is, to tie reference log-probs to it
 //! losses     the DPO loss table: pure functions with their derivatives, in f64
 //! metrics    TRL's names and meaning, as sums that micro-batches can be added to
 //! schedule   learning rates and step counts as transformers counts them
@@ -12,6 +13,7 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod error;
+pub mod fingerprint;
 pub mod losses;
 pub mod metrics;
 pub mod schedule;

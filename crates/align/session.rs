@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use zephyr_kernels::{adamw, head, norm, rope};
-use zephyr_mistral::Weights;
+use zephyr_mistral::lora::dropout_key;
 use zephyr_mistral::train::{self, Activations, Recompute};
+use zephyr_mistral::{Model, Parameters, TensorSpec, Weights};
 
 use crate::batch::Packed;
 use crate::checkpoint::{Section, SectionMut};
@@ -65,11 +66,13 @@ pub struct SessionOptions {
     pub max_length: usize,
     /// The reference is the policy as it starts: rewards of the first DPO step must be 0, or the run is refused.
     pub reference_is_start: bool,
+    /// Of an adapter's dropout masks.
+    pub seed: u64,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { recompute: Recompute::default(), head_chunk: 128, max_length: 2048, reference_is_start: false }
+        Self { recompute: Recompute::default(), head_chunk: 128, max_length: 2048, reference_is_start: false, seed: 0 }
     }
 }
 
@@ -133,6 +136,8 @@ pub struct Session {
     step_tokens: u64,
     /// Since the last optimizer step.
     computed_tokens: u64,
+    /// Since the last optimizer step.
+    micro_batches: u64,
     sums: Sums,
     evaluated: Sums,
 }
@@ -165,6 +170,7 @@ impl Session {
             tokens_seen: 0,
             step_tokens: 0,
             computed_tokens: 0,
+            micro_batches: 0,
             sums: Sums::Nothing,
             evaluated: Sums::Nothing,
             options,
@@ -187,7 +193,7 @@ impl Session {
         self.tokens_seen
     }
 
-    /// AdamW's first and second moments (flat, the weights' layout); empty before the first step.
+    /// AdamW's first and second moments (flat, the layout of what is trained); empty before the first step.
     pub fn moments(&self) -> (&[f32], &[f32]) {
         (&self.moments.first, &self.moments.second)
     }
@@ -205,7 +211,7 @@ impl Session {
         self.discard();
     }
 
-    /// The accumulated gradient (flat, the weights' layout); empty before the first accumulation.
+    /// The accumulated gradient (flat, the layout of what is trained); empty before the first accumulation.
     pub fn gradients(&self) -> &[f32] {
         &self.gradients
     }
@@ -235,13 +241,20 @@ impl Session {
     /// # Errors
     /// A loss that is not finite, an id outside the vocabulary, a document longer than `max_length`. After a loss that
     /// is not finite nothing of the step is left; the weights are untouched in any case.
-    pub fn accumulate_sft(&mut self, weights: &Weights, packed: &Packed, tokens_in_step: f64) -> Result<TokenSums> {
-        self.forward(weights, packed, true)?;
-        self.prepare_gradients(weights);
+    pub fn accumulate_sft<'m>(
+        &mut self,
+        model: impl Into<Model<'m>>,
+        packed: &Packed,
+        tokens_in_step: f64,
+    ) -> Result<TokenSums> {
+        let model = model.into();
+        self.forward(model, packed, true)?;
+        self.prepare_gradients(model.trainable());
         let coefficient = (-1.0 / tokens_in_step) as f32;
         self.head.coefficient.clear();
         self.head.coefficient.resize(packed.rows.len(), coefficient);
-        let head = head_of(weights, &self.options);
+        let head = head_of(model, &self.options);
+        let d_weight = head_gradient(model, &mut self.gradients);
         let scratch = &mut self.head;
         head::forward_backward(
             &head,
@@ -249,13 +262,13 @@ impl Session {
             &packed.targets,
             &scratch.coefficient,
             &mut scratch.d_hidden,
-            Some(&mut self.gradients[weights.layout.lm_head.clone()]),
+            d_weight,
             &mut scratch.stats,
             &mut scratch.logits,
         );
         let sums = TokenSums::of(&self.head.stats, tokens_in_step);
         self.finite_or_discard("loss", sums.loss)?;
-        self.backward(weights, packed);
+        self.backward(model, packed);
         self.sums.add_sft(sums);
         self.count(packed);
         Ok(sums)
@@ -265,20 +278,24 @@ impl Session {
     ///
     /// # Errors
     /// As [`Self::accumulate_sft`]; [`Error::ReferenceMismatch`] when the first step does not start at rewards 0.
-    pub fn accumulate_dpo(
+    pub fn accumulate_dpo<'m>(
         &mut self,
-        weights: &Weights,
+        model: impl Into<Model<'m>>,
         packed: &Packed,
         reference: ReferenceLogps,
         config: &LossConfig,
         denominator: Denominator,
     ) -> Result<PairSums> {
-        let (loss, sums) = self.pair_forward(weights, packed, reference, config, denominator, true)?;
+        let model = model.into();
+        let (loss, sums) = self.pair_forward(model, packed, reference, config, denominator, true)?;
         self.finite_or_discard("loss", loss.loss)?;
-        if self.options.reference_is_start && self.step == 0 {
+        // Dropout in a trained adapter moves the policy away from its own start; without one, rewards are 0.
+        let dropped = model.adapter.is_some_and(|adapter| adapter.config.dropout > 0.0 && !adapter.is_neutral());
+        if self.options.reference_is_start && self.step == 0 && !dropped {
             rewards_are_zero(&loss)?;
         }
-        self.prepare_gradients(weights);
+        self.prepare_gradients(model.trainable());
+        let d_weight = head_gradient(model, &mut self.gradients);
         let scratch = &mut self.head;
         scratch.coefficient.clear();
         scratch.coefficient.extend(packed.owner.iter().map(|&owner| {
@@ -286,16 +303,16 @@ impl Session {
             (if owner.is_multiple_of(2) { loss.d_chosen[pair] } else { loss.d_rejected[pair] }) as f32
         }));
         head::backward(
-            &head_of(weights, &self.options),
+            &head_of(model, &self.options),
             &scratch.hidden,
             &packed.targets,
             &scratch.stats.lse,
             &scratch.coefficient,
             &mut scratch.d_hidden,
-            Some(&mut self.gradients[weights.layout.lm_head.clone()]),
+            d_weight,
             &mut scratch.logits,
         );
-        self.backward(weights, packed);
+        self.backward(model, packed);
         self.sums.add_dpo(sums);
         self.count(packed);
         Ok(sums)
@@ -306,24 +323,25 @@ impl Session {
         norm::sum_of_squares(&self.gradients).sqrt()
     }
 
-    /// Clips, updates the weights by AdamW and clears the gradient and the sums.
+    /// Clips, updates what is trained (weights or adapter) by AdamW and clears the gradient and the sums.
     ///
     /// # Errors
     /// A non-finite norm: nothing is updated, the gradient is cleared.
-    pub fn apply(&mut self, weights: &mut Weights, update: &Update) -> Result<StepResult> {
-        self.prepare_gradients(weights);
+    pub fn apply<'p>(&mut self, trained: impl Into<Parameters<'p>>, update: &Update) -> Result<StepResult> {
+        let Parameters { data, tensors } = trained.into();
+        self.prepare_gradients(data.len());
         let grad_norm = self.grad_norm();
         self.finite_or_discard("grad_norm", grad_norm)?;
         // clip_grad_norm_ of PyTorch: coefficient max / (norm + 1e-6), never above 1.
         let scale = update.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
         let moments = Arc::make_mut(&mut self.moments);
         if moments.first.is_empty() {
-            *moments = Moments::zeros(weights.layout.len);
+            *moments = Moments::zeros(data.len());
         }
         self.step += 1;
-        for (range, decayed) in decay_runs(weights) {
+        for (range, decayed) in decay_runs(tensors) {
             adamw::step(
-                &mut weights.data[range.clone()],
+                &mut data[range.clone()],
                 &self.gradients[range.clone()],
                 &mut moments.first[range.clone()],
                 &mut moments.second[range],
@@ -342,12 +360,14 @@ impl Session {
         let sums = std::mem::take(&mut self.sums);
         let computed_tokens = std::mem::take(&mut self.computed_tokens);
         self.tokens_seen += std::mem::take(&mut self.step_tokens);
+        self.micro_batches = 0;
         Ok(StepResult { step: self.step, grad_norm, sums, tokens_seen: self.tokens_seen, computed_tokens })
     }
 
     fn count(&mut self, packed: &Packed) {
         self.step_tokens += packed.tokens();
         self.computed_tokens += packed.computed_tokens();
+        self.micro_batches += 1;
     }
 
     /// Forgets what was accumulated since the last [`Self::apply`], its tokens included.
@@ -355,6 +375,7 @@ impl Session {
         self.gradients.fill(0.0);
         self.step_tokens = 0;
         self.computed_tokens = 0;
+        self.micro_batches = 0;
         self.sums = Sums::Nothing;
     }
 
@@ -364,42 +385,47 @@ impl Session {
     }
 
     /// Sum of log-probabilities of each sequence's predicted tokens, `[S]`; nothing is kept for a backward.
-    pub fn sequence_logps(&mut self, weights: &Weights, packed: &Packed) -> Result<Vec<f64>> {
-        self.score(weights, packed)?;
+    pub fn sequence_logps<'m>(&mut self, model: impl Into<Model<'m>>, packed: &Packed) -> Result<Vec<f64>> {
+        self.score(model.into(), packed)?;
         Ok(packed.sum_by_sequence(&self.head.stats.logp))
     }
 
     /// Log-probability of each predicted token, in the order of `packed.targets`.
-    pub fn token_logps(&mut self, weights: &Weights, packed: &Packed) -> Result<&[f32]> {
-        self.score(weights, packed)?;
+    pub fn token_logps<'m>(&mut self, model: impl Into<Model<'m>>, packed: &Packed) -> Result<&[f32]> {
+        self.score(model.into(), packed)?;
         Ok(&self.head.stats.logp)
     }
 
     /// Adds a batch to the evaluation: SFT sums without training; `tokens_in_set` counts the whole evaluation set.
-    pub fn evaluate_sft(&mut self, weights: &Weights, packed: &Packed, tokens_in_set: f64) -> Result<TokenSums> {
-        self.score(weights, packed)?;
+    pub fn evaluate_sft<'m>(
+        &mut self,
+        model: impl Into<Model<'m>>,
+        packed: &Packed,
+        tokens_in_set: f64,
+    ) -> Result<TokenSums> {
+        self.score(model.into(), packed)?;
         let sums = TokenSums::of(&self.head.stats, tokens_in_set);
         self.evaluated.add_sft(sums);
         Ok(sums)
     }
 
     /// Adds a batch to the evaluation: DPO sums without training; `denominator` counts the whole evaluation set.
-    pub fn evaluate_dpo(
+    pub fn evaluate_dpo<'m>(
         &mut self,
-        weights: &Weights,
+        model: impl Into<Model<'m>>,
         packed: &Packed,
         reference: ReferenceLogps,
         config: &LossConfig,
         denominator: Denominator,
     ) -> Result<PairSums> {
-        let (_, sums) = self.pair_forward(weights, packed, reference, config, denominator, false)?;
+        let (_, sums) = self.pair_forward(model.into(), packed, reference, config, denominator, false)?;
         self.evaluated.add_dpo(sums);
         Ok(sums)
     }
 
     fn pair_forward(
         &mut self,
-        weights: &Weights,
+        model: Model,
         packed: &Packed,
         reference: ReferenceLogps,
         config: &LossConfig,
@@ -416,8 +442,8 @@ impl Session {
                 reference.rejected.len()
             )));
         }
-        self.forward(weights, packed, keep)?;
-        self.head_forward(weights, packed);
+        self.forward(model, packed, keep)?;
+        self.head_forward(model, packed);
         let sums = packed.sum_by_sequence(&self.head.stats.logp);
         let side = |values: &[f64], offset: usize| values.iter().skip(offset).step_by(2).copied().collect::<Vec<f64>>();
         let lengths: Vec<f64> = packed.predicted.iter().map(|&count| f64::from(count)).collect();
@@ -436,16 +462,21 @@ impl Session {
         Ok((loss, sums))
     }
 
-    fn score(&mut self, weights: &Weights, packed: &Packed) -> Result<()> {
-        self.forward(weights, packed, false)?;
-        self.head_forward(weights, packed);
+    fn score(&mut self, model: Model, packed: &Packed) -> Result<()> {
+        self.forward(model, packed, false)?;
+        self.head_forward(model, packed);
         Ok(())
     }
 
     /// Runs the decoder and gathers the rows that predict something.
-    fn forward(&mut self, weights: &Weights, packed: &Packed, keep: bool) -> Result<()> {
-        train::forward(weights, &self.rope, &packed.batch(), &mut self.activations, keep)?;
-        let width = weights.config.hidden_size;
+    fn forward(&mut self, model: Model, packed: &Packed, keep: bool) -> Result<()> {
+        if keep {
+            model.check_trainable()?;
+        }
+        // A function of place in the run, so that a resumed run draws the masks of the undisturbed one.
+        self.activations.dropout = Some(dropout_key(&[self.options.seed, self.step, self.micro_batches]));
+        train::forward(model, &self.rope, &packed.batch(), &mut self.activations, keep)?;
+        let width = model.weights.config.hidden_size;
         self.head.hidden.resize(packed.rows.len() * width, 0.0);
         let hidden = &self.activations.hidden;
         self.head.hidden.par_chunks_mut(width).zip(&packed.rows).for_each(|(target, &row)| {
@@ -457,27 +488,27 @@ impl Session {
         Ok(())
     }
 
-    fn head_forward(&mut self, weights: &Weights, packed: &Packed) {
-        let head = head_of(weights, &self.options);
+    fn head_forward(&mut self, model: Model, packed: &Packed) {
+        let head = head_of(model, &self.options);
         let scratch = &mut self.head;
         head::forward(&head, &scratch.hidden, &packed.targets, &mut scratch.stats, &mut scratch.logits);
     }
 
     /// Adds the head's gradient to its rows (one that predicts two answers gets both) and runs the decoder's backward.
-    fn backward(&mut self, weights: &Weights, packed: &Packed) {
-        let width = weights.config.hidden_size;
+    fn backward(&mut self, model: Model, packed: &Packed) {
+        let width = model.weights.config.hidden_size;
         let d_hidden = &mut self.activations.d_hidden;
         d_hidden.fill(0.0);
         for (row, gradient) in packed.rows.iter().zip(self.head.d_hidden.chunks_exact(width)) {
             let sum = &mut d_hidden[*row as usize * width..][..width];
             sum.iter_mut().zip(gradient).for_each(|(sum, value)| *sum += value);
         }
-        train::backward(weights, &self.rope, &packed.batch(), &mut self.activations, &mut self.gradients);
+        train::backward(model, &self.rope, &packed.batch(), &mut self.activations, &mut self.gradients);
     }
 
-    fn prepare_gradients(&mut self, weights: &Weights) {
+    fn prepare_gradients(&mut self, trainable: usize) {
         if self.gradients.is_empty() {
-            self.gradients = vec![0.0; weights.layout.len];
+            self.gradients = vec![0.0; trainable];
         }
     }
 
@@ -491,13 +522,19 @@ impl Session {
     }
 }
 
-fn head_of<'a>(weights: &'a Weights, options: &SessionOptions) -> head::Head<'a> {
+fn head_of<'a>(model: Model<'a>, options: &SessionOptions) -> head::Head<'a> {
+    let weights = model.weights;
     head::Head {
-        weight: &weights.data[weights.layout.lm_head.clone()],
+        weight: weights.head(),
         vocabulary: weights.config.vocab_size,
         width: weights.config.hidden_size,
         chunk: options.head_chunk,
     }
+}
+
+/// Where the head's gradient goes: under an adapter it is frozen and has none.
+fn head_gradient<'g>(model: Model, gradients: &'g mut [f32]) -> Option<&'g mut [f32]> {
+    model.adapter.is_none().then(|| &mut gradients[model.weights.layout.lm_head.clone()])
 }
 
 /// The first step against the policy's own start: every reward is 0 up to the rounding of f32 log-prob sums.
@@ -511,9 +548,9 @@ fn rewards_are_zero(loss: &PairLoss) -> Result<()> {
 }
 
 /// Neighbouring parameters of equal decay as one run: few kernel calls for a whole model.
-fn decay_runs(weights: &Weights) -> Vec<(std::ops::Range<usize>, bool)> {
+fn decay_runs(tensors: &[TensorSpec]) -> Vec<(std::ops::Range<usize>, bool)> {
     let mut runs: Vec<(std::ops::Range<usize>, bool)> = Vec::new();
-    for tensor in &weights.layout.tensors {
+    for tensor in tensors {
         let decayed = tensor.shape.len() > 1;
         match runs.last_mut() {
             Some((range, same)) if *same == decayed && range.end == tensor.range.start => range.end = tensor.range.end,

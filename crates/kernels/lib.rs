@@ -7,7 +7,7 @@
 //! - `bench.rs`: its cost at the sizes of SmolLM2-135M (`cargo bench -p zephyr-kernels`).
 //!
 //! Common to all:
-//! - Everything is `f32`, row-major. Letters in shapes: T tokens of the packed batch, H heads, KV key/value heads, D head
+//! - Everything is `f32`, row-major; frozen weights may be stored in fewer bits ([`matrix`]). Letters in shapes: T tokens of the packed batch, H heads, KV key/value heads, D head
 //!   dimension, h hidden width, I intermediate width, V vocabulary.
 //! - Operations work in the *current* rayon pool. The partition of the work is a function of the shapes and of the pool's
 //!   size, and every sum has one fixed order: same inputs and same number of threads give the same bits.
@@ -20,6 +20,8 @@ pub mod attention;
 pub mod embedding;
 pub mod gemm;
 pub mod head;
+pub mod matrix;
+pub mod nf4;
 pub mod norm;
 #[cfg(test)]
 mod oracle;

@@ -20,6 +20,19 @@ pub enum Error {
     #[error("{place}, field `{field}`: {problem}. Remedy: {remedy}")]
     ModelConfig { place: String, field: String, problem: String, remedy: String },
 
+    #[error("{place}{}: {problem}. Remedy: {remedy}", in_field(field))]
+    AdapterConfig { place: String, field: String, problem: String, remedy: String },
+
+    #[error(
+        "{place}: the adapter was not made for this model: {problem}. Remedy: Load the base model that it was trained on."
+    )]
+    AdapterBase { place: String, problem: String },
+
+    #[error(
+        "The model's weights are kept as {storage}, which cannot be trained. Remedy: Train a LoRA adapter over them, or load the model as float32."
+    )]
+    Frozen { storage: &'static str },
+
     #[error("{place}: {what} is not supported. Remedy: {remedy}")]
     Unsupported { place: String, what: String, remedy: String },
 
@@ -91,6 +104,9 @@ impl Error {
             Error::ModelNotFound { .. } => "ZA_MODEL_NOT_FOUND",
             Error::ModelFormat { .. } => "ZA_MODEL_FORMAT",
             Error::ModelConfig { .. } => "ZA_MODEL_CONFIG",
+            Error::AdapterConfig { .. } => "ZA_ADAPTER_CONFIG",
+            Error::AdapterBase { .. } => "ZA_ADAPTER_BASE",
+            Error::Frozen { .. } => "ZA_MODEL_FROZEN",
             Error::Unsupported { .. } => "ZA_MODEL_UNSUPPORTED",
             Error::TensorMissing { .. } => "ZA_TENSOR_MISSING",
             Error::TensorShape { .. } => "ZA_TENSOR_SHAPE",
@@ -118,9 +134,18 @@ impl Error {
         Error::Io { path: path.to_path_buf(), action, source }
     }
 
+    pub(crate) fn adapter(place: &str, field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Error {
+        let (place, field) = (place.to_owned(), field.to_owned());
+        Error::AdapterConfig { place, field, problem: problem.into(), remedy: remedy.into() }
+    }
+
     pub(crate) fn format(place: &str, problem: impl Into<String>) -> Error {
         Error::ModelFormat { place: place.to_string(), problem: problem.into() }
     }
+}
+
+fn in_field(field: &str) -> String {
+    if field.is_empty() { String::new() } else { format!(", field `{field}`") }
 }
 
 #[cfg(test)]

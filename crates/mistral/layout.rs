@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::config::Config;
+use crate::storage::Frozen;
 
 /// One named parameter: `shape` as transformers writes it (`[out, in]` for projections), `range` in floats.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,12 +97,14 @@ impl Layout {
     }
 }
 
-/// A model in memory: configuration, map, and all parameters as f32 in one allocation.
+/// A model in memory: configuration, map, and all parameters, as f32 in one allocation or frozen in fewer bytes.
 #[derive(Clone, Debug)]
 pub struct Weights {
     pub config: Config,
     pub layout: Layout,
+    /// All parameters; empty when they are frozen.
     pub data: Vec<f32>,
+    pub(crate) frozen: Option<Frozen>,
 }
 
 impl Weights {
@@ -109,7 +112,7 @@ impl Weights {
     pub fn zeros(config: Config) -> Self {
         let layout = Layout::new(&config);
         let data = vec![0.0; layout.len];
-        Self { config, layout, data }
+        Self { config, layout, data, frozen: None }
     }
 
     /// Random weights as transformers initialises them: normal with `initializer_range` for matrices, ones for norms.

@@ -8,7 +8,7 @@ import type { z } from "zod";
 import { recipes } from "../../recipes/zephyr";
 import { ConfigError, type ConfigProblem } from "../errors";
 import { type ConfigSchema, resolveConfig } from "../train/config";
-import { sharedFields } from "../train/config-fields";
+import { loraFields, sharedFields } from "../train/config-fields";
 import { type Method, methods } from "../train/methods";
 import { kebab, withFlagNames } from "./flag-names";
 import { documentationOf } from "./option-docs";
@@ -38,7 +38,7 @@ function recipeOf(name: (typeof recipeNames)[number], method: Method): Layer {
 
 /** What a flag's text is turned into. */
 interface FieldKind {
-  type: "number" | "boolean" | "text" | "list";
+  type: "number" | "boolean" | "text" | "list" | "group";
   nullable: boolean;
   /** A list's elements. */
   element?: "number" | "text";
@@ -59,6 +59,8 @@ function kindOf(schema: z.ZodType): FieldKind {
       return { type: "boolean", nullable: false };
     case "enum":
       return { type: "text", nullable: false, choices: Object.values(def.entries) };
+    case "object":
+      return { type: "group", nullable: false };
     case "array": {
       const { type, choices } = kindOf(def.element);
       return {
@@ -129,21 +131,59 @@ export function addConfigOptions(command: Command, method: Method): void {
     if (key === "outputDir") continue;
     const kind = kindOf(schema);
     const group = key in sharedFields ? "Training options:" : "Loss options:";
-    const flag = kebab(key);
-    const text = documented(key, kind, method);
-    if (kind.type === "boolean") {
-      // Both are there, so that a flag can undo a --config; the one that changes the default is shown.
-      const on = /\(default: true\)$/.test(text);
-      const variants = kind.choices ? ` [${kind.choices.join("|")}]` : "";
-      const option = new Option(`--${flag}${variants}`, text).hideHelp(on).helpGroup(group);
-      if (kind.choices) option.argParser((value) => choice(value, kind.choices));
-      command.addOption(option);
-      command.addOption(new Option(`--no-${flag}`, `Off: ${text}`).hideHelp(!on).helpGroup(group));
-      continue;
-    }
-    const option = new Option(`--${flag} ${placeholder(key, kind)}`, text).argParser(parserOf(kind));
-    command.addOption(option.helpGroup(group));
+    if (kind.type === "group") addGroup(command, key, documented(key, kind, method), method);
+    else addFlag(command, key, kind, documented(key, kind, method), group);
   }
+}
+
+function addFlag(command: Command, key: string, kind: FieldKind, text: string, group: string): void {
+  const flag = kebab(key);
+  if (kind.type === "boolean") {
+    // Both are there, so that a flag can undo a --config; the one that changes the default is shown.
+    const on = /\(default: true\)$/.test(text);
+    const variants = kind.choices ? ` [${kind.choices.join("|")}]` : "";
+    const option = new Option(`--${flag}${variants}`, text).hideHelp(on).helpGroup(group);
+    if (kind.choices) option.argParser((value) => choice(value, kind.choices));
+    command.addOption(option);
+    command.addOption(new Option(`--no-${flag}`, `Off: ${text}`).hideHelp(!on).helpGroup(group));
+    return;
+  }
+  const option = new Option(`--${flag} ${placeholder(key, kind)}`, text).argParser(parserOf(kind));
+  command.addOption(option.helpGroup(group));
+}
+
+/** Options that are objects: `--lora` takes the defaults, `--lora-rank` and its like set one key and imply it. */
+const groups = { lora: loraFields } as const;
+
+function addGroup(command: Command, key: string, text: string, method: Method): void {
+  const title = "Adapter options:";
+  addFlag(command, key, { type: "boolean", nullable: false }, text, title);
+  for (const [name, schema] of Object.entries(groups[key as keyof typeof groups])) {
+    const kind = kindOf(schema);
+    addFlag(command, flagOfGroup(key, name), kind, documented(`${key}.${name}`, kind, method), title);
+  }
+}
+
+/** `loraRank` */
+function flagOfGroup(key: string, name: string): string {
+  return `${key}${name.charAt(0).toUpperCase()}${name.slice(1)}`;
+}
+
+/** What the flags say of an option that is an object: undefined nothing, null that it is off. */
+function groupOf(key: keyof typeof groups, given: Record<string, unknown>): Layer | null | undefined {
+  const chosen = Object.keys(groups[key]).flatMap((name) => {
+    const value = given[flagOfGroup(key, name)];
+    return value === undefined ? [] : [[name, patternOf(name, value)]];
+  });
+  if (chosen.length > 0 || given[key] === true) return Object.fromEntries(chosen);
+  return given[key] === false ? null : undefined;
+}
+
+/** A list of one that is no name is `all-linear` or a pattern: both are text in the configuration. */
+function patternOf(name: string, value: unknown): unknown {
+  if (name !== "targetModules" || !Array.isArray(value) || value.length !== 1) return value;
+  const [only] = value;
+  return only === "all-linear" || /[\\*+?()[\]|^$]/.test(only) ? only : value;
 }
 
 /** Keys of which a higher layer's choice replaces a lower layer's: at most one of each pair may be given. */
@@ -163,7 +203,14 @@ function over(lower: Layer, higher: Layer): Layer {
     delete kept.warmupSteps;
     delete kept.warmupRatio;
   }
+  for (const key of Object.keys(groups)) {
+    if (isLayer(lower[key]) && isLayer(higher[key])) higher = { ...higher, [key]: { ...lower[key], ...higher[key] } };
+  }
   return { ...kept, ...higher };
+}
+
+function isLayer(value: unknown): value is Layer {
+  return typeof value === "object" && value !== null;
 }
 
 /** The configuration that recipe, `--config` and flags make, in this order. */
@@ -173,7 +220,10 @@ export function collectConfig(method: Method, given: Record<string, unknown>): {
     ? configFile(String(given.config), method)
     : { config: {}, inputs: {} };
   const flags = Object.fromEntries(
-    Object.keys(methods[method].fields).flatMap((key) => (given[key] === undefined ? [] : [[key, given[key]]])),
+    Object.keys(methods[method].fields).flatMap((key) => {
+      const value = key in groups ? groupOf(key as keyof typeof groups, given) : given[key];
+      return value === undefined ? [] : [[key, value]];
+    }),
   );
   for (const key of inputKeys) if (given[key] !== undefined) inputs[key] = String(given[key]);
   const config = over(over(recipe, fromFile), flags);

@@ -1,6 +1,7 @@
 /** The help of the flags is the comments of config-fields.ts: `npx vitest run ts/cli -u` writes option-docs.json anew. */
 import { readFileSync } from "node:fs";
 import { expect, it } from "vitest";
+import { loraFields } from "../train/config-fields";
 import { type Method, methods } from "../train/methods";
 import { documentationOf, type OptionDoc } from "./option-docs";
 
@@ -32,6 +33,10 @@ it("every flag has the comment of its field as help", async () => {
       const doc = documentationOf(method, key);
       expect(doc?.text, key).toMatch(/\.$/);
       expect(doc?.default, key).toBeDefined();
+    }
+    for (const key of Object.keys(loraFields)) {
+      expect(documentationOf(method, `lora.${key}`)?.text, key).toMatch(/\.$/);
+      expect(documentationOf(method, `lora.${key}`)?.default, key).toBeDefined();
     }
   }
 });

@@ -19,6 +19,9 @@ const written = docs as unknown as Record<string, Record<string, OptionDoc>>;
  * is older than the field; its test says so.
  */
 export function documentationOf(method: Method, key: string): OptionDoc | undefined {
+  const [group, name] = key.split(".");
+  // An option that is an object: `lora.rank`.
+  if (name !== undefined) return written[`${group}Fields`]?.[name];
   const field = (methods[method].fields as Record<string, z.ZodType>)[key];
   for (const [block, fields] of Object.entries(blocks as Record<string, unknown>)) {
     const doc = written[block]?.[key];

@@ -6,6 +6,7 @@ import { addDoctor } from "./doctor";
 import { addDpo } from "./dpo";
 import { addEval } from "./eval";
 import { addInspect } from "./inspect-mask";
+import { addMerge } from "./merge";
 import { addSft } from "./sft";
 import { styleOf } from "./style";
 
@@ -26,7 +27,7 @@ export function buildProgram(): Command {
       styleSubcommandTerm: (text) => out.cyan(text),
     })
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error/, error.red(error.bold("error")))) });
-  for (const add of [addDemo, addSft, addDpo, addEval, addChat, addInspect, addDoctor]) add(program);
+  for (const add of [addDemo, addSft, addDpo, addMerge, addEval, addChat, addInspect, addDoctor]) add(program);
   for (const command of program.commands) inherit(command, program);
   return program.addHelpText(
     "after",

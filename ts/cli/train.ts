@@ -7,7 +7,7 @@ import { packageVersion } from "../native/load";
 import { figure, percent, whole } from "../report/format";
 import type { CheckpointEvent, EndEvent, Metrics, TrainerEvent } from "../train/events";
 import { duration, fitShowing, showProgress } from "../train/progress";
-import type { TrainResult } from "../train/sft-trainer";
+import type { Reference, TrainResult } from "../train/sft-trainer";
 import { type Watch, watchPort } from "../train/watch/watch-run";
 import { wholeNumber } from "./arguments";
 import {
@@ -27,6 +27,8 @@ import { styleOf } from "./style";
 interface TrainFlags extends Record<string, unknown> {
   out?: string;
   overwrite?: boolean;
+  dtype?: "float32" | "bfloat16";
+  quantization?: "nf4";
   quiet?: boolean;
   json?: string;
   watch?: true | number;
@@ -54,12 +56,21 @@ export function addTrainOptions(command: Command, method: Method): Command {
   const rows = method === "sft" ? "conversations" : "preference pairs";
   command
     .optionsGroup("Files:")
-    .option("--model <path>", "Model to train: a folder in Hugging Face's layout, or a GGUF file.")
+    .option("--model <path>", "Model to train: a folder in Hugging Face's layout or of an adapter, or a GGUF file.")
     .option("--data <file>", `Rows to train on: ${rows} as JSONL or a JSON array.`)
     .option("--eval-data <file>", "Held-out rows, evaluated every --eval-steps and at the end.");
   if (method === "dpo") command.option("--ref <path>", "Frozen reference model. (default: the model as it starts)");
   command
     .option("--tokenizer <folder>", "Folder of the tokenizer, when it is not the model's.")
+    .addOption(
+      new Option(
+        "--dtype <name>",
+        "Keep the weights as float32, or frozen as bfloat16, for --lora. (default: float32)",
+      ).choices(["float32", "bfloat16"]),
+    )
+    .addOption(
+      new Option("--quantization <name>", "Keep the weights frozen in 4 bits, for --lora (QLoRA).").choices(["nf4"]),
+    )
     .option("--out <folder>", `Folder of the run. (default: runs/${method}-<time>)`)
     .option("--overwrite", "Replace an earlier run in --out.")
     .option("--config <file>", "JSON file of options (camelCase), for example the config.json of a run. Flags win.")
@@ -84,7 +95,11 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
   const model = required(inputs, "model", "Give the folder or GGUF file of the model to train.");
   const data = required(inputs, "data", "Give the JSONL or JSON file of the rows.");
   const outputDir = flags.out ?? `runs/${method}-${timestamp(new Date())}`;
-  const loading = inputs.tokenizer === undefined ? {} : { tokenizer: inputs.tokenizer };
+  const loading = {
+    ...(inputs.tokenizer === undefined ? {} : { tokenizer: inputs.tokenizer }),
+    ...(flags.dtype === undefined ? {} : { dtype: flags.dtype }),
+    ...(flags.quantization === undefined ? {} : { quantization: flags.quantization }),
+  };
   await interruptible(async (signal) => {
     const watch = typeof flags.watch === "number" ? { port: flags.watch } : flags.watch === true;
     // The configuration is checked before a model of gigabytes is read.
@@ -146,6 +161,7 @@ function summaryOf(method: Method, model: string, result: TrainResult, end: EndE
     model,
     output_dir: result.outputDir,
     steps: result.steps,
+    ...(result.reference ? { reference: result.reference } : {}),
     metrics: result.metrics,
     eval_metrics: evaluationOf(result),
     seconds,
@@ -158,6 +174,13 @@ function summaryOf(method: Method, model: string, result: TrainResult, end: EndE
   };
 }
 
+const referenceTexts: Record<Reference, string> = {
+  start: "the model as it started",
+  "adapter-off": "the model without its adapter",
+  "start-adapter": "the model with the adapter that it came with",
+  given: "the model of --ref",
+};
+
 function evaluationOf(result: TrainResult): Metrics | null {
   return result.history.findLast((line) => "eval_loss" in line) ?? null;
 }
@@ -168,6 +191,7 @@ function summaryText(method: Method, result: TrainResult, end: EndEvent | undefi
   const first = training[0];
   const held = evaluationOf(result);
   const rows: [string, string][] = [];
+  if (result.reference) rows.push(["reference", referenceTexts[result.reference]]);
   const course = (label: string, key: string, show = figure) => {
     const from = first?.[key];
     const to = result.metrics[key];
@@ -187,8 +211,9 @@ function summaryText(method: Method, result: TrainResult, end: EndEvent | undefi
   if (result.outputDir !== undefined) {
     const folder = relative(process.cwd(), result.outputDir);
     const shown = folder.startsWith("..") || folder === "" ? result.outputDir : folder;
-    rows.push(["model", cyan(`${shown}/model`)], ["report", cyan(`${shown}/report.html`)]);
-    rows.push(["try it", dim(`zephyr-align chat --model ${shown}/model`)]);
+    const saved = result.model.adapter ? "adapter" : "model";
+    rows.push([saved, cyan(`${shown}/${saved}`)], ["report", cyan(`${shown}/report.html`)]);
+    rows.push(["try it", dim(`zephyr-align chat --model ${shown}/${saved}`)]);
   }
   const name = method === "sft" ? "dSFT" : "dDPO";
   return `\n${bold(`${name} done: ${whole(result.steps)} steps`)}\n${table(rows, dim)}`;

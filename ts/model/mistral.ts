@@ -1,9 +1,11 @@
+import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import type { NativeModel } from "../../bindings/node/index";
 import type { Message } from "../data";
 import { aborted, fromNative, ModelError, throwIfAborted, ZephyrError } from "../errors";
 import { native } from "../native/load";
+import { type LoraOptions, loraSettings } from "../train/config";
 import { type EncodeOptions, Tokenizer } from "./tokenizer";
 
 /** How a model is loaded. */
@@ -14,6 +16,18 @@ export interface LoadOptions {
   template?: string;
   /** Folder of the tokenizer, when it is not the model's. */
   tokenizer?: string;
+  /** Folder of a LoRA adapter of this model, as PEFT writes it. */
+  adapter?: string;
+  /**
+   * "bfloat16" keeps the weights frozen in half the memory: for generating, scoring, and training an adapter (`lora`);
+   * sums are float32 in any case. @default "float32"
+   */
+  dtype?: "float32" | "bfloat16";
+  /**
+   * "nf4" keeps the projections frozen in 4.1 bits each, as bitsandbytes does (QLoRA), and embeddings and head as bfloat16.
+   * @default none
+   */
+  quantization?: "nf4";
 }
 
 /** Decoding options; names and order of application as in transformers. */
@@ -74,7 +88,8 @@ export interface SaveOptions {
 /**
  * A Mistral or Llama decoder in memory, with its tokenizer.
  *
- * Training changes a model in place. {@link Mistral.frozenCopy} shares the weights until then and costs nothing.
+ * Training changes a model in place: its weights, or with an adapter ({@link Mistral.withLora}) the adapter alone.
+ * {@link Mistral.frozenCopy} shares the weights until then and costs nothing.
  */
 export class Mistral {
   /** @internal */
@@ -95,6 +110,7 @@ export class Mistral {
 
   /**
    * Loads a folder in Hugging Face's layout (config.json, safetensors, tokenizer.json) or a GGUF file (dequantised).
+   * A folder of a LoRA adapter is loaded together with the base that its configuration names.
    *
    * @throws ModelError, TokenizerError, TemplateError that name file, field or tensor.
    */
@@ -106,7 +122,13 @@ export class Mistral {
     }
     try {
       const addon = native();
-      const handle = await addon.NativeModel.load(path);
+      const adapter = addon.NativeModel.adapterBase(path);
+      if (adapter) return await Mistral.#ofAdapter(path, adapter.base, options);
+      if (options.adapter !== undefined) {
+        const { adapter: folder, ...rest } = options;
+        return await (await Mistral.fromPretrained(path, rest)).withAdapter(folder);
+      }
+      const handle = await addon.NativeModel.load(path, storageOf(options));
       const metadata = options.tokenizer === undefined ? handle.ggufTokenizer() : null;
       const tokenizer = metadata
         ? new Tokenizer(addon.NativeTokenizer.fromGguf(metadata, options.template))
@@ -125,6 +147,24 @@ export class Mistral {
     } catch (error) {
       throw fromNative(error);
     }
+  }
+
+  /** The adapter in `path` over its base. A tokenizer beside the adapter (with the template of its training) is taken. */
+  static async #ofAdapter(path: string, base: string | undefined, options: LoadOptions): Promise<Mistral> {
+    const folder = [base, base && join(path, base)].find((place) => place && existsSync(place));
+    if (folder === undefined || options.adapter !== undefined) {
+      const problem =
+        options.adapter !== undefined
+          ? "this is an adapter, not the model to put one over"
+          : `the adapter's base ${base === undefined ? "is not named" : `${base} is not here`}`;
+      throw new ModelError("ZA_MODEL_NOT_FOUND", problem, {
+        place: { file: path },
+        remedy: "Load its base model with the adapter: Mistral.fromPretrained(base, { adapter }).",
+      });
+    }
+    const own = options.tokenizer === undefined && existsSync(join(path, "tokenizer.json"));
+    const loading = own ? { ...options, tokenizer: path } : options;
+    return await (await Mistral.fromPretrained(folder, loading)).withAdapter(path);
   }
 
   static #checked(handle: NativeModel, tokenizer: Tokenizer, source: string): Mistral {
@@ -149,6 +189,22 @@ export class Mistral {
     return this.native.parameters;
   }
 
+  /** The adapter's configuration, with PEFT's names; undefined without an adapter. */
+  get adapter(): Readonly<Record<string, unknown>> | undefined {
+    const json = this.native.adapterJson();
+    return json === null ? undefined : JSON.parse(json);
+  }
+
+  /** How the weights are kept: "float32", or frozen as "bfloat16" or "nf4". */
+  get storage(): "float32" | "bfloat16" | "nf4" {
+    return this.native.storage as "float32" | "bfloat16" | "nf4";
+  }
+
+  /** Number of parameters that training changes: the adapter's, or all. */
+  get trainableParameters(): number {
+    return this.native.trainableParameters;
+  }
+
   /** Token ids that end an answer: the config's, and the tokenizer's end token. */
   get stopTokenIds(): number[] {
     const ids = new Set(this.native.eosTokenIds);
@@ -156,9 +212,77 @@ export class Mistral {
     return [...ids];
   }
 
-  /** The weights as they are now. Shared, not copied, until one of the two is trained. */
+  /** Weights and adapter as they are now. Shared, not copied, until one of the two is trained. */
   frozenCopy(): Mistral {
     return new Mistral(this.native.snapshot(), this.tokenizer, this.source, true);
+  }
+
+  /** Another state of this model. */
+  #with(handle: NativeModel, frozen = false): Mistral {
+    return new Mistral(handle, this.tokenizer, this.source, frozen);
+  }
+
+  /**
+   * The same weights, not copied, under a new low-rank adapter (LoRA, Hu et al. 2021), which changes nothing until it is
+   * trained. Training then leaves the weights as they are: they get no gradient and no moments.
+   *
+   * @throws ModelError `ZA_ADAPTER_CONFIG` for a target that does not exist (the message lists what does), and
+   * `ZA_ADAPTER_STACKED` when the model has an adapter already: merge() it first, or train it on.
+   */
+  async withLora(options: LoraOptions & { seed?: number } = {}): Promise<Mistral> {
+    const { seed = 0, ...given } = options;
+    const { rank, alpha, dropout, targetModules, useRslora } = loraSettings(given);
+    const fields = {
+      r: rank,
+      lora_alpha: alpha,
+      lora_dropout: dropout,
+      target_modules: targetModules,
+      use_rslora: useRslora,
+    };
+    try {
+      return this.#with(await this.native.addAdapter(JSON.stringify(fields), seed));
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /**
+   * The same weights, not copied, under the adapter in a folder of PEFT.
+   *
+   * @throws ModelError `ZA_ADAPTER_BASE` when it was made for another model (names, shapes).
+   */
+  async withAdapter(folder: string): Promise<Mistral> {
+    try {
+      return this.#with(await this.native.loadAdapter(folder));
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** The weights without the adapter: the base that it was trained over. Shared, not copied. */
+  withoutAdapter(): Mistral {
+    return this.#with(this.native.withoutAdapter(), true);
+  }
+
+  /** A model of its own whose weights hold what the adapter adds: W + scale·B·A, in float32. */
+  async merge(): Promise<Mistral> {
+    try {
+      return this.#with(await this.native.mergeAdapter());
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** Writes the adapter as PEFT does, with the tokenizer beside it. PEFT, and {@link Mistral.fromPretrained}, load it. */
+  async saveAdapter(folder: string): Promise<void> {
+    const base = existsSync(this.source) ? resolve(this.source) : undefined;
+    await this.#saveWithTokenizer(folder, async () => {
+      await this.native.saveAdapter(folder, base);
+      // What transformers' BitsAndBytesConfig needs to load the base as it was here.
+      if (this.storage === "nf4") {
+        await writeFile(join(folder, "quantization_config.json"), `${JSON.stringify(quantizationConfig, null, 2)}\n`);
+      }
+    });
   }
 
   /**
@@ -293,13 +417,18 @@ export class Mistral {
 
   /** Writes a folder that transformers, and {@link Mistral.fromPretrained}, load. */
   async save(folder: string, options: SaveOptions = {}): Promise<void> {
+    const { dtype = "float32", maxShardBytes = 5_000_000_000 } = options;
+    await this.#saveWithTokenizer(folder, () => this.native.save(folder, dtype, maxShardBytes));
+  }
+
+  async #saveWithTokenizer(folder: string, save: () => Promise<unknown>): Promise<void> {
     const files = { "tokenizer.json": this.tokenizer.toJson(), "tokenizer_config.json": this.tokenizer.configJson() };
     const hidden = (name: string) => join(folder, `.${name}.${process.pid}.tmp`);
     try {
       await mkdir(folder, { recursive: true });
-      // Written under hidden names before the weights, renamed after them: a full disk leaves no part of a model.
+      // Written under hidden names before the tensors, renamed after them: a full disk leaves no part of a model.
       for (const [name, text] of Object.entries(files)) await writeFile(hidden(name), text, { flush: true });
-      await this.native.save(folder, options.dtype ?? "float32", options.maxShardBytes ?? 5_000_000_000);
+      await save();
       for (const name of Object.keys(files)) await rename(hidden(name), join(folder, name));
     } catch (error) {
       await Promise.all(Object.keys(files).map((name) => rm(hidden(name), { force: true }).catch(() => {})));
@@ -319,6 +448,29 @@ export class Mistral {
       stopTokenIds: this.stopTokenIds,
     };
   }
+}
+
+/** NF4 with double quantisation under the names of transformers' `BitsAndBytesConfig`. */
+const quantizationConfig = {
+  quant_method: "bitsandbytes",
+  load_in_4bit: true,
+  load_in_8bit: false,
+  bnb_4bit_quant_type: "nf4",
+  bnb_4bit_use_double_quant: true,
+  bnb_4bit_quant_storage: "uint8",
+  bnb_4bit_compute_dtype: "float32",
+} as const;
+
+function storageOf({ dtype = "float32", quantization }: LoadOptions): string {
+  const wrong = (field: string, value: unknown, remedy: string) =>
+    new ModelError("ZA_MODEL_INVALID", `${field} ${JSON.stringify(value)} is not one of its values`, {
+      place: { field },
+      remedy,
+    });
+  if (dtype !== "float32" && dtype !== "bfloat16") throw wrong("dtype", dtype, 'Take "float32" or "bfloat16".');
+  if (quantization === undefined) return dtype;
+  if (quantization !== "nf4") throw wrong("quantization", quantization, 'Take "nf4", or leave it out.');
+  return quantization;
 }
 
 /** The tokenizer of a folder that holds tokenizer.json, and tokenizer_config.json or chat_template.jinja when it has them. */

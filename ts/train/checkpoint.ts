@@ -114,7 +114,7 @@ export async function resumeRun(run: Run): Promise<void> {
 
 /** The reference is another model when its log-probs differ by more than another machine's rounding. */
 function refuseOtherReference(run: Run, before: number | null, path: string): void {
-  const now = run.reference ?? null;
+  const now = run.referenceMean ?? null;
   const same = before === null || now === null ? before === now : Math.abs(now / before - 1) < 1e-4;
   if (same) return;
   const difference = `the reference (mean log-prob was ${before}, is ${now})`;
@@ -162,7 +162,7 @@ async function snapshot(run: Run): Promise<{ published: Promise<void> }> {
     pending,
     guards: guards.state,
     evaluated,
-    reference: run.reference ?? null,
+    reference: run.referenceMean ?? null,
     metricsBytes,
   };
   const saved = run.session.save(folderOf(run), step, config.keepCheckpoints, JSON.stringify(extra));

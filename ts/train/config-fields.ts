@@ -26,9 +26,26 @@ const positive = z.number().positive();
 const count = z.int().positive();
 const steps = z.int().nonnegative();
 
+/** Fields of a low-rank adapter (LoRA), as PEFT's LoraConfig. */
+export const loraFields = {
+  /** Rank of the adapter's matrices. PEFT `r`. @default 16 */
+  rank: count.optional(),
+  /** What is added is scaled by alpha/rank. PEFT `lora_alpha`. @default the rank */
+  alpha: positive.optional(),
+  /** Share of an adapted projection's inputs that is dropped in training. PEFT `lora_dropout`. @default 0 */
+  dropout: z.number().min(0).lt(1).optional(),
+  /**
+   * Projections that are adapted: names (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or longer ends of
+   * their paths), one pattern that a whole path must match, or "all-linear". PEFT `target_modules`. @default "all-linear"
+   */
+  targetModules: z.union([z.string().min(1), z.array(z.string().min(1)).nonempty()]).optional(),
+  /** Scale by alpha/√rank instead. PEFT `use_rslora`. @default false */
+  useRslora: z.boolean().optional(),
+};
+
 /** Fields that both trainers have. Every key is optional in the input; `@default` is what resolving fills in. */
 export const sharedFields = {
-  /** Peak learning rate. TRL `learning_rate`. @default 2e-5 (SFT), 1e-6 (DPO) */
+  /** Peak learning rate; with lora the default is ten times as high. TRL `learning_rate`. @default 2e-5 (SFT), 1e-6 (DPO) */
   learningRate: z.number().nonnegative().optional(),
   /** Course of the learning rate after warm-up. TRL `lr_scheduler_type`. @default "linear" */
   lrScheduler: z.enum(["constant", "constant_with_warmup", "linear", "cosine"]).optional(),
@@ -98,6 +115,11 @@ export const sharedFields = {
   truncation: z.enum(["keep-answer", "keep-start"]).optional(),
   /** Rows that cannot be used: "error" refuses the data, "skip" leaves them out and lists them. @default "error" */
   onBadRow: z.enum(["error", "skip"]).optional(),
+  /**
+   * Train a low-rank adapter and leave the model's weights as they are; null trains all weights, or the adapter that the
+   * model already has. TRL `peft_config`. @default null
+   */
+  lora: z.strictObject(loraFields).nullable().optional(),
   // A run that cannot be lost.
   /**
    * Go on from the newest checkpoint in outputDir that verifies; refused when options, data, template or version differ.
@@ -168,6 +190,8 @@ export const dpoFields = {
   sharedPrompt: z.boolean().optional(),
   /** Compute the reference's log-probs once before training. TRL `precompute_ref_log_probs`. @default true */
   precomputeRefLogps: z.boolean().optional(),
+  /** File of those log-probs, shared by runs over the same pairs and reference; null keeps it in outputDir. @default null */
+  referenceCache: z.string().min(1).nullable().optional(),
   /** Pairs in a batch of that computation; null takes batchSize. TRL `precompute_ref_batch_size`. @default null */
   refBatchSize: count.nullable().optional(),
 };

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { ConfigError, type ConfigProblem } from "../errors";
-import { type DpoLoss, dpoFields, dpoLosses, sftFields } from "./config-fields";
+import { type DpoLoss, dpoFields, dpoLosses, type loraFields, sftFields } from "./config-fields";
 
 export { type DpoLoss, dpoLosses } from "./config-fields";
 
@@ -18,9 +18,15 @@ interface Alternatives {
   maxSteps: number | null;
 }
 
+/** Options of a low-rank adapter as a user writes them. */
+export type LoraOptions = z.input<z.ZodObject<typeof loraFields>>;
+
+/** Complete options of a low-rank adapter. */
+export type LoraSettings = { readonly [Key in keyof LoraOptions]-?: Exclude<LoraOptions[Key], undefined> };
+
 type Resolved<Input> = {
-  readonly [Key in keyof Omit<Input, keyof Alternatives>]-?: Exclude<Input[Key], undefined>;
-} & Readonly<Alternatives>;
+  readonly [Key in keyof Omit<Input, keyof Alternatives | "lora">]-?: Exclude<Input[Key], undefined>;
+} & Readonly<Alternatives> & { readonly lora: LoraSettings | null };
 
 /** A complete configuration of supervised fine-tuning. */
 export type SftConfig = Resolved<SftConfigInput>;
@@ -76,11 +82,23 @@ const sharedDefaults = {
   stepTimeoutSeconds: null,
 } as const;
 
-const sftDefaults = { ...sharedDefaults, learningRate: 2e-5, lossOn: "assistant" } as const;
+/** Fills in what was left out of an adapter's options. */
+export function loraSettings(input: LoraOptions): LoraSettings {
+  const rank = input.rank ?? 16;
+  return { rank, alpha: rank, dropout: 0, targetModules: "all-linear", useRslora: false, ...input };
+}
+
+/** What depends on whether an adapter is trained: its options, and a learning rate ten times as high. */
+function adapting(input: { lora?: LoraOptions | null | undefined }, learningRate: number) {
+  const lora = input.lora ? loraSettings(input.lora) : null;
+  // Not 10 · 2e-5, which is 2.0000000000000001e-4.
+  return { learningRate: lora ? Number((10 * learningRate).toPrecision(3)) : learningRate, lora };
+}
+
+const sftDefaults = { ...sharedDefaults, lossOn: "assistant" } as const;
 
 const dpoDefaults = {
   ...sharedDefaults,
-  learningRate: 1e-6,
   packLength: null,
   beta: 0.1,
   labelSmoothing: 0,
@@ -91,6 +109,7 @@ const dpoDefaults = {
   maxPromptLength: null,
   sharedPrompt: true,
   precomputeRefLogps: true,
+  referenceCache: null,
   refBatchSize: null,
 } as const;
 
@@ -98,7 +117,10 @@ const dpoDefaults = {
 export const sftConfig: ConfigSchema<SftConfigInput, SftConfig> = {
   schema: z.strictObject(sftFields),
   combinations: sharedCombinations,
-  complete: (input) => ({ ...sftDefaults, ...input, ...alternatives(input), ...resuming(input) }),
+  complete: (input) => {
+    const { lora, ...initial } = adapting(input, 2e-5);
+    return { ...sftDefaults, ...initial, ...input, ...alternatives(input), ...resuming(input), lora };
+  },
 };
 
 /** Direct preference optimisation; defaults are TRL's `DPOConfig` where it has the key. */
@@ -108,7 +130,17 @@ export const dpoConfig: ConfigSchema<DpoConfigInput, DpoConfig> = {
   complete: (input) => {
     const lossType = lossList(input.lossType);
     const lossWeights = input.lossWeights ?? lossType.map(() => 1);
-    return { ...dpoDefaults, ...input, ...alternatives(input), ...resuming(input), lossType, lossWeights };
+    const { lora, ...initial } = adapting(input, 1e-6);
+    return {
+      ...dpoDefaults,
+      ...initial,
+      ...input,
+      ...alternatives(input),
+      ...resuming(input),
+      lora,
+      lossType,
+      lossWeights,
+    };
   },
 };
 

@@ -9,7 +9,7 @@ import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, pairExamples, predictedTokens } from "./examples";
 import type { Logger } from "./loggers/logger";
 import { pack } from "./packing";
-import { hashRows } from "./reference-cache";
+import { hashPairs, meanOf, pick, type ReferenceLogps, referenceLogps, split } from "./reference";
 import {
   announce,
   aside,
@@ -25,18 +25,24 @@ import {
   openSession,
   poll,
   type Run,
+  refuseFrozen,
   resumeRun,
   saveIfDue,
   scheduleOf,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
-import type { TrainResult } from "./sft-trainer";
+import type { Reference, TrainResult } from "./sft-trainer";
 import { type Watch, watchRun } from "./watch/watch-run";
+
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
 export interface DpoTrainerOptions extends DpoConfigInput {
   /** Trained in place. */
   policy: Mistral;
-  /** The frozen reference. @default the policy as it is when `fit` is called */
+  /**
+   * The frozen reference.
+   * @default the policy as it is when `fit` is called: with `lora` the policy without its new adapter, and for a policy
+   * that has an adapter (of dSFT, say) that adapter as it is then. `policy.withoutAdapter()` is the bare base instead.
+   */
   ref?: Mistral;
   /** A path, rows in memory, or a data set of preference pairs; `fit(pairs)` takes it as well. */
   dataset?: DatasetInput;
@@ -55,12 +61,6 @@ export interface DpoTrainerOptions extends DpoConfigInput {
   loggers?: readonly Logger[];
   /** Serves a page that shows the run while it goes on, on this machine only. @default false */
   watch?: Watch;
-}
-
-/** Log-probability sums of the answers under the reference, one entry a pair. */
-interface ReferenceLogps {
-  chosen: Float64Array;
-  rejected: Float64Array;
 }
 
 /**
@@ -99,7 +99,9 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       throwIfAborted(signal);
       if (pairs === undefined) throw new TypeError("DpoTrainer has no pairs: give `dataset`, or call fit(pairs)");
       // From here on the policy speaks the template that it is trained with: samples and the saved folder too.
-      const policy = this.#options.policy.withTemplate(config.template);
+      const start = this.#options.policy.withTemplate(config.template);
+      const policy = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
+      refuseFrozen(policy);
       const { tokenizer } = policy;
       const { onBadRow } = config;
       const dataset = pairDataset(pairs, { onBadRow });
@@ -112,7 +114,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("dpo", policy, config, overwrite);
-      const referenceIsStart = ref === undefined || ref.native.sharesWeights(policy.native);
+      const referenceIsStart = ref === undefined || ref.native.sharesWeights(start.native);
+      const reference = referenceIsStart ? startOf(policy, config) : "given";
       const session = openSession(policy, config, { loss: lossSettings(config), referenceIsStart });
       run = newRun(
         {
@@ -125,7 +128,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           events: this.#events,
           signal,
           report: examples.report,
-          digests: { rowsHash: hashPairs(examples), ...(held ? { evalRowsHash: hashPairs(held) } : {}) },
+          digests: { rowsHash: hashPairs(examples.rows), ...(held ? { evalRowsHash: hashPairs(held.rows) } : {}) },
+          reference,
           ...(packing ? { packing } : {}),
         },
         loggers,
@@ -139,12 +143,20 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         );
       }
 
-      const scorer =
-        referenceIsStart && config.precomputeRefLogps ? run.session : openSession(ref ?? policy.frozenCopy(), config);
-      const precomputed = config.precomputeRefLogps ? await scoreAll(run, scorer, examples.rows) : undefined;
-      if (precomputed) run.reference = meanOf(precomputed);
-      const heldReference = held && (await scoreAll(run, scorer, held.rows));
-      if (precomputed && scorer !== run.session) await scorer.release();
+      const frozen = ref ?? start.frozenCopy();
+      let other: NativeSession | undefined;
+      const scorer = () => {
+        // Before the first step the policy is its own start: no second workspace is needed.
+        if (referenceIsStart && config.precomputeRefLogps) return session;
+        other ??= openSession(frozen, config);
+        return other;
+      };
+      const precomputed = config.precomputeRefLogps
+        ? await referenceLogps(run, "train", frozen, examples.rows, scorer)
+        : undefined;
+      if (precomputed) run.referenceMean = meanOf(precomputed);
+      const heldReference = held && (await referenceLogps(run, "eval", frozen, held.rows, scorer));
+      if (precomputed) await other?.release();
       await resumeRun(run);
       beginSteps(run);
       // A run that was stopped between a step and its evaluation.
@@ -160,8 +172,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
             throwIfAborted(signal);
             const inBatch = Array.from(rows, (row) => examples.rows[row]!);
             const batch = nativePairs(inBatch, config.sharedPrompt);
-            const reference = precomputed ? pick(precomputed, rows) : split(await scorer.sequenceLogps(batch));
-            const { chosen, rejected } = reference;
+            const logps = precomputed ? pick(precomputed, rows) : split(await scorer().sequenceLogps(batch));
+            const { chosen, rejected } = logps;
             loss += await session.accumulateDpo(batch, chosen, rejected, inStep.length, chosenTokens, true);
           }
           return loss;
@@ -170,11 +182,11 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         if (held && heldReference && evaluationIsDue(run)) await aside(run, evaluate, held, heldReference);
         await saveIfDue(run);
       }
-      if (!precomputed) await scorer.release();
+      if (!precomputed) await other?.release();
       const metrics = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
       const { history, doneSteps: steps, report } = run;
-      return { model: policy, metrics, history, steps, outputDir: folder?.path, report };
+      return { model: policy, metrics, history, steps, reference, outputDir: folder?.path, report };
     } catch (error) {
       return failRun(run, error, signal).catch((typed) => {
         this.#events.close(typed);
@@ -182,6 +194,12 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       });
     }
   }
+}
+
+/** What the policy's own start is. A new adapter changes nothing yet, so that its start is the weights under it. */
+function startOf(policy: Mistral, config: DpoConfig): Reference {
+  if (config.lora) return "adapter-off";
+  return policy.adapter ? "start-adapter" : "start";
 }
 
 /** The core's names of the loss options. */
@@ -207,41 +225,6 @@ function packPairs(pairs: readonly EncodedPair[], config: DpoConfig) {
   );
   const { packs, fillRate } = pack(tokens, config.packLength ?? 2 * config.maxLength, config.packingWindow);
   return { packs, packing: { packs: packs.length, fillRate } };
-}
-
-function meanOf({ chosen, rejected }: ReferenceLogps): number {
-  return chosen.reduce((sum, logp, pair) => sum + logp + rejected[pair]!, 0) / (2 * chosen.length);
-}
-
-function hashPairs({ rows }: Examples<EncodedPair>): string {
-  return hashRows(rows.flatMap(({ chosen, rejected }) => [chosen, rejected]));
-}
-
-/** Interleaved sums taken apart: chosen 0, rejected 0, chosen 1, … */
-function split(sums: Float64Array): ReferenceLogps {
-  return {
-    chosen: sums.filter((_, index) => index % 2 === 0),
-    rejected: sums.filter((_, index) => index % 2 === 1),
-  };
-}
-
-function pick(all: ReferenceLogps, rows: Uint32Array): ReferenceLogps {
-  return {
-    chosen: Float64Array.from(rows, (row) => all.chosen[row]!),
-    rejected: Float64Array.from(rows, (row) => all.rejected[row]!),
-  };
-}
-
-async function scoreAll(run: Run, scorer: NativeSession, pairs: readonly EncodedPair[]): Promise<ReferenceLogps> {
-  const { refBatchSize, batchSize, sharedPrompt } = run.config as DpoConfig;
-  const size = refBatchSize ?? batchSize;
-  const sums = new Float64Array(2 * pairs.length);
-  for (let start = 0; start < pairs.length; start += size) {
-    poll(run);
-    const batch = nativePairs(pairs.slice(start, start + size), sharedPrompt);
-    sums.set(await scorer.sequenceLogps(batch), 2 * start);
-  }
-  return split(sums);
 }
 
 async function evaluate(run: Run, held: Examples<EncodedPair>, reference: ReferenceLogps): Promise<void> {

@@ -1,3 +1,5 @@
+import type { Reference } from "./sft-trainer";
+
 /**
  * Numbers of a step under TRL's names: `loss`, `grad_norm`, `learning_rate`, `entropy`, `num_tokens`,
  * `mean_token_accuracy`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}`,
@@ -20,6 +22,10 @@ export interface StartEvent {
   tokens: number;
   /** Tokens of one epoch that the loss sees. */
   supervisedTokens: number;
+  /** When an adapter is trained: its parameters, and those of the frozen model under it. */
+  adapter?: { parameters: number; frozen: number };
+  /** What a preference run is measured against. */
+  reference?: Reference;
   /** Packs and their fill rate (0 to 1), when packing. */
   packing?: { packs: number; fillRate: number };
   /** How the rows are read, one sentence. */

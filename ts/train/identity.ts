@@ -15,6 +15,8 @@ const free = [
   "stepTimeoutSeconds",
   "logTo",
   "sampleSteps",
+  "referenceCache",
+  "refBatchSize",
 ];
 
 /** Everything that decides what a run computes. */

@@ -91,6 +91,10 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
         line(
           `${method}: ${event.rows} ${method === "dpo" ? "pairs" : "rows"}, ${event.tokens} tokens (${event.supervisedTokens} supervised)${packs}; ${event.totalSteps} steps${resumed}`,
         );
+        if (event.adapter) {
+          const { parameters, frozen } = event.adapter;
+          line(`${method}: an adapter of ${parameters} parameters is trained, the ${frozen} of the model are frozen`);
+        }
         break;
       }
       case "step": {

@@ -6,7 +6,7 @@
  * are appended as they are computed, so that a stopped run goes on where it was; a last line that broke off is cut away.
  */
 import { createHash } from "node:crypto";
-import { type FileHandle, mkdir, open, readFile, truncate } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readFile, stat, truncate } from "node:fs/promises";
 import { dirname } from "node:path";
 import { ConfigError, fromNative } from "../errors";
 import type { EncodedRow } from "../model/tokenizer";
@@ -65,7 +65,7 @@ export class ReferenceCache {
     try {
       await mkdir(dirname(path), { recursive: true });
       const bytes = await cache.#read(key);
-      if (bytes !== undefined) await truncate(path, bytes);
+      if (bytes !== undefined && bytes < (await stat(path)).size) await truncate(path, bytes);
       cache.#file = await open(path, "a");
       if (bytes === undefined) await cache.#file.appendFile(`${JSON.stringify({ format, ...key })}\n`);
     } catch (error) {

@@ -35,7 +35,18 @@ const metricsName = "metrics.jsonl";
 const speedName = "speed.jsonl";
 const reportName = "report.html";
 const modelName = "model";
-const ownNames = [configName, metricsName, speedName, reportName, modelName, "checkpoints", tensorBoardFolder];
+const ownNames = [
+  configName,
+  metricsName,
+  speedName,
+  reportName,
+  modelName,
+  "adapter",
+  "checkpoints",
+  tensorBoardFolder,
+  "reference.jsonl",
+  "reference-eval.jsonl",
+];
 
 /** Held by the run that works in the folder; the file stays, the lock goes with the process. */
 const lockName = ".lock";
@@ -45,7 +56,7 @@ const unfinished = /^\..+\.(writing|replaced)$/;
 
 /**
  * The folder of a run: `config.json` (resolved), `metrics.jsonl` (one line a logged step; the same bytes for the same
- * run), `speed.jsonl`, `report.html`, `model/`, `checkpoints/`. Everything but the logs is written under a hidden name and
+ * run), `speed.jsonl`, `report.html`, `model/` or `adapter/`, `checkpoints/`. Everything but the logs is written under a hidden name and
  * renamed when it is complete, so that a final name never holds half a file. One run at a time has the folder.
  */
 export class RunFolder {

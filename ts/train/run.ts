@@ -3,7 +3,16 @@
  * record; the course of a run is written out in each trainer's `fit`.
  */
 import type { NativeBatch, NativeCheckpoints, NativeSession } from "../../bindings/node/index";
-import { AbortedError, aborted, errorFromCode, fromNative, IoError, TrainingError, throwIfAborted } from "../errors";
+import {
+  AbortedError,
+  aborted,
+  errorFromCode,
+  fromNative,
+  IoError,
+  ModelError,
+  TrainingError,
+  throwIfAborted,
+} from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair, EncodedRow } from "../model/tokenizer";
 import { native, packageVersion } from "../native/load";
@@ -18,6 +27,7 @@ import { AttachedLoggers } from "./loggers/attached";
 import type { Logger } from "./loggers/logger";
 import { tensorBoard } from "./loggers/tensorboard";
 import { type MetricsLine, RunFolder, type SpeedLine } from "./run-folder";
+import type { Reference } from "./sft-trainer";
 
 export { resumeRun, saveIfDue } from "./checkpoint";
 
@@ -45,11 +55,13 @@ export interface Run {
   guards: Guards;
   watch: StepWatch;
   /** Mean of the reference's log-probs, once they are computed. */
-  reference: number | undefined;
+  referenceMean: number | undefined;
   /** The checkpoint to go on from. */
   found: NativeCheckpoints | undefined;
   saving: Saving;
   loggers: AttachedLoggers;
+  /** Of a preference run. */
+  reference: Reference | undefined;
   startedAt: number;
   loggedAt: number;
   loggedTokens: number;
@@ -90,13 +102,22 @@ function endToEnd(sequences: readonly EncodedRow[]): [ids: Uint32Array, supervis
   return [ids, supervised, lengths];
 }
 
+/** Refuses weights that cannot be trained before any work is done on the data. */
+export function refuseFrozen(model: Mistral): void {
+  if (model.storage === "float32" || model.adapter) return;
+  throw new ModelError("ZA_MODEL_FROZEN", `the weights are kept as ${model.storage}, which cannot be trained`, {
+    place: { file: model.source },
+    remedy: 'Train an adapter over them (lora: { rank: 16 }), or load the model with dtype "float32".',
+  });
+}
+
 /** A run at its beginning. */
 export function newRun(
   parts: Pick<
     Run,
     "method" | "model" | "config" | "session" | "plan" | "folder" | "events" | "signal" | "report" | "digests"
   > &
-    Partial<Pick<Run, "packing">>,
+    Partial<Pick<Run, "packing" | "reference">>,
   loggers: readonly Logger[] = [],
 ): Run {
   const now = performance.now();
@@ -109,6 +130,7 @@ export function newRun(
   return {
     packing: undefined,
     loggers: new AttachedLoggers([...builtIn, ...loggers], warn),
+    reference: undefined,
     ...parts,
     history: [],
     speed: [],
@@ -116,7 +138,7 @@ export function newRun(
     warnings,
     guards: new Guards(parts.config),
     watch: new StepWatch(parts.config.stepTimeoutSeconds, warn),
-    reference: undefined,
+    referenceMean: undefined,
     found: undefined,
     saving: nothingSaved(),
     startedAt: now,
@@ -138,7 +160,9 @@ const builtInLoggers = { tensorboard: () => tensorBoard() } as const;
  * that may not go on from there, or has no room, is refused here.
  */
 export async function announce(run: Run): Promise<void> {
-  const { method, plan, report, packing } = run;
+  const { method, plan, model, report, packing, reference } = run;
+  // An adapter's checkpoint does not hold the base: it must be the same one.
+  if (run.config.lora) run.digests.baseHash = await run.model.native.fingerprint();
   const warnings = await openCheckpoints(run);
   await run.folder?.writeConfig(configRecord(run));
   run.events.push({
@@ -149,7 +173,9 @@ export async function announce(run: Run): Promise<void> {
     rows: report.kept,
     tokens: report.tokens,
     supervisedTokens: report.supervisedTokens,
+    ...(model.adapter ? { adapter: { parameters: model.trainableParameters, frozen: model.parameters } } : {}),
     ...(packing ? { packing } : {}),
+    ...(reference ? { reference } : {}),
     format: report.description,
   });
   warnAboutData(run);
@@ -195,8 +221,8 @@ export function openSession(
   options: { loss?: Record<string, unknown>; referenceIsStart?: boolean } = {},
 ): NativeSession {
   if (config.threads !== null) native().setThreads(config.threads);
-  const { maxLength, recompute } = config;
-  const settings = { recompute, headChunk: 256, maxLength, referenceIsStart: options.referenceIsStart ?? false };
+  const { maxLength, recompute, seed } = config;
+  const settings = { recompute, headChunk: 256, maxLength, referenceIsStart: options.referenceIsStart ?? false, seed };
   return new (native().NativeSession)(
     model.native,
     JSON.stringify(settings),
@@ -365,7 +391,8 @@ export async function finishRun(run: Run, samples: readonly RunReportSample[]): 
   const { skipped } = run.guards.state;
   if (skipped > 0) run.warn(`${plural(skipped, "update")} skipped in ${run.doneSteps} steps`);
   if (folder) {
-    await folder.saveModel((path) => model.save(path));
+    if (model.adapter) await folder.saveFolder("adapter", (path) => model.saveAdapter(path));
+    else await folder.saveModel((path) => model.save(path));
     await folder.writeReport(
       renderRunReport({
         title: `${method === "sft" ? "dSFT" : "dDPO"} of ${model.source}`,

@@ -24,6 +24,7 @@ import {
   openSession,
   poll,
   type Run,
+  refuseFrozen,
   resumeRun,
   saveIfDue,
   scheduleOf,
@@ -54,9 +55,15 @@ export interface SftTrainerOptions extends SftConfigInput {
   watch?: Watch;
 }
 
+/**
+ * The reference of a preference run: "start" is the policy's weights as they were, "adapter-off" the weights under its
+ * new adapter, "start-adapter" the adapter that the policy came with, as it was, and "given" the model in `ref`.
+ */
+export type Reference = "start" | "adapter-off" | "start-adapter" | "given";
+
 /** What training gave. */
 export interface TrainResult {
-  /** The trained model, with the chat template that it was trained with. */
+  /** The trained model, with the chat template that it was trained with; with `lora` the given one under its adapter. */
   model: Mistral;
   /** Metrics of the last logged step. */
   metrics: Metrics;
@@ -64,6 +71,8 @@ export interface TrainResult {
   history: readonly Metrics[];
   /** Optimiser steps made in all. */
   steps: number;
+  /** What a preference run was measured against. */
+  reference?: Reference;
   /** Folder of the run, when one was asked for. */
   outputDir: string | undefined;
   /** What the data held, and what became of it. */
@@ -102,7 +111,9 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
     try {
       throwIfAborted(signal);
       // From here on the model speaks the template that it is trained with: samples and the saved folder too.
-      const model = this.#options.model.withTemplate(config.template);
+      const start = this.#options.model.withTemplate(config.template);
+      const model = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
+      refuseFrozen(model);
       const { tokenizer } = model;
       const { onBadRow } = config;
       const dataset = sftDataset(this.#options.dataset, { onBadRow });

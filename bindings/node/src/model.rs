@@ -1,4 +1,4 @@
-//! A model: loading, saving, generating, scoring.
+//! A model: loading, saving, adapters, generating, scoring.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -8,22 +8,68 @@ use napi::Env;
 use napi::bindgen_prelude::{Float32Array, Function, Object, Uint32Array};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
+use zephyr_align::checkpoint::Trained;
+use zephyr_align::fingerprint;
 use zephyr_mistral::generate::{FinishReason, GenerateOptions, Generator, Request};
 use zephyr_mistral::weights::safetensors::FloatType;
-use zephyr_mistral::{Config, Weights, weights};
+use zephyr_mistral::{Adapter, Config, LoraConfig, Model, Parameters, Storage, Weights, lora, weights};
 use zephyr_text::{StopMatcher, StreamDecoder};
 
 use crate::engine::{NativeAbort, submit};
 use crate::failure::{Failure, guard};
 use crate::tokenizer::NativeTokenizer;
 
-/// The inner `Arc` makes a snapshot free: whoever trains copies the weights first if a snapshot still shares them.
-pub type SharedWeights = Arc<RwLock<Arc<Weights>>>;
+/// Weights, and the adapter over them if there is one. The `Arc`s make a snapshot free: whoever trains copies what it
+/// trains first if a snapshot still shares it. Under an adapter the weights are never copied.
+#[derive(Clone)]
+pub struct Parts {
+    pub weights: Arc<Weights>,
+    pub adapter: Option<Arc<Adapter>>,
+}
+
+impl Parts {
+    pub fn model(&self) -> Model<'_> {
+        Model { weights: &self.weights, adapter: self.adapter.as_deref() }
+    }
+
+    /// What an optimizer changes: the adapter if there is one, else the weights.
+    pub fn trained(&mut self) -> Parameters<'_> {
+        match &mut self.adapter {
+            Some(adapter) => Arc::make_mut(adapter).into(),
+            None => Arc::make_mut(&mut self.weights).into(),
+        }
+    }
+
+    /// The same for a checkpoint, without a copy.
+    pub fn shared(&self) -> Trained {
+        match &self.adapter {
+            Some(adapter) => Trained::Adapter(adapter.clone()),
+            None => Trained::Weights(self.weights.clone()),
+        }
+    }
+
+    fn adapter(&self) -> Result<&Arc<Adapter>, Failure> {
+        let text = "the model has no adapter. Remedy: load one, or make one with withLora";
+        self.adapter.as_ref().ok_or_else(|| Failure::new("ZA_MODEL_INVALID", text))
+    }
+
+    fn without_adapter(&self, what: &str) -> Result<(), Failure> {
+        if self.adapter.is_none() {
+            return Ok(());
+        }
+        let text = format!(
+            "{what}: the model has an adapter already. Remedy: merge() it into the weights first, or go on training it"
+        );
+        Err(Failure::new("ZA_ADAPTER_STACKED", text))
+    }
+}
+
+pub type SharedParts = Arc<RwLock<Parts>>;
 
 /// A decoder's weights and configuration.
 #[napi]
 pub struct NativeModel {
-    pub(crate) weights: SharedWeights,
+    pub(crate) parts: SharedParts,
     config: Arc<Config>,
     parameters: f64,
     gguf_tokenizer: Option<String>,
@@ -58,6 +104,13 @@ impl From<NativeDecoding> for GenerateOptions {
     }
 }
 
+/// What an adapter's folder says about its base.
+#[napi(object)]
+pub struct NativeAdapterBase {
+    /// `base_model_name_or_path`.
+    pub base: Option<String>,
+}
+
 /// A generated answer.
 #[napi(object)]
 pub struct NativeGenerated {
@@ -80,24 +133,51 @@ impl NativeModel {
         Self {
             config: Arc::new(weights.config.clone()),
             parameters: weights.layout.len as f64,
-            weights: Arc::new(RwLock::new(Arc::new(weights))),
+            parts: Arc::new(RwLock::new(Parts { weights: Arc::new(weights), adapter: None })),
             gguf_tokenizer,
             unused,
         }
     }
 
-    fn current(&self) -> Arc<Weights> {
-        self.weights.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn current(&self) -> Parts {
+        self.parts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another state of this model.
+    fn with(&self, parts: Parts) -> Self {
+        Self::of(parts, self.config.clone())
+    }
+
+    fn of(parts: Parts, config: Arc<Config>) -> Self {
+        let parameters = parts.weights.layout.len as f64;
+        Self { parts: Arc::new(RwLock::new(parts)), config, parameters, gguf_tokenizer: None, unused: Vec::new() }
     }
 }
 
 #[napi]
 impl NativeModel {
-    /// Loads a folder in Hugging Face's layout or a GGUF file.
+    /// Whether the path is a folder with an adapter, and the base that its configuration names.
+    #[napi]
+    pub fn adapter_base(path: String) -> napi::Result<Option<NativeAdapterBase>> {
+        guard(|| {
+            let path = PathBuf::from(path);
+            if !lora::is_adapter(&path) {
+                return Ok(None);
+            }
+            Ok(Some(NativeAdapterBase { base: lora::read_config(&path)?.base().map(str::to_owned) }))
+        })
+    }
+
+    /// Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4.
     #[napi(ts_return_type = "Promise<NativeModel>")]
-    pub fn load(env: &Env, path: String) -> napi::Result<Object<'_>> {
+    pub fn load(env: &Env, path: String, storage: Option<String>) -> napi::Result<Object<'_>> {
         submit(env, move || {
-            let loaded = weights::load(&PathBuf::from(path))?;
+            let name = storage.as_deref().unwrap_or("float32");
+            let storage = Storage::parse(name).ok_or_else(|| {
+                let text = format!("storage is {name:?}. Remedy: take float32, bfloat16 or nf4");
+                Failure::new("ZA_CONFIG_INVALID", text)
+            })?;
+            let loaded = weights::load_as(&PathBuf::from(path), storage)?;
             let tokenizer = match loaded.tokenizer_gguf {
                 Some(metadata) => Some(serde_json::to_string(&metadata)?),
                 None => None,
@@ -115,22 +195,110 @@ impl NativeModel {
         })
     }
 
-    /// The same weights as they are now, frozen. Shares memory until one of the two is trained.
+    /// Weights and adapter as they are now, frozen. Shares memory until one of the two is trained.
     #[napi]
     pub fn snapshot(&self) -> NativeModel {
-        NativeModel {
-            weights: Arc::new(RwLock::new(self.current())),
-            config: self.config.clone(),
-            parameters: self.parameters,
-            gguf_tokenizer: None,
-            unused: Vec::new(),
-        }
+        self.with(self.current())
     }
 
-    /// Whether both hold the very same weights in memory.
+    /// The weights as they are now without the adapter: the base that it was trained over. Shares memory.
+    #[napi]
+    pub fn without_adapter(&self) -> NativeModel {
+        self.with(Parts { adapter: None, ..self.current() })
+    }
+
+    /// Whether both compute with the very same weights and adapter in memory.
     #[napi]
     pub fn shares_weights(&self, other: &NativeModel) -> bool {
-        Arc::ptr_eq(&self.current(), &other.current())
+        let (own, other) = (self.current(), other.current());
+        let same_adapter = match (&own.adapter, &other.adapter) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (None, None) => true,
+            _ => false,
+        };
+        same_adapter && Arc::ptr_eq(&own.weights, &other.weights)
+    }
+
+    /// The same weights, frozen, under a new adapter that changes nothing yet. `config`: fields of PEFT's
+    /// adapter_config.json (JSON); what is left out is PEFT's default.
+    #[napi(ts_return_type = "Promise<NativeModel>")]
+    pub fn add_adapter<'env>(&self, env: &'env Env, config: String, seed: f64) -> napi::Result<Object<'env>> {
+        let (parts, config_of_base) = (self.current(), self.config.clone());
+        submit(env, move || {
+            parts.without_adapter("a new adapter")?;
+            let config = LoraConfig::from_fields(serde_json::from_str(&config)?, "LoRA")?;
+            let adapter = Adapter::new(config, &config_of_base, seed as u64)?;
+            Ok(NativeModel::of(Parts { adapter: Some(Arc::new(adapter)), ..parts }, config_of_base))
+        })
+    }
+
+    /// The same weights, frozen, under the adapter in a folder of PEFT.
+    #[napi(ts_return_type = "Promise<NativeModel>")]
+    pub fn load_adapter<'env>(&self, env: &'env Env, folder: String) -> napi::Result<Object<'env>> {
+        let (parts, config) = (self.current(), self.config.clone());
+        submit(env, move || {
+            parts.without_adapter(&folder)?;
+            let adapter = lora::load(folder.as_ref(), &config)?;
+            Ok(NativeModel::of(Parts { adapter: Some(Arc::new(adapter)), ..parts }, config))
+        })
+    }
+
+    /// Writes the adapter as PEFT does; `base` is the name or path of the base model in it.
+    #[napi(ts_return_type = "Promise<undefined>")]
+    pub fn save_adapter<'env>(
+        &self,
+        env: &'env Env,
+        folder: String,
+        base: Option<String>,
+    ) -> napi::Result<Object<'env>> {
+        let parts = self.current();
+        submit(env, move || {
+            lora::save(parts.adapter()?, folder.as_ref(), base.as_deref())?;
+            Ok(())
+        })
+    }
+
+    /// A model whose weights hold what the adapter adds, in memory of its own.
+    #[napi(ts_return_type = "Promise<NativeModel>")]
+    pub fn merge_adapter<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let (parts, config) = (self.current(), self.config.clone());
+        submit(env, move || {
+            let adapter = parts.adapter()?;
+            let mut weights = parts.weights.converted(Storage::F32)?;
+            lora::merge(&mut weights, adapter);
+            Ok(NativeModel::of(Parts { weights: Arc::new(weights), adapter: None }, config))
+        })
+    }
+
+    /// adapter_config.json of the adapter, when there is one.
+    #[napi]
+    pub fn adapter_json(&self) -> Option<String> {
+        self.current().adapter.map(|adapter| adapter.config.to_json(None).to_string())
+    }
+
+    /// How the weights are kept: float32, or frozen as bfloat16 or nf4.
+    #[napi(getter)]
+    pub fn storage(&self) -> String {
+        self.current().weights.storage().name().into()
+    }
+
+    /// Bytes of the weights in memory.
+    #[napi(getter)]
+    pub fn weight_bytes(&self) -> f64 {
+        self.current().weights.bytes() as f64
+    }
+
+    /// Parameters that training changes: those of the adapter, or all.
+    #[napi(getter)]
+    pub fn trainable_parameters(&self) -> f64 {
+        self.current().model().trainable() as f64
+    }
+
+    /// Hash of configuration and parameters, 64 hexadecimal digits: the same for the same numbers.
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn fingerprint<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let parts = self.current();
+        submit(env, move || Ok(fingerprint::of(parts.model())))
     }
 
     #[napi(getter)]
@@ -170,8 +338,13 @@ impl NativeModel {
         dtype: String,
         max_shard_bytes: f64,
     ) -> napi::Result<Object<'env>> {
-        let weights = self.current();
+        let parts = self.current();
         submit(env, move || {
+            if parts.adapter.is_some() {
+                let text = "a model with an adapter is not saved as one. Remedy: take saveAdapter, or merge() first";
+                return Err(Failure::new("ZA_MODEL_INVALID", text));
+            }
+            let weights = parts.weights;
             let dtype = match dtype.as_str() {
                 "float32" => FloatType::F32,
                 "bfloat16" => FloatType::BF16,
@@ -198,7 +371,7 @@ impl NativeModel {
         abort: &NativeAbort,
         on_text: Function<'_, String, ()>,
     ) -> napi::Result<Object<'env>> {
-        let (weights, tokenizer, abort) = (self.current(), tokenizer.tokenizer.clone(), abort.flag.clone());
+        let (parts, tokenizer, abort) = (self.current(), tokenizer.tokenizer.clone(), abort.flag.clone());
         let sink = on_text.build_threadsafe_function::<String>().weak::<true>().build()?;
         let prompt = prompt.to_vec();
         submit(env, move || {
@@ -212,7 +385,7 @@ impl NativeModel {
                     sink.call(piece, ThreadsafeFunctionCallMode::NonBlocking);
                 }
             };
-            let mut generator = Generator::new(&weights).with_abort(abort);
+            let mut generator = Generator::new(parts.model()).with_abort(abort);
             let answer = generator.generate(&prompt, &decoding.into(), |id, _| {
                 match decoder.push(id) {
                     Ok(piece) => emit(matcher.push(&piece.unwrap_or_default()), &mut text),
@@ -245,7 +418,7 @@ impl NativeModel {
         decoding: NativeDecoding,
         abort: &NativeAbort,
     ) -> napi::Result<Object<'env>> {
-        let (weights, abort) = (self.current(), abort.flag.clone());
+        let (parts, abort) = (self.current(), abort.flag.clone());
         let options: GenerateOptions = decoding.into();
         let requests: Vec<Request> = prompts
             .iter()
@@ -256,7 +429,7 @@ impl NativeModel {
             })
             .collect();
         submit(env, move || {
-            let mut generator = Generator::new(&weights).with_abort(abort);
+            let mut generator = Generator::new(parts.model()).with_abort(abort);
             let answers = generator.generate_batch(&requests, |_, _, _| ControlFlow::Continue(()))?;
             answers
                 .into_iter()
@@ -271,13 +444,14 @@ impl NativeModel {
     /// Log-probability of each id after the first.
     #[napi(ts_return_type = "Promise<Float32Array>")]
     pub fn score<'env>(&self, env: &'env Env, ids: Uint32Array) -> napi::Result<Object<'env>> {
-        let (weights, ids) = (self.current(), ids.to_vec());
-        submit(env, move || Ok(Float32Array::new(Generator::new(&weights).score(&ids)?)))
+        let (parts, ids) = (self.current(), ids.to_vec());
+        submit(env, move || Ok(Float32Array::new(Generator::new(parts.model()).score(&ids)?)))
     }
+
     /// The logits after each id, `[ids, vocabulary]`, row by row.
     #[napi(ts_return_type = "Promise<Float32Array>")]
     pub fn logits<'env>(&self, env: &'env Env, ids: Uint32Array) -> napi::Result<Object<'env>> {
-        let (weights, ids) = (self.current(), ids.to_vec());
-        submit(env, move || Ok(Float32Array::new(Generator::new(&weights).logits(&ids)?)))
+        let (parts, ids) = (self.current(), ids.to_vec());
+        submit(env, move || Ok(Float32Array::new(Generator::new(parts.model()).logits(&ids)?)))
     }
 }

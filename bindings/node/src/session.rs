@@ -17,7 +17,7 @@ use zephyr_mistral::train::Recompute;
 use crate::checkpoint::{NativeCheckpoints, NativeSaved};
 use crate::engine::{submit, submit_detached};
 use crate::failure::{Failure, guard};
-use crate::model::{NativeModel, SharedWeights};
+use crate::model::{NativeModel, SharedParts};
 
 /// Sequences laid end to end, with the mask of supervised tokens. Pairs are interleaved: chosen 0, rejected 0, chosen 1, …
 #[napi]
@@ -106,12 +106,15 @@ struct Options {
     head_chunk: usize,
     max_length: usize,
     reference_is_start: bool,
+    /// Of an adapter's dropout; a session that only scores needs none.
+    #[serde(default)]
+    seed: u64,
 }
 
-/// One training session on one model: gradients, moments, workspace.
+/// One training session on one model (its adapter, if it has one, else its weights): gradients, moments, workspace.
 #[napi]
 pub struct NativeSession {
-    weights: SharedWeights,
+    parts: SharedParts,
     session: Arc<Mutex<Session>>,
     loss: Option<Arc<LossConfig>>,
     writer: Writer,
@@ -131,7 +134,7 @@ pub struct NativeUpdate {
 
 #[napi]
 impl NativeSession {
-    /// `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`; `loss`: JSON of the DPO loss settings, for DPO.
+    /// `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `seed`; `loss`: JSON of the DPO loss settings, for DPO.
     #[napi(constructor)]
     pub fn new(model: &NativeModel, options: String, loss: Option<String>) -> napi::Result<Self> {
         guard(|| {
@@ -150,20 +153,21 @@ impl NativeSession {
                 }
                 None => None,
             };
-            let weights = model.weights.clone();
+            let parts = model.parts.clone();
             let session = {
-                let locked = weights.read().unwrap_or_else(PoisonError::into_inner);
+                let locked = parts.read().unwrap_or_else(PoisonError::into_inner);
                 Session::new(
-                    &locked,
+                    &locked.weights,
                     SessionOptions {
                         recompute,
                         head_chunk: options.head_chunk,
                         max_length: options.max_length,
                         reference_is_start: options.reference_is_start,
+                        seed: options.seed,
                     },
                 )
             };
-            Ok(Self { weights, session: Arc::new(Mutex::new(session)), loss, writer: Writer::default() })
+            Ok(Self { parts, session: Arc::new(Mutex::new(session)), loss, writer: Writer::default() })
         })
     }
 
@@ -177,12 +181,12 @@ impl NativeSession {
         train: bool,
     ) -> napi::Result<Object<'env>> {
         let packed = batch.packed.clone();
-        self.job(env, move |session, weights| {
-            let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
+        self.job(env, move |session, parts| {
+            let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
             let sums = if train {
-                session.accumulate_sft(&weights, &packed, tokens_in_step)?
+                session.accumulate_sft(parts.model(), &packed, tokens_in_step)?
             } else {
-                session.evaluate_sft(&weights, &packed, tokens_in_step)?
+                session.evaluate_sft(parts.model(), &packed, tokens_in_step)?
             };
             Ok(sums.loss)
         })
@@ -203,16 +207,16 @@ impl NativeSession {
         let packed = batch.packed.clone();
         let (chosen, rejected) = (ref_chosen.to_vec(), ref_rejected.to_vec());
         let loss = self.loss.clone();
-        self.job(env, move |session, weights| {
+        self.job(env, move |session, parts| {
             let loss =
                 loss.ok_or_else(|| Failure::new("ZA_CONFIG_INVALID", "this session was made without a DPO loss"))?;
-            let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
+            let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
             let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
             let denominator = Denominator { pairs: pairs_in_step, chosen_tokens: chosen_tokens_in_step };
             let sums = if train {
-                session.accumulate_dpo(&weights, &packed, reference, &loss, denominator)?
+                session.accumulate_dpo(parts.model(), &packed, reference, &loss, denominator)?
             } else {
-                session.evaluate_dpo(&weights, &packed, reference, &loss, denominator)?
+                session.evaluate_dpo(parts.model(), &packed, reference, &loss, denominator)?
             };
             Ok(sums.loss)
         })
@@ -222,11 +226,10 @@ impl NativeSession {
     #[napi(ts_return_type = "Promise<string>")]
     pub fn apply<'env>(&self, env: &'env Env, update: NativeUpdate, epoch: f64) -> napi::Result<Object<'env>> {
         let writer = self.writer.clone();
-        self.job(env, move |session, weights| {
+        self.job(env, move |session, parts| {
             writer.wait();
-            let mut weights = weights.write().unwrap_or_else(PoisonError::into_inner);
-            // A snapshot that still shares the weights keeps them: then this copies.
-            let weights = Arc::make_mut(&mut weights);
+            // A snapshot that still shares what is trained keeps it: then this copies.
+            let mut parts = parts.write().unwrap_or_else(PoisonError::into_inner);
             let update = Update {
                 learning_rate: update.learning_rate,
                 beta1: update.beta1,
@@ -235,7 +238,7 @@ impl NativeSession {
                 weight_decay: update.weight_decay,
                 max_grad_norm: update.max_grad_norm,
             };
-            let result = session.apply(weights, &update)?;
+            let result = session.apply(parts.trained(), &update)?;
             let facts = StepFacts {
                 step: result.step,
                 steps: 1,
@@ -269,9 +272,9 @@ impl NativeSession {
     #[napi(ts_return_type = "Promise<Float64Array>")]
     pub fn sequence_logps<'env>(&self, env: &'env Env, batch: &NativeBatch) -> napi::Result<Object<'env>> {
         let packed = batch.packed.clone();
-        self.job(env, move |session, weights| {
-            let weights = weights.read().unwrap_or_else(PoisonError::into_inner);
-            Ok(Float64Array::new(session.sequence_logps(&weights, &packed)?))
+        self.job(env, move |session, parts| {
+            let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
+            Ok(Float64Array::new(session.sequence_logps(parts.model(), &packed)?))
         })
     }
 
@@ -303,12 +306,12 @@ impl NativeSession {
         keep: u32,
         extra: String,
     ) -> napi::Result<Object<'env>> {
-        let (session, weights, writer) = (self.session.clone(), self.weights.clone(), self.writer.clone());
+        let (session, parts, writer) = (self.session.clone(), self.parts.clone(), self.writer.clone());
         submit_detached::<NativeSaved>(env, move |promised, _| {
             let snapshot = {
                 let session = session.lock().unwrap_or_else(PoisonError::into_inner);
-                let weights = weights.read().unwrap_or_else(PoisonError::into_inner).clone();
-                Snapshot::of(&session, weights, step as u64, extra)
+                let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
+                Snapshot::of(&session, parts.shared(), step as u64, extra)
             };
             writer.start(move || {
                 promised.settle(move || {
@@ -319,16 +322,16 @@ impl NativeSession {
         })
     }
 
-    /// Restores weights, moments and counters from the checkpoint that was found.
+    /// Restores what is trained, moments and counters from the checkpoint that was found.
     #[napi(ts_return_type = "Promise<undefined>")]
     pub fn restore<'env>(&self, env: &'env Env, found: &NativeCheckpoints) -> napi::Result<Object<'env>> {
         let (found, writer) = (found.found.clone(), self.writer.clone());
-        self.job(env, move |session, weights| {
+        self.job(env, move |session, parts| {
             writer.wait();
             let newest = found.newest.as_ref();
             let newest = newest.ok_or_else(|| Failure::new("ZA_ARGUMENT", "there is no checkpoint to restore"))?;
-            let mut weights = weights.write().unwrap_or_else(PoisonError::into_inner);
-            Ok(checkpoint::restore(session, Arc::make_mut(&mut weights), newest, &Disk)?)
+            let mut parts = parts.write().unwrap_or_else(PoisonError::into_inner);
+            Ok(checkpoint::restore(session, parts.trained().data, newest, &Disk)?)
         })
     }
 
@@ -337,7 +340,8 @@ impl NativeSession {
     #[napi]
     pub fn check_space(&self, folder: String, keep: u32, present: u32, planned: f64, more: f64) -> napi::Result<()> {
         guard(|| {
-            let size = checkpoint::planned_bytes(&self.weights.read().unwrap_or_else(PoisonError::into_inner));
+            let trained = self.parts.read().unwrap_or_else(PoisonError::into_inner).model().trainable();
+            let size = checkpoint::planned_bytes(trained);
             let count = checkpoint::room_for(keep.into(), present.into(), planned as u64);
             Ok(checkpoint::check_space(&Disk, folder.as_ref(), size, count, more as u64)?)
         })
@@ -363,15 +367,15 @@ impl NativeSession {
     fn job<'env, T>(
         &self,
         env: &'env Env,
-        work: impl FnOnce(&mut Session, &SharedWeights) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&mut Session, &SharedParts) -> Result<T, Failure> + Send + 'static,
     ) -> napi::Result<Object<'env>>
     where
         T: napi::bindgen_prelude::ToNapiValue + Send + 'static,
     {
-        let (session, weights) = (self.session.clone(), self.weights.clone());
+        let (session, parts) = (self.session.clone(), self.parts.clone());
         submit(env, move || {
             let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut session, &weights)
+            work(&mut session, &parts)
         })
     }
 }

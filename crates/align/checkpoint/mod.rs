@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 pub use files::{Disk, Files, Input, Output};
 pub use lock::RunLock;
 pub use read::{Broken, Found, Verified, newest, verify};
-pub use session::{Snapshot, planned_bytes, restore};
+pub use session::{Snapshot, Trained, planned_bytes, restore};
 pub use write::{Checkpoints, Saved};
 pub use writer::Writer;
 

@@ -2,6 +2,7 @@
 
 mod accumulation;
 mod golden;
+mod lora;
 mod shared;
 mod state;
 mod step;

@@ -6,21 +6,21 @@ use std::sync::Arc;
 use zephyr_mistral::Weights;
 
 use super::{bits, documents, golden, models, packed, session, update, weights};
-use crate::checkpoint::{self, Disk, Snapshot, Verified, on_disk};
+use crate::checkpoint::{self, Disk, Snapshot, Trained, Verified, on_disk};
 use crate::session::Session;
 
 /// Steps `from..to` of a small run; each step sees other rows.
 fn train(session: &mut Session, model: &mut Weights, rows: &[super::Row], steps: std::ops::Range<usize>) {
     for step in steps {
         for part in [2 * step % 8, (2 * step + 1) % 8] {
-            session.accumulate_sft(model, &packed(&rows[part..part + 1]), 60.0).unwrap();
+            session.accumulate_sft(&*model, &packed(&rows[part..part + 1]), 60.0).unwrap();
         }
-        session.apply(model, &update(1e-3 / (step + 1) as f64)).unwrap();
+        session.apply(&mut *model, &update(1e-3 / (step + 1) as f64)).unwrap();
     }
 }
 
 fn save(session: &Session, model: &Weights, folder: &Path, extra: &str) -> Verified {
-    let snapshot = Snapshot::of(session, Arc::new(model.clone()), session.step(), extra.to_owned());
+    let snapshot = Snapshot::of(session, Trained::Weights(Arc::new(model.clone())), session.step(), extra.to_owned());
     on_disk(folder.to_path_buf(), 2).save(&snapshot.record, &snapshot.sections()).unwrap();
     checkpoint::newest(&Disk, folder).unwrap().newest.unwrap()
 }
@@ -45,7 +45,7 @@ fn a_resumed_run_is_the_same_run_bit_for_bit() {
         let (mut resumed_model, mut resumed) = (start.clone(), session(&start));
         // What the session did before is overwritten, also half a step.
         resumed.accumulate_sft(&resumed_model, &packed(&rows[..1]), 9.0).unwrap();
-        checkpoint::restore(&mut resumed, &mut resumed_model, &saved, &Disk).unwrap();
+        checkpoint::restore(&mut resumed, &mut resumed_model.data, &saved, &Disk).unwrap();
         assert_eq!(resumed.step(), 3);
         train(&mut resumed, &mut resumed_model, &rows, 3..6);
         assert_eq!(everything(&resumed, &resumed_model), everything(&whole, &model));
@@ -60,7 +60,7 @@ fn a_state_before_the_first_step_is_a_state() {
     let saved = save(&session(&start), &start, place.path(), "");
     let (mut model, mut trained) = (start.clone(), session(&start));
     train(&mut trained, &mut model, &documents(&folder), 0..1);
-    checkpoint::restore(&mut trained, &mut model, &saved, &Disk).unwrap();
+    checkpoint::restore(&mut trained, &mut model.data, &saved, &Disk).unwrap();
     assert_eq!(everything(&trained, &model), everything(&session(&start), &start));
     train(&mut trained, &mut model, &documents(&folder), 0..1);
 }
@@ -73,12 +73,12 @@ fn a_snapshot_is_of_its_moment_and_costs_no_copy_until_the_session_goes_on() {
     let mut trained = session(&model);
     train(&mut trained, &mut model, &rows, 0..2);
     let shared = Arc::new(model.clone());
-    let snapshot = Snapshot::of(&trained, shared.clone(), 2, String::new());
+    let snapshot = Snapshot::of(&trained, Trained::Weights(shared.clone()), 2, String::new());
     let before = trained.moments().0.as_ptr();
     trained.accumulate_sft(&model, &packed(&rows[..1]), 9.0).unwrap();
     assert_eq!(trained.moments().0.as_ptr(), before, "forward and backward leave the moments where they are");
     assert!(trained.tokens_seen() > snapshot.record.tokens_seen);
-    let between = Snapshot::of(&trained, shared.clone(), 2, String::new());
+    let between = Snapshot::of(&trained, Trained::Weights(shared.clone()), 2, String::new());
     assert_eq!(between.record, snapshot.record, "what is not finished is not saved");
     drop(between);
     let (first, _) = trained.moments();
@@ -89,7 +89,7 @@ fn a_snapshot_is_of_its_moment_and_costs_no_copy_until_the_session_goes_on() {
     drop(snapshot);
     let saved = checkpoint::newest(&Disk, place.path()).unwrap().newest.unwrap();
     let mut restored = session(&model);
-    checkpoint::restore(&mut restored, &mut model, &saved, &Disk).unwrap();
+    checkpoint::restore(&mut restored, &mut model.data, &saved, &Disk).unwrap();
     assert_eq!(bits(restored.moments().0), expected);
     assert_eq!(bits(&model.data), bits(&shared.data));
     assert_eq!(restored.step(), 2);
@@ -110,7 +110,7 @@ fn a_checkpoint_of_another_model_is_refused_whole() {
 
     let start = weights(other.join("model.safetensors"));
     let (mut foreign, mut session) = (start.clone(), session(&start));
-    let error = checkpoint::restore(&mut session, &mut foreign, &saved, &Disk).unwrap_err();
+    let error = checkpoint::restore(&mut session, &mut foreign.data, &saved, &Disk).unwrap_err();
     assert_eq!(error.code(), "ZA_TRAIN_STATE");
     assert!(error.to_string().contains(&(4 * start.data.len()).to_string()), "{error}");
     assert_eq!(bits(&foreign.data), bits(&start.data));

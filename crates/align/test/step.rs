@@ -49,12 +49,12 @@ fn a_run_from_its_own_start_begins_at_ln_2() {
 /// `weights` untouched, and the session of use for another model afterwards.
 fn refuses_non_finite(session: &mut Session, broken: &mut Weights, good: &mut Weights, rows: &Packed) {
     let before = bits(&broken.data);
-    let error = session.accumulate_sft(broken, rows, 100.0).unwrap_err();
+    let error = session.accumulate_sft(&*broken, rows, 100.0).unwrap_err();
     assert_eq!(error.code(), "ZA_TRAIN_NOT_FINITE");
     assert!(matches!(&error, Error::NonFinite { what: "loss", step: 1, .. }), "{error}");
     assert_eq!(bits(&broken.data), before);
-    session.accumulate_sft(good, rows, 100.0).unwrap();
-    let result = session.apply(good, &update(1e-3)).unwrap();
+    session.accumulate_sft(&*good, rows, 100.0).unwrap();
+    let result = session.apply(&mut *good, &update(1e-3)).unwrap();
     assert!(result.grad_norm.is_finite() && good.data.iter().all(|value| value.is_finite()));
 }
 

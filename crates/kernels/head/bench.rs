@@ -9,7 +9,7 @@ pub fn bench(c: &mut Criterion) {
     let hidden: Vec<f32> = values(TOKENS * HIDDEN).iter().map(|x| x * 0.2).collect();
     let targets: Vec<u32> = (0..TOKENS as u32).map(|token| token * 7919 % VOCABULARY as u32).collect();
     let (coefficient, mut d_hidden) = (vec![1.0 / TOKENS as f32; TOKENS], vec![0.0; hidden.len()]);
-    let head = Head { weight: &weight, vocabulary: VOCABULARY, width: HIDDEN, chunk: 256 };
+    let head = Head { weight: weight[..].into(), vocabulary: VOCABULARY, width: HIDDEN, chunk: 256 };
     let (mut stats, mut scratch) = (Stats::default(), Vec::new());
     let product = (TOKENS * VOCABULARY * HIDDEN) as u64;
     group.throughput(Throughput::Elements(product));

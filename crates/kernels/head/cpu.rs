@@ -1,5 +1,6 @@
 use super::{Head, Stats};
 use crate::gemm::{self, Mat, MatMut};
+use crate::matrix;
 use crate::parallel;
 use crate::simd::{self, LANES, dispatch, exp, mul_add};
 
@@ -60,13 +61,8 @@ pub(super) fn forward_backward(
 
 pub(super) fn logits(head: &Head, hidden: &[f32], out: &mut [f32]) {
     let rows = hidden.len() / head.width;
-    gemm::nt(
-        MatMut::new(out, rows, head.vocabulary),
-        Mat::new(hidden, rows, head.width),
-        Mat::new(head.weight, head.vocabulary, head.width),
-        1.0,
-        0.0,
-    );
+    let out = MatMut::new(out, rows, head.vocabulary);
+    matrix::nt(out, Mat::new(hidden, rows, head.width), head.weight, 0.0);
 }
 
 /// The logits of the first `rows` rows of `hidden`, in scratch.
@@ -124,13 +120,7 @@ fn chunk_gradient(head: &Head, logits: &mut [f32], targets: &[u32], lse: &[f32],
 fn chunk_products(head: &Head, d_logits: &[f32], hidden: &[f32], d_hidden: &mut [f32], d_weight: Option<&mut [f32]>) {
     let rows = hidden.len() / head.width;
     let d_logits = Mat::new(d_logits, rows, head.vocabulary);
-    gemm::nn(
-        MatMut::new(d_hidden, rows, head.width),
-        d_logits,
-        Mat::new(head.weight, head.vocabulary, head.width),
-        1.0,
-        0.0,
-    );
+    matrix::nn(MatMut::new(d_hidden, rows, head.width), d_logits, head.weight, 0.0);
     if let Some(d_weight) = d_weight {
         gemm::tn(
             MatMut::new(d_weight, head.vocabulary, head.width),

@@ -11,11 +11,13 @@ mod test;
 
 mod cpu;
 
+use crate::matrix::Matrix;
+
 /// The output projection and how to walk it.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
     /// `[V, h]`
-    pub weight: &'a [f32],
+    pub weight: Matrix<'a>,
     /// V
     pub vocabulary: usize,
     /// h

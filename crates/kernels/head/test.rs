@@ -30,7 +30,7 @@ impl Case {
     }
 
     fn head(&self) -> Head<'_> {
-        Head { weight: &self.weight, vocabulary: self.vocabulary, width: self.width, chunk: self.chunk }
+        Head { weight: self.weight[..].into(), vocabulary: self.vocabulary, width: self.width, chunk: self.chunk }
     }
 
     fn stats(&self) -> Stats {
@@ -100,7 +100,7 @@ fn agrees_with_finite_differences() {
     case.hidden.iter_mut().chain(&mut case.weight).for_each(|x| *x *= 0.5);
     let loss = |hidden: &[f32], weight: &[f32]| {
         let mut stats = Stats::default();
-        forward(&Head { weight, ..case.head() }, hidden, &case.targets, &mut stats, &mut Vec::new());
+        forward(&Head { weight: weight.into(), ..case.head() }, hidden, &case.targets, &mut stats, &mut Vec::new());
         weighted(&stats.logp, &case.coefficient)
     };
     let (d_hidden, mut d_weight) = case.gradients();
@@ -136,7 +136,7 @@ fn one_pass_equals_two_and_any_chunk_equals_any_other() {
 #[test]
 fn a_tie_goes_to_the_first_token() {
     // Width 1: the logits are the weights. Tokens 1 and 3 tie at the top.
-    let head = Head { weight: &[0.0, 2.0, 1.0, 2.0], vocabulary: 4, width: 1, chunk: 8 };
+    let head = Head { weight: [0.0, 2.0, 1.0, 2.0][..].into(), vocabulary: 4, width: 1, chunk: 8 };
     let mut stats = Stats::default();
     forward(&head, &[1.0; 4], &[0, 1, 2, 3], &mut stats, &mut Vec::new());
     assert_eq!(stats.correct, [false, true, false, false]);
@@ -144,7 +144,7 @@ fn a_tie_goes_to_the_first_token() {
 
 #[test]
 fn large_logits_stay_finite_and_nan_is_not_hidden() {
-    let head = Head { weight: &[1e4, -1e4, 0.0], vocabulary: 3, width: 1, chunk: 2 };
+    let head = Head { weight: [1e4, -1e4, 0.0][..].into(), vocabulary: 3, width: 1, chunk: 2 };
     let mut stats = Stats::default();
     forward(&head, &[1.0, 1.0, f32::NAN], &[0, 1, 0], &mut stats, &mut Vec::new());
     assert_eq!(stats.logp[..2], [0.0, -2e4]);

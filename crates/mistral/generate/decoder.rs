@@ -2,9 +2,10 @@
 
 use crate::config::Config;
 use crate::layout::Weights;
+use crate::linear::{Group, LoraScratch};
+use crate::model::Model;
 use rayon::prelude::*;
-use zephyr_kernels::gemm::{self, Mat, MatMut};
-use zephyr_kernels::{attention, embedding, head, rms_norm, rope, swiglu};
+use zephyr_kernels::{attention, head, rms_norm, rope, swiglu};
 
 /// Tokens of prompt in one step: enough for efficient products, few enough for small buffers and a prompt abort.
 pub(super) const ROWS: usize = 512;
@@ -55,29 +56,32 @@ struct Workspace {
     delta: Vec<f32>,
     gate_up: Vec<f32>,
     activated: Vec<f32>,
+    lora: LoraScratch,
 }
 
 pub(super) struct Decoder<'a> {
-    weights: &'a Weights,
+    model: Model<'a>,
     table: rope::Table,
     work: Workspace,
 }
 
 impl<'a> Decoder<'a> {
-    pub fn new(weights: &'a Weights) -> Self {
-        let table = rope::Table::new(weights.config.head_dim, weights.config.rope_theta, 0);
-        Decoder { weights, table, work: Workspace::default() }
+    pub fn new(model: Model<'a>) -> Self {
+        let config = &model.weights.config;
+        let table = rope::Table::new(config.head_dim, config.rope_theta, 0);
+        Decoder { model, table, work: Workspace::default() }
     }
 
     pub fn config(&self) -> &'a Config {
-        &self.weights.config
+        &self.model.weights.config
     }
 
     pub fn head(&self) -> head::Head<'a> {
+        let Weights { config, .. } = self.model.weights;
         head::Head {
-            weight: &self.weights.data[self.weights.layout.lm_head.clone()],
-            vocabulary: self.weights.config.vocab_size,
-            width: self.weights.config.hidden_size,
+            weight: self.model.weights.head(),
+            vocabulary: config.vocab_size,
+            width: config.hidden_size,
             chunk: HEAD_CHUNK,
         }
     }
@@ -87,7 +91,9 @@ impl<'a> Decoder<'a> {
     ///
     /// Token ids and lengths have been checked by the caller.
     pub fn step(&mut self, caches: &mut [Cache], pieces: &[&[u32]]) -> Vec<f32> {
-        let Weights { config, layout, data } = self.weights;
+        let model = self.model;
+        let weights = model.weights;
+        let Weights { config, layout, .. } = weights;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let width = queries + 2 * keys;
@@ -118,26 +124,26 @@ impl<'a> Decoder<'a> {
         ] {
             buffer.resize(rows * columns, 0.0);
         }
-        embedding::forward(&data[layout.embed.clone()], hidden, &ids, &mut work.residual);
+        weights.embed(&ids, &mut work.residual);
         let eps = config.rms_norm_eps;
         let first = layout.layers.first().map_or(&layout.final_norm, |layer| &layer.input_norm);
-        rms_norm::forward(&work.residual, &data[first.clone()], eps, &mut work.normed, &mut work.rstd);
+        rms_norm::forward(&work.residual, weights.vector(first), eps, &mut work.normed, &mut work.rstd);
         for (index, layer) in layout.layers.iter().enumerate() {
-            product(&mut work.qkv, &work.normed, &data[layer.qkv.clone()], rows);
+            model.linear(index, Group::Qkv).forward(&mut work.qkv, &work.normed, 0.0, None, &mut work.lora);
             // Key heads follow the query heads and turn with them.
             let turned = config.heads + config.kv_heads;
             let direction = rope::Direction::Forward;
             rope::apply(&mut work.qkv, width, turned, config.head_dim, &positions, &self.table, direction);
             let cached = caches.iter_mut().map(|cache| &mut cache.layers[index]);
             attend(cached, pieces, &work.qkv, width, keys, &shape, &mut work.attended);
-            product(&mut work.delta, &work.attended, &data[layer.o.clone()], rows);
-            let norm = &data[layer.post_norm.clone()];
+            model.linear(index, Group::O).forward(&mut work.delta, &work.attended, 0.0, None, &mut work.lora);
+            let norm = weights.vector(&layer.post_norm);
             rms_norm::forward_add(&mut work.residual, &work.delta, norm, eps, &mut work.normed, &mut work.rstd);
-            product(&mut work.gate_up, &work.normed, &data[layer.gate_up.clone()], rows);
+            model.linear(index, Group::GateUp).forward(&mut work.gate_up, &work.normed, 0.0, None, &mut work.lora);
             swiglu::forward(&work.gate_up, inner, &mut work.activated);
-            product(&mut work.delta, &work.activated, &data[layer.down.clone()], rows);
+            model.linear(index, Group::Down).forward(&mut work.delta, &work.activated, 0.0, None, &mut work.lora);
             let next = layout.layers.get(index + 1).map_or(&layout.final_norm, |layer| &layer.input_norm);
-            let norm = &data[next.clone()];
+            let norm = weights.vector(next);
             rms_norm::forward_add(&mut work.residual, &work.delta, norm, eps, &mut work.normed, &mut work.rstd);
         }
         for (cache, piece) in caches.iter_mut().zip(pieces) {
@@ -152,18 +158,12 @@ impl<'a> Decoder<'a> {
 
     /// Makes the rotation table long enough; by doubling, as its full length can be many megabytes.
     fn cover(&mut self, positions: usize) {
-        let Config { head_dim, rope_theta, max_position_embeddings, .. } = self.weights.config;
+        let Config { head_dim, rope_theta, max_position_embeddings, .. } = self.model.weights.config;
         if positions > self.table.positions() {
             let length = positions.next_power_of_two().max(256).min(max_position_embeddings.max(positions));
             self.table = rope::Table::new(head_dim, rope_theta, length);
         }
     }
-}
-
-/// out `[rows, n]` = x `[rows, k]` · wᵀ, w `[n, k]`.
-fn product(out: &mut [f32], x: &[f32], w: &[f32], rows: usize) {
-    let (columns, inner) = (out.len() / rows, x.len() / rows);
-    gemm::nt(MatMut::new(out, rows, columns), Mat::new(x, rows, inner), Mat::new(w, columns, inner), 1.0, 0.0);
 }
 
 /// Puts the new keys and values into the caches, and lets every piece attend to its own.

@@ -2,6 +2,7 @@
 
 use super::decoder::{Cache, Decoder};
 use super::*;
+use crate::layout::Weights;
 use crate::weights::test::shared;
 use crate::weights::{load, read_safetensors};
 use serde_json::Value;
@@ -52,7 +53,7 @@ fn tiny_models_give_the_golden_logits() {
 }
 
 fn token_by_token(model: &Weights, ids: &[u32]) -> Vec<f32> {
-    let mut decoder = Decoder::new(model);
+    let mut decoder = Decoder::new(model.into());
     let mut caches = [Cache::new(model.config.layers)];
     let mut out = Vec::new();
     for id in ids {

@@ -17,7 +17,7 @@ mod sampler;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::layout::Weights;
+use crate::model::Model;
 use decoder::{Cache, Decoder};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -133,8 +133,8 @@ pub struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    pub fn new(weights: &'a Weights) -> Self {
-        Generator { decoder: Decoder::new(weights), spare: Vec::new(), max_active: MAX_ACTIVE, abort: None }
+    pub fn new(model: impl Into<Model<'a>>) -> Self {
+        Generator { decoder: Decoder::new(model.into()), spare: Vec::new(), max_active: MAX_ACTIVE, abort: None }
     }
 
     /// A flag that any thread may set; it is looked at before every step (at most 512 tokens of prompt, or one of every answer).

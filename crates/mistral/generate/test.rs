@@ -1,4 +1,5 @@
 use super::*;
+use crate::layout::Weights;
 use crate::weights::test::{small_config, small_model};
 
 fn go_on(_: u32, _: f32) -> ControlFlow<()> {

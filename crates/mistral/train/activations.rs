@@ -1,6 +1,7 @@
 //! The workspace of a step: every activation and every backward buffer, allocated once and reused.
 
 use crate::config::Config;
+use crate::linear::LoraScratch;
 
 /// What the backward finds saved and what it computes again. All three give the same bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +87,10 @@ pub struct Activations {
     /// Gradient of [`Self::hidden`], `[T, h]`, written by the head before the backward.
     pub d_hidden: Vec<f32>,
     pub(super) flow: Flow,
+    pub(super) lora: LoraScratch,
+    /// The key of an adapter's dropout masks in this micro-batch: set before a forward with `keep`, and left until its
+    /// backward is done. `None`, and every forward without `keep`: no dropout.
+    pub dropout: Option<u64>,
 }
 
 /// Sets the length; what is new is zero, what was there stays: every reader overwrites first.
@@ -176,6 +181,6 @@ impl Activations {
             + self.flow.d_attended.capacity()
             + self.flow.d_product.capacity();
         let ends = self.rstd_final.capacity() + self.hidden.capacity() + self.d_hidden.capacity();
-        (saved + derived + stream + flow + ends) * size_of::<f32>()
+        (saved + derived + stream + flow + ends) * size_of::<f32>() + self.lora.bytes()
     }
 }

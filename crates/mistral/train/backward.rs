@@ -1,6 +1,7 @@
 //! The backward pass, layer by layer from the top.
 
-use zephyr_kernels::gemm::{self, Mat, MatMut};
+use std::ops::Range;
+
 use zephyr_kernels::{attention, embedding, rms_norm, rope, swiglu};
 
 use super::activations::{Derived, Flow, Recompute, Saved};
@@ -8,30 +9,36 @@ use super::forward::layer_forward;
 use super::{Activations, Batch, attention_shape};
 use crate::config::Config;
 use crate::layout::{LayerLayout, Weights};
+use crate::linear::{Group, LoraScratch};
+use crate::model::Model;
 
-/// Accumulates the gradients of all parameters into `gradients` (flat, the weights' layout) from
-/// [`Activations::d_hidden`], `[T, h]`, the gradient of the final hidden states.
+/// Accumulates into `gradients` from [`Activations::d_hidden`], `[T, h]`, the gradient of the final hidden states: the
+/// gradients of all weights (flat, their layout), or with an adapter those of the adapter alone (its layout).
 ///
 /// The last [`forward`](super::forward) on this workspace must have been of the same batch with `keep`.
 /// The head's own weight gradient is the caller's (it has the logits).
-pub fn backward(
-    weights: &Weights,
+pub fn backward<'a>(
+    model: impl Into<Model<'a>>,
     rope: &rope::Table,
     batch: &Batch,
     activations: &mut Activations,
     gradients: &mut [f32],
 ) {
     assert!(activations.kept, "backward without kept activations");
+    let model = model.into();
+    assert_eq!(gradients.len(), model.trainable(), "gradients of what is trained");
+    let weights = model.weights;
     let (config, layout) = (&weights.config, &weights.layout);
-    let Activations { recompute, residuals, saved, derived, rstd_final, d_hidden, flow, .. } = activations;
+    let Activations { recompute, residuals, saved, derived, rstd_final, d_hidden, flow, lora, dropout, .. } =
+        activations;
     flow.d_residual.fill(0.0);
     rms_norm::backward(
         d_hidden,
         &residuals[config.layers],
-        &weights.data[layout.final_norm.clone()],
+        weights.vector(&layout.final_norm),
         rstd_final,
         &mut flow.d_residual,
-        Some(&mut gradients[layout.final_norm.clone()]),
+        of_weights(model, gradients, &layout.final_norm),
     );
     for (index, layer) in layout.layers.iter().enumerate().rev() {
         let saved = &mut saved[if *recompute == Recompute::Layer { 0 } else { index }];
@@ -40,11 +47,20 @@ pub fn backward(
         match recompute {
             Recompute::None => {}
             Recompute::NormsAndSwiglu => derive(weights, layer, input, saved, derived),
-            Recompute::Layer => layer_forward(weights, layer, rope, batch, input, saved, derived, None),
+            Recompute::Layer => {
+                layer_forward(model, index, rope, batch, input, saved, derived, None, *dropout, lora);
+            }
         }
-        layer_backward(weights, layer, rope, batch, input, saved, derived, flow, gradients);
+        layer_backward(model, index, rope, batch, input, saved, derived, flow, gradients, *dropout, lora);
     }
-    embedding::backward(&flow.d_residual, config.hidden_size, batch.ids, &mut gradients[layout.embed.clone()]);
+    if let Some(gradient) = of_weights(model, gradients, &layout.embed) {
+        embedding::backward(&flow.d_residual, config.hidden_size, batch.ids, gradient);
+    }
+}
+
+/// The gradient of a range of the weights; none when they are frozen under an adapter.
+fn of_weights<'g>(model: Model, gradients: &'g mut [f32], range: &Range<usize>) -> Option<&'g mut [f32]> {
+    model.adapter.is_none().then(|| &mut gradients[range.clone()])
 }
 
 /// The elementwise results that the policy did not save, by the kernels that made them the first time.
@@ -52,14 +68,14 @@ fn derive(weights: &Weights, layer: &LayerLayout, input: &[f32], saved: &mut Sav
     let eps = weights.config.rms_norm_eps;
     rms_norm::forward(
         input,
-        &weights.data[layer.input_norm.clone()],
+        weights.vector(&layer.input_norm),
         eps,
         &mut derived.normed_attention,
         &mut saved.rstd_attention,
     );
     rms_norm::forward(
         &saved.residual_mid,
-        &weights.data[layer.post_norm.clone()],
+        weights.vector(&layer.post_norm),
         eps,
         &mut derived.normed_mlp,
         &mut saved.rstd_mlp,
@@ -68,8 +84,8 @@ fn derive(weights: &Weights, layer: &LayerLayout, input: &[f32], saved: &mut Sav
 }
 
 fn layer_backward(
-    weights: &Weights,
-    layer: &LayerLayout,
+    model: Model,
+    index: usize,
     rope: &rope::Table,
     batch: &Batch,
     input: &[f32],
@@ -77,44 +93,49 @@ fn layer_backward(
     derived: &Derived,
     flow: &mut Flow,
     gradients: &mut [f32],
+    dropout: Option<u64>,
+    lora: &mut LoraScratch,
 ) {
-    let Config { hidden_size: hidden, intermediate_size: inner, heads, kv_heads, head_dim, .. } = weights.config;
-    let tokens = batch.tokens();
-    let (attended, qkv) = (heads * head_dim, (heads + 2 * kv_heads) * head_dim);
-    let data = &weights.data;
+    let weights = model.weights;
+    let layer = &weights.layout.layers[index];
+    let Config { intermediate_size: inner, heads, kv_heads, head_dim, .. } = weights.config;
+    let qkv = (heads + 2 * kv_heads) * head_dim;
 
     // MLP: output = mid + product · downᵀ, product = silu(gate) ∘ up, [gate | up] = norm(mid) · gate_upᵀ
-    linear_backward(
-        Mat::new(&flow.d_residual, tokens, hidden),
-        Mat::new(&derived.product, tokens, inner),
-        &data[layer.down.clone()],
-        &mut gradients[layer.down.clone()],
+    model.linear(index, Group::Down).backward(
+        &flow.d_residual,
+        &derived.product,
         &mut flow.d_product,
+        gradients,
+        dropout,
+        lora,
     );
     swiglu::backward(&flow.d_product, inner, &mut saved.gate_up);
-    linear_backward(
-        Mat::new(&saved.gate_up, tokens, 2 * inner),
-        Mat::new(&derived.normed_mlp, tokens, hidden),
-        &data[layer.gate_up.clone()],
-        &mut gradients[layer.gate_up.clone()],
+    model.linear(index, Group::GateUp).backward(
+        &saved.gate_up,
+        &derived.normed_mlp,
         &mut flow.d_normed,
+        gradients,
+        dropout,
+        lora,
     );
     rms_norm::backward(
         &flow.d_normed,
         &saved.residual_mid,
-        &data[layer.post_norm.clone()],
+        weights.vector(&layer.post_norm),
         &saved.rstd_mlp,
         &mut flow.d_residual,
-        Some(&mut gradients[layer.post_norm.clone()]),
+        of_weights(model, gradients, &layer.post_norm),
     );
 
     // Attention: mid = input + attended · oᵀ, attended = attention(rope(norm(input) · qkvᵀ))
-    linear_backward(
-        Mat::new(&flow.d_residual, tokens, hidden),
-        Mat::new(&saved.attended, tokens, attended),
-        &data[layer.o.clone()],
-        &mut gradients[layer.o.clone()],
+    model.linear(index, Group::O).backward(
+        &flow.d_residual,
+        &saved.attended,
         &mut flow.d_attended,
+        gradients,
+        dropout,
+        lora,
     );
     attention::backward(
         &flow.d_attended,
@@ -125,26 +146,20 @@ fn layer_backward(
         &mut flow.d_qkv,
     );
     rope::apply(&mut flow.d_qkv, qkv, heads + kv_heads, head_dim, batch.positions, rope, rope::Direction::Backward);
-    linear_backward(
-        Mat::new(&flow.d_qkv, tokens, qkv),
-        Mat::new(&derived.normed_attention, tokens, hidden),
-        &data[layer.qkv.clone()],
-        &mut gradients[layer.qkv.clone()],
+    model.linear(index, Group::Qkv).backward(
+        &flow.d_qkv,
+        &derived.normed_attention,
         &mut flow.d_normed,
+        gradients,
+        dropout,
+        lora,
     );
     rms_norm::backward(
         &flow.d_normed,
         input,
-        &data[layer.input_norm.clone()],
+        weights.vector(&layer.input_norm),
         &saved.rstd_attention,
         &mut flow.d_residual,
-        Some(&mut gradients[layer.input_norm.clone()]),
+        of_weights(model, gradients, &layer.input_norm),
     );
-}
-
-/// `y = x · Wᵀ` backwards: `d_weight[out, in] += d_yᵀ · x`, `d_x[T, in] = d_y · W` (overwritten).
-fn linear_backward(d_y: Mat, x: Mat, weight: &[f32], d_weight: &mut [f32], d_x: &mut [f32]) {
-    let (tokens, outputs, inputs) = (d_y.rows, d_y.cols, x.cols);
-    gemm::tn(MatMut::new(d_weight, outputs, inputs), d_y, x, 1.0, 1.0);
-    gemm::nn(MatMut::new(d_x, tokens, inputs), d_y, Mat::new(weight, outputs, inputs), 1.0, 0.0);
 }

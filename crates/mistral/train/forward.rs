@@ -1,13 +1,13 @@
 //! The forward pass.
 
-use zephyr_kernels::gemm::{self, Mat, MatMut};
-use zephyr_kernels::{attention, embedding, rms_norm, rope, swiglu};
+use zephyr_kernels::{attention, rms_norm, rope, swiglu};
 
 use super::activations::{Derived, Saved};
 use super::{Activations, Batch, attention_shape};
 use crate::config::Config;
 use crate::error::Result;
-use crate::layout::{LayerLayout, Weights};
+use crate::linear::{Group, LoraScratch};
+use crate::model::Model;
 
 /// Runs the decoder over a packed batch; the final normed hidden states are in [`Activations::hidden`], `[T, h]`.
 ///
@@ -16,36 +16,40 @@ use crate::layout::{LayerLayout, Weights};
 ///
 /// # Errors
 /// A token id outside the vocabulary, a position outside `rope`, segments that don't tile the batch, a prefix that is not there.
-pub fn forward(
-    weights: &Weights,
+pub fn forward<'a>(
+    model: impl Into<Model<'a>>,
     rope: &rope::Table,
     batch: &Batch,
     activations: &mut Activations,
     keep: bool,
 ) -> Result<()> {
+    let model = model.into();
+    let weights = model.weights;
     let config = &weights.config;
     batch.check(config, rope.positions())?;
     activations.prepare(config, batch.tokens(), keep);
-    let table = &weights.data[weights.layout.embed.clone()];
-    embedding::forward(table, config.hidden_size, batch.ids, &mut activations.residuals[0]);
-    for (index, layer) in weights.layout.layers.iter().enumerate() {
+    weights.embed(batch.ids, &mut activations.residuals[0]);
+    let dropout = activations.dropout.filter(|_| keep);
+    for index in 0..config.layers {
         let (saved, derived) = (activations.saved_slot(index), activations.derived_slot(index));
         let (input, output) = stream(&mut activations.residuals, index, keep);
         layer_forward(
-            weights,
-            layer,
+            model,
+            index,
             rope,
             batch,
             input,
             &mut activations.saved[saved],
             &mut activations.derived[derived],
             Some(output),
+            dropout,
+            &mut activations.lora,
         );
     }
     let last = if keep { config.layers } else { config.layers % 2 };
     rms_norm::forward(
         &activations.residuals[last],
-        &weights.data[weights.layout.final_norm.clone()],
+        weights.vector(&weights.layout.final_norm),
         config.rms_norm_eps,
         &mut activations.hidden,
         &mut activations.rstd_final,
@@ -66,68 +70,46 @@ fn stream(residuals: &mut [Vec<f32>], index: usize, keep: bool) -> (&[f32], &mut
 /// One decoder layer: `input` is the residual stream before it, `output` after it (left out when the backward only
 /// wants the activations again).
 pub(super) fn layer_forward(
-    weights: &Weights,
-    layer: &LayerLayout,
+    model: Model,
+    index: usize,
     rope: &rope::Table,
     batch: &Batch,
     input: &[f32],
     saved: &mut Saved,
     derived: &mut Derived,
     output: Option<&mut [f32]>,
+    dropout: Option<u64>,
+    lora: &mut LoraScratch,
 ) {
-    let Config { hidden_size: hidden, intermediate_size: inner, heads, kv_heads, head_dim, .. } = weights.config;
-    let (tokens, eps) = (batch.tokens(), weights.config.rms_norm_eps);
-    let (attended, qkv) = (heads * head_dim, (heads + 2 * kv_heads) * head_dim);
-    let data = &weights.data;
+    let weights = model.weights;
+    let layer = &weights.layout.layers[index];
+    let Config { intermediate_size: inner, heads, kv_heads, head_dim, rms_norm_eps: eps, .. } = weights.config;
+    let qkv = (heads + 2 * kv_heads) * head_dim;
 
     rms_norm::forward(
         input,
-        &data[layer.input_norm.clone()],
+        weights.vector(&layer.input_norm),
         eps,
         &mut derived.normed_attention,
         &mut saved.rstd_attention,
     );
-    gemm::nt(
-        MatMut::new(&mut saved.qkv, tokens, qkv),
-        Mat::new(&derived.normed_attention, tokens, hidden),
-        Mat::new(&data[layer.qkv.clone()], qkv, hidden),
-        1.0,
-        0.0,
-    );
+    model.linear(index, Group::Qkv).forward(&mut saved.qkv, &derived.normed_attention, 0.0, dropout, lora);
     rope::apply(&mut saved.qkv, qkv, heads + kv_heads, head_dim, batch.positions, rope, rope::Direction::Forward);
     attention::forward(&saved.qkv, &attention_shape(&weights.config, batch), &mut saved.attended, &mut saved.lse);
     // The projections back into the stream accumulate onto it: no delta buffer, no extra pass.
     saved.residual_mid.copy_from_slice(input);
-    gemm::nt(
-        MatMut::new(&mut saved.residual_mid, tokens, hidden),
-        Mat::new(&saved.attended, tokens, attended),
-        Mat::new(&data[layer.o.clone()], hidden, attended),
-        1.0,
-        1.0,
-    );
+    model.linear(index, Group::O).forward(&mut saved.residual_mid, &saved.attended, 1.0, dropout, lora);
     rms_norm::forward(
         &saved.residual_mid,
-        &data[layer.post_norm.clone()],
+        weights.vector(&layer.post_norm),
         eps,
         &mut derived.normed_mlp,
         &mut saved.rstd_mlp,
     );
-    gemm::nt(
-        MatMut::new(&mut saved.gate_up, tokens, 2 * inner),
-        Mat::new(&derived.normed_mlp, tokens, hidden),
-        Mat::new(&data[layer.gate_up.clone()], 2 * inner, hidden),
-        1.0,
-        0.0,
-    );
+    model.linear(index, Group::GateUp).forward(&mut saved.gate_up, &derived.normed_mlp, 0.0, dropout, lora);
     swiglu::forward(&saved.gate_up, inner, &mut derived.product);
     if let Some(output) = output {
         output.copy_from_slice(&saved.residual_mid);
-        gemm::nt(
-            MatMut::new(output, tokens, hidden),
-            Mat::new(&derived.product, tokens, inner),
-            Mat::new(&data[layer.down.clone()], hidden, inner),
-            1.0,
-            1.0,
-        );
+        model.linear(index, Group::Down).forward(output, &derived.product, 1.0, dropout, lora);
     }
 }

@@ -8,6 +8,8 @@ mod activations;
 mod backward;
 mod forward;
 #[cfg(test)]
+mod lora_test;
+#[cfg(test)]
 mod test;
 
 pub use activations::{Activations, Recompute};

@@ -8,6 +8,7 @@ use zephyr_kernels::head::{self, Head, Stats};
 use super::{Activations, Batch, Recompute, backward, forward, rope_table};
 use crate::config::Config;
 use crate::layout::Weights;
+use crate::model::Model;
 use crate::weights;
 
 /// The golden folder, or a loud skip.
@@ -21,15 +22,15 @@ fn golden() -> Option<PathBuf> {
     None
 }
 
-struct Packed {
-    ids: Vec<u32>,
-    positions: Vec<u32>,
-    segments: Vec<u32>,
-    prefixes: Vec<u32>,
+pub(super) struct Packed {
+    pub ids: Vec<u32>,
+    pub positions: Vec<u32>,
+    pub segments: Vec<u32>,
+    pub prefixes: Vec<u32>,
 }
 
 impl Packed {
-    fn new(documents: &[Vec<u32>]) -> Self {
+    pub fn new(documents: &[Vec<u32>]) -> Self {
         let mut packed = Self { ids: Vec::new(), positions: Vec::new(), segments: vec![0], prefixes: Vec::new() };
         for document in documents {
             packed.ids.extend(document);
@@ -46,26 +47,24 @@ impl Packed {
 }
 
 /// Forward and backward of the cross-entropy of `rows` → `targets`, each with `coefficient = dL/dlogp`.
-fn gradient(
-    weights: &Weights,
+pub(super) fn gradient<'a>(
+    model: impl Into<Model<'a>>,
     packed: &Packed,
     rows: &[usize],
     targets: &[u32],
     coefficient: f32,
     recompute: Recompute,
 ) -> (Vec<f32>, Vec<f32>) {
+    let model = model.into();
+    let weights = model.weights;
     let width = weights.config.hidden_size;
     let rope = rope_table(&weights.config, 64);
     let mut activations = Activations::new(recompute);
-    forward(weights, &rope, &packed.batch(), &mut activations, true).unwrap();
+    activations.dropout = Some(11);
+    forward(model, &rope, &packed.batch(), &mut activations, true).unwrap();
     let hidden: Vec<f32> = rows.iter().flat_map(|&row| activations.hidden[row * width..][..width].to_vec()).collect();
-    let head = Head {
-        weight: &weights.data[weights.layout.lm_head.clone()],
-        vocabulary: weights.config.vocab_size,
-        width,
-        chunk: 7,
-    };
-    let mut gradients = vec![0.0; weights.layout.len];
+    let head = Head { weight: weights.head(), vocabulary: weights.config.vocab_size, width, chunk: 7 };
+    let mut gradients = vec![0.0; model.trainable()];
     let (mut stats, mut scratch, mut d_hidden) = (Stats::default(), Vec::new(), vec![0.0; hidden.len()]);
     head::forward_backward(
         &head,
@@ -73,7 +72,7 @@ fn gradient(
         targets,
         &vec![coefficient; targets.len()],
         &mut d_hidden,
-        Some(&mut gradients[weights.layout.lm_head.clone()]),
+        model.adapter.is_none().then(|| &mut gradients[weights.layout.lm_head.clone()]),
         &mut stats,
         &mut scratch,
     );
@@ -82,11 +81,11 @@ fn gradient(
         let sum = &mut activations.d_hidden[row * width..][..width];
         sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
     }
-    backward(weights, &rope, &packed.batch(), &mut activations, &mut gradients);
+    backward(model, &rope, &packed.batch(), &mut activations, &mut gradients);
     (stats.logp, gradients)
 }
 
-fn relative(found: &[f32], expected: &[f32]) -> f64 {
+pub(super) fn relative(found: &[f32], expected: &[f32]) -> f64 {
     let difference: f64 = found.iter().zip(expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
     let scale: f64 = expected.iter().map(|b| f64::from(*b).powi(2)).sum();
     (difference / scale.max(1e-30)).sqrt()
@@ -147,12 +146,7 @@ fn golden_logits_logps_and_every_gradient_equal_pytorch() {
         let mut activations = Activations::default();
         forward(&weights, &rope, &packed.batch(), &mut activations, false).unwrap();
         let mut found = vec![0.0; packed.ids.len() * vocabulary];
-        let head = Head {
-            weight: &weights.data[weights.layout.lm_head.clone()],
-            vocabulary,
-            width: weights.config.hidden_size,
-            chunk: 16,
-        };
+        let head = Head { weight: weights.head(), vocabulary, width: weights.config.hidden_size, chunk: 16 };
         head::logits(&head, &activations.hidden, &mut found);
         assert!(relative(&found, &expected_logits) < 1e-5, "{name}: logits");
 
@@ -169,7 +163,7 @@ fn golden_logits_logps_and_every_gradient_equal_pytorch() {
     }
 }
 
-fn small(tied: bool, window: Option<usize>) -> Weights {
+pub(super) fn small(tied: bool, window: Option<usize>) -> Weights {
     let window = window.map_or("null".to_owned(), |width| width.to_string());
     let json = format!(
         r#"{{"model_type":"mistral","vocab_size":37,"hidden_size":24,"intermediate_size":40,"num_hidden_layers":2,
@@ -180,13 +174,13 @@ fn small(tied: bool, window: Option<usize>) -> Weights {
     Weights::random(Config::from_json(&json, "test").unwrap(), 3)
 }
 
-fn documents() -> Vec<Vec<u32>> {
+pub(super) fn documents() -> Vec<Vec<u32>> {
     let ids = |seed: u32, length: u32| (0..length).map(|i| (seed + i * i * 7 + i * 3) % 37).collect();
     vec![ids(1, 11), ids(5, 1), ids(9, 20), ids(2, 3)]
 }
 
 /// Every token after a document's first, as (row, target).
-fn predictions(documents: &[Vec<u32>]) -> (Vec<usize>, Vec<u32>) {
+pub(super) fn predictions(documents: &[Vec<u32>]) -> (Vec<usize>, Vec<u32>) {
     let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), 0);
     for document in documents {
         for column in 1..document.len() {
@@ -199,7 +193,7 @@ fn predictions(documents: &[Vec<u32>]) -> (Vec<usize>, Vec<u32>) {
 }
 
 #[test]
-fn gradients_equal_finite_differences() {
+pub(super) fn gradients_equal_finite_differences() {
     for (tied, window) in [(true, None), (false, Some(4))] {
         let mut weights = small(tied, window);
         let documents = documents();
@@ -265,7 +259,7 @@ fn packed_equals_one_by_one() {
 
 /// Pairs of `(prompt, chosen, rejected)` once as separate documents, chosen 0, rejected 0, …, and once over one copy of
 /// each prompt; the predictions of all answers in the same order, as rows of each.
-fn pairs(lengths: &[(u32, u32, u32)]) -> [(Packed, Vec<usize>, Vec<u32>); 2] {
+pub(super) fn pairs(lengths: &[(u32, u32, u32)]) -> [(Packed, Vec<usize>, Vec<u32>); 2] {
     let ids = |seed: u32, length: u32| (0..length).map(move |i| (seed * 5 + i * i * 7 + i * 3) % 37);
     let mut documents = Vec::new();
     let mut shared = Packed { ids: vec![], positions: vec![], segments: vec![0], prefixes: vec![] };
@@ -317,7 +311,7 @@ fn pairs_over_one_prompt_equal_separate_sequences() {
             let mut activations = Activations::default();
             forward(&weights, &rope, &packed.batch(), &mut activations, false).unwrap();
             let (width, vocabulary) = (weights.config.hidden_size, weights.config.vocab_size);
-            let weight = &weights.data[weights.layout.lm_head.clone()];
+            let weight = weights.head();
             let hidden: Vec<f32> =
                 rows.iter().flat_map(|&row| &activations.hidden[row * width..][..width]).copied().collect();
             let mut logits = vec![0.0; rows.len() * vocabulary];

@@ -1,10 +1,11 @@
 //! An HF folder: config.json, and model.safetensors or an index with shards.
 
 use super::safetensors::{FloatType, SafeTensorsFile, TensorInfo, WEIGHT_DTYPES};
-use super::{LoadReport, Loaded, Source, arena, pickle};
+use super::{LoadReport, Loaded, Source, pickle};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layout::{Layout, TensorSpec, Weights};
+use crate::storage::Storage;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
@@ -27,7 +28,7 @@ struct Shards {
 /// # Errors
 /// `ZA_MODEL_NOT_FOUND`, `ZA_MODEL_FORMAT`, `ZA_MODEL_CONFIG`, `ZA_MODEL_UNSUPPORTED`, `ZA_SHARD_MISSING`,
 /// `ZA_TENSOR_MISSING`, `ZA_TENSOR_SHAPE`, `ZA_TENSOR_DTYPE`, `ZA_OUT_OF_MEMORY`, `ZA_IO`.
-pub fn load(folder: &Path, file: Option<&Path>) -> Result<Loaded> {
+pub fn load(folder: &Path, file: Option<&Path>, storage: Storage) -> Result<Loaded> {
     let config = read_config(folder)?;
     let layout = Layout::new(&config);
     let shards = match file {
@@ -39,11 +40,12 @@ pub fn load(folder: &Path, file: Option<&Path>) -> Result<Loaded> {
         places.push(locate(spec, &config, &shards)?);
     }
     let report = report(&layout, &config, &shards, &places);
-    let mut data = arena(layout.len, &format!("The model in {}", folder.display()))?;
-    for (spec, (file, tensor)) in layout.tensors.iter().zip(places) {
-        file.read_into(tensor, &mut data[spec.range.clone()])?;
-    }
-    Ok(Loaded { weights: Weights { config, layout, data }, source: Source::HfFolder, tokenizer_gguf: None, report })
+    let what = format!("The model in {}", folder.display());
+    let weights = Weights::read_with(config, layout.clone(), storage, &what, |index, start, out| {
+        let (file, tensor) = places[index];
+        file.read_part(tensor, start, out)
+    })?;
+    Ok(Loaded { weights, source: Source::HfFolder, tokenizer_gguf: None, report })
 }
 
 fn read_config(folder: &Path) -> Result<Config> {

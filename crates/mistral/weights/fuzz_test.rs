@@ -33,7 +33,7 @@ fn check_gguf(bytes: Vec<u8>) {
             for tensor in &gguf.tensors {
                 assert!(tensor.range.start <= tensor.range.end && tensor.range.end <= size as u64);
             }
-            let _ = super::gguf::from_gguf(&gguf);
+            let _ = super::gguf::from_gguf(&gguf, Default::default());
         }
     });
     // A file that still is the small model may become it: some ten thousand f32 and its vocabulary as JSON.

@@ -17,6 +17,7 @@ pub mod save;
 
 use crate::error::{Error, Result};
 use crate::layout::Weights;
+use crate::storage::Storage;
 use safetensors::SafeTensorsFile;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -51,8 +52,17 @@ pub struct Loaded {
 /// Loads an HF folder (or a `.safetensors` file in one) or a GGUF file as f32.
 ///
 /// # Errors
-/// `ZA_MODEL_NOT_FOUND`, and what [`folder::load`] and [`gguf::load`] give. There is no partial model.
+/// As [`load_as`].
 pub fn load(path: &Path) -> Result<Loaded> {
+    load_as(path, Storage::F32)
+}
+
+/// Loads an HF folder (or a `.safetensors` file in one) or a GGUF file, and keeps its weights in that form. Each tensor is
+/// converted as it is read: the model is never whole in memory as f32 unless that is what it is kept as.
+///
+/// # Errors
+/// `ZA_MODEL_NOT_FOUND`, and what [`folder::load`] and [`gguf::load`] give. There is no partial model.
+pub fn load_as(path: &Path, storage: Storage) -> Result<Loaded> {
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             Error::ModelNotFound { path: path.to_path_buf(), problem: "there is no such file or folder".to_string() }
@@ -60,14 +70,14 @@ pub fn load(path: &Path) -> Result<Loaded> {
         _ => Error::io(path, "look at it", error),
     })?;
     if metadata.is_dir() {
-        return folder::load(path, None);
+        return folder::load(path, None, storage);
     }
     let extension = path.extension().and_then(|extension| extension.to_str());
     match extension.map(str::to_ascii_lowercase).as_deref() {
-        Some("gguf") => gguf::load(path),
+        Some("gguf") => gguf::load(path, storage),
         Some("safetensors") => {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            folder::load(parent.unwrap_or(Path::new(".")), Some(path))
+            folder::load(parent.unwrap_or(Path::new(".")), Some(path), storage)
         }
         Some("bin" | "pt" | "pth" | "ckpt") => Err(pickle(path)),
         _ => Err(Error::Unsupported {

@@ -191,13 +191,19 @@ impl SafeTensorsFile {
 
     /// Reads a tensor into `out`, which has its number of elements.
     pub fn read_into(&self, tensor: &TensorInfo, out: &mut [f32]) -> Result<()> {
+        self.read_part(tensor, 0, out)
+    }
+
+    /// Reads the elements `[start, start + out.len())` of a tensor.
+    pub fn read_part(&self, tensor: &TensorInfo, start: usize, out: &mut [f32]) -> Result<()> {
         let dtype = FloatType::of(tensor.dtype).ok_or_else(|| Error::TensorDtype {
             place: self.path.display().to_string(),
             tensor: tensor.name.clone(),
             found: tensor.dtype.to_string(),
             accepted: WEIGHT_DTYPES,
         })?;
-        read_floats(&self.file, dtype, tensor.range.start, out).map_err(|error| Error::io(&self.path, "read", error))
+        let first = tensor.range.start + (start * dtype.bytes()) as u64;
+        read_floats(&self.file, dtype, first, out).map_err(|error| Error::io(&self.path, "read", error))
     }
 
     fn require(&self, name: &str) -> Result<&TensorInfo> {

@@ -40,7 +40,7 @@ pub fn save_safetensors(
         };
         weight_map.extend(tensors.iter().map(|tensor| (tensor.name.clone(), json!(name))));
         let mut file = Staged::create(folder.join(name))?;
-        write_shard(&mut file, weights, tensors, dtype)?;
+        write_tensors(&mut file, tensors, dtype, |tensor, start, out| weights.read(tensor, start, out))?;
         staged.push(file);
     }
     if shards.len() > 1 {
@@ -78,7 +78,13 @@ fn shards(weights: &Weights, dtype: FloatType, max_bytes: u64) -> Vec<Vec<&Tenso
     shards
 }
 
-fn write_shard(file: &mut Staged, weights: &Weights, tensors: &[&TensorSpec], dtype: FloatType) -> Result<()> {
+/// Writes one safetensors file of `tensors`; `read` gives the values of a tensor from a place on.
+pub(crate) fn write_tensors(
+    file: &mut Staged,
+    tensors: &[&TensorSpec],
+    dtype: FloatType,
+    read: impl Fn(&TensorSpec, usize, &mut [f32]),
+) -> Result<()> {
     let mut header = Map::new();
     // transformers refuses a file that does not name its format.
     header.insert("__metadata__".to_string(), json!({ "format": "pt" }));
@@ -94,8 +100,11 @@ fn write_shard(file: &mut Staged, weights: &Weights, tensors: &[&TensorSpec], dt
     file.write(&(header.len() as u64).to_le_bytes())?;
     file.write(&header)?;
     let mut bytes = Vec::with_capacity(CHUNK * dtype.bytes());
+    let mut values = vec![0.0; CHUNK];
     for tensor in tensors {
-        for values in weights.data[tensor.range.clone()].chunks(CHUNK) {
+        for start in (0..tensor.range.len()).step_by(CHUNK) {
+            let values = &mut values[..CHUNK.min(tensor.range.len() - start)];
+            read(tensor, start, values);
             bytes.clear();
             encode(values, dtype, &mut bytes).map_err(|value| Error::Unsupported {
                 place: file.target.display().to_string(),
@@ -155,7 +164,7 @@ fn generation_json(weights: &Weights) -> Value {
 }
 
 /// A file under its temporary name; dropped before [`Staged::publish`], it is removed again.
-struct Staged {
+pub(crate) struct Staged {
     target: PathBuf,
     temporary: PathBuf,
     file: File,
@@ -163,29 +172,29 @@ struct Staged {
 }
 
 impl Staged {
-    fn create(target: PathBuf) -> Result<Staged> {
+    pub(crate) fn create(target: PathBuf) -> Result<Staged> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let temporary = target.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
         let file = File::create(&temporary).map_err(|error| Error::io(&target, "create it", error))?;
         Ok(Staged { target, temporary, file, published: false })
     }
 
-    fn json(target: PathBuf, value: &Value) -> Result<Staged> {
+    pub(crate) fn json(target: PathBuf, value: &Value) -> Result<Staged> {
         let mut file = Staged::create(target)?;
         file.write(format!("{value:#}\n").as_bytes())?;
         file.finish()?;
         Ok(file)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(|error| Error::io(&self.target, "write", error))
     }
 
-    fn finish(&mut self) -> Result<()> {
+    pub(crate) fn finish(&mut self) -> Result<()> {
         self.file.sync_all().map_err(|error| Error::io(&self.target, "write", error))
     }
 
-    fn publish(mut self) -> Result<PathBuf> {
+    pub(crate) fn publish(mut self) -> Result<PathBuf> {
         std::fs::rename(&self.temporary, &self.target).map_err(|error| Error::io(&self.target, "rename", error))?;
         self.published = true;
         Ok(self.target.clone())
@@ -223,7 +232,7 @@ fn is_shard(name: &str) -> bool {
 }
 
 /// The names themselves must reach the disk too.
-fn sync_folder(folder: &Path) -> Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     #[cfg(unix)]
     File::open(folder)
         .and_then(|file| file.sync_all())

@@ -308,7 +308,7 @@ fn gguf_gives_the_model_it_was_made_of() {
     assert!(!tokenizer.contains_key("llama.block_count"));
 
     let windowed = gguf_of(&model, &[("llama.attention.sliding_window", gguf_file::Value::U32(6))]);
-    let loaded = gguf::from_gguf(&Gguf::read(windowed, &path).unwrap()).unwrap();
+    let loaded = gguf::from_gguf(&Gguf::read(windowed, &path).unwrap(), Default::default()).unwrap();
     assert_eq!((loaded.weights.config.model_type.as_str(), loaded.weights.config.sliding_window), ("mistral", Some(6)));
 }
 
@@ -334,7 +334,7 @@ fn gguf_blocks_are_dequantised_as_candle_does() {
         gguf_file::write(&mut bytes, &[], &[("x", &quantised)]).unwrap();
         let gguf = Gguf::read(bytes.into_inner(), Path::new("x.gguf")).unwrap();
         let mut out = vec![0.0; 520 * 256];
-        gguf.dequantize(&gguf.tensors[0], &mut out).unwrap();
+        gguf.dequantize(&gguf.tensors[0], 0, &mut out).unwrap();
         let expected = quantised.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(out, expected, "{dtype:?}");
     }
@@ -359,7 +359,7 @@ fn gguf_that_we_do_not_compute_is_refused_by_name() {
     ];
     for (key, value, code, word) in cases {
         let bytes = gguf_of(&small_model(), &[(key, value)]);
-        let result = Gguf::read(bytes, Path::new("x.gguf")).and_then(|gguf| gguf::from_gguf(&gguf));
+        let result = Gguf::read(bytes, Path::new("x.gguf")).and_then(|gguf| gguf::from_gguf(&gguf, Default::default()));
         let error = result.expect_err(key);
         assert_eq!(error.code(), code, "{error}");
         assert!(error.to_string().contains(word), "{error}");

@@ -2,11 +2,12 @@
 
 use super::super::read_at::ReadAt;
 use super::super::safetensors::{FloatType, read_floats};
-use super::super::{CHUNK, LoadReport, Loaded, Source, arena};
+use super::super::{CHUNK, LoadReport, Loaded, Source};
 use super::{Gguf, TensorInfo, Value};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Weights};
+use crate::storage::Storage as Form;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{CpuStorage, Device, Storage};
 use rayon::prelude::*;
@@ -16,18 +17,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::Path;
 
-/// Loads a GGUF file as f32.
+/// Loads a GGUF file, dequantised and then kept in that form.
 ///
 /// # Errors
 /// Those of [`Gguf::read`], and `ZA_MODEL_CONFIG`, `ZA_MODEL_UNSUPPORTED` (architecture, rope scaling, biases, experts),
 /// `ZA_TENSOR_MISSING`, `ZA_TENSOR_SHAPE`, `ZA_OUT_OF_MEMORY`, `ZA_IO`.
-pub fn load(path: &Path) -> Result<Loaded> {
+pub fn load(path: &Path, storage: Form) -> Result<Loaded> {
     let file = File::open(path).map_err(|error| Error::io(path, "open it", error))?;
-    from_gguf(&Gguf::read(file, path)?)
+    from_gguf(&Gguf::read(file, path)?, storage)
 }
 
 /// The same from a header that has been read, of a file or of bytes.
-pub fn from_gguf<R: ReadAt>(gguf: &Gguf<R>) -> Result<Loaded> {
+pub fn from_gguf<R: ReadAt>(gguf: &Gguf<R>, storage: Form) -> Result<Loaded> {
     let place = gguf.path.display().to_string();
     let architecture = architecture(gguf, &place)?;
     let config = config(gguf, architecture, &place)?;
@@ -56,22 +57,20 @@ pub fn from_gguf<R: ReadAt>(gguf: &Gguf<R>) -> Result<Loaded> {
     let report = report(gguf, &used);
     let tokenizer = gguf.tokenizer_metadata()?;
 
-    let mut data = arena(layout.len, &format!("The model in {place}"))?;
-    for (spec, tensor) in layout.tensors.iter().zip(used) {
-        let out = &mut data[spec.range.clone()];
-        gguf.dequantize(tensor, out)?;
+    let (head_dim, hidden) = (config.head_dim, config.hidden_size);
+    let what = format!("The model in {place}");
+    let weights = Weights::read_with(config, layout, storage, &what, |index, start, out| {
+        let tensor = used[index];
+        gguf.dequantize(tensor, start, out)?;
         // llama.cpp interleaves the two halves of each rotary head for its own rotation; ours is transformers'.
         if architecture == "llama" && (tensor.name.ends_with("attn_q.weight") || tensor.name.ends_with("attn_k.weight"))
         {
-            deinterleave_heads(out, config.head_dim, config.hidden_size);
+            // Projections come whole.
+            deinterleave_heads(out, head_dim, hidden);
         }
-    }
-    Ok(Loaded {
-        weights: Weights { config, layout, data },
-        source: Source::Gguf,
-        tokenizer_gguf: Some(tokenizer),
-        report,
-    })
+        Ok(())
+    })?;
+    Ok(Loaded { weights, source: Source::Gguf, tokenizer_gguf: Some(tokenizer), report })
 }
 
 fn architecture<'a, R: ReadAt>(gguf: &'a Gguf<R>, place: &str) -> Result<&'a str> {
@@ -247,8 +246,9 @@ fn report<R>(gguf: &Gguf<R>, used: &[&TensorInfo]) -> LoadReport {
 }
 
 impl<R: ReadAt> Gguf<R> {
-    /// Values of `tensor` into `out`, piece by piece: the quantised tensor is never whole in memory.
-    pub fn dequantize(&self, tensor: &TensorInfo, out: &mut [f32]) -> Result<()> {
+    /// Values of `tensor` from `first` (which begins a block) into `out`, piece by piece: the quantised tensor is never whole
+    /// in memory.
+    pub fn dequantize(&self, tensor: &TensorInfo, first: usize, out: &mut [f32]) -> Result<()> {
         let io = |error| Error::io(&self.path, "read", error);
         let float = match tensor.dtype {
             GgmlDType::F32 => Some(FloatType::F32),
@@ -257,9 +257,11 @@ impl<R: ReadAt> Gguf<R> {
             _ => None,
         };
         if let Some(float) = float {
-            return read_floats(&self.source, float, tensor.range.start, out).map_err(io);
+            let start = tensor.range.start + (first * float.bytes()) as u64;
+            return read_floats(&self.source, float, start, out).map_err(io);
         }
         let dtype = tensor.dtype;
+        let first = tensor.range.start + (first / dtype.block_size() * dtype.type_size()) as u64;
         // A power of two, as the block sizes are: every piece starts at a block.
         let chunk_bytes = CHUNK / dtype.block_size() * dtype.type_size();
         out.par_chunks_mut(CHUNK).enumerate().try_for_each(|(index, out)| {
@@ -268,7 +270,7 @@ impl<R: ReadAt> Gguf<R> {
             let mut buffer = vec![0u8; length + ALIGNMENT];
             let start = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
             let bytes = &mut buffer[start..start + length];
-            self.source.read_exact_at(bytes, tensor.range.start + (index * chunk_bytes) as u64).map_err(io)?;
+            self.source.read_exact_at(bytes, first + (index * chunk_bytes) as u64).map_err(io)?;
             let values = blocks_to_floats(dtype, bytes, out.len()).map_err(|error| {
                 Error::format(&self.path.display().to_string(), format!("tensor `{}`: {error}", tensor.name))
             })?;

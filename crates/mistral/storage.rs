@@ -1,0 +1,223 @@
+//! How weights lie in memory: one f32 arena that can be trained, or frozen in fewer bytes.
+//!
+//! bf16 takes half the memory. NF4 (QLoRA) keeps the projections of the layers at 4.1 bits, embeddings and head as bf16,
+//! as transformers does. Norms are f32 in any case. Products with frozen weights are f32 ([`zephyr_kernels::matrix`]).
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+use zephyr_kernels::matrix::{Matrix, to_bf16};
+use zephyr_kernels::nf4::{Nf4, Quantiser};
+
+use crate::config::Config;
+use crate::error::Result;
+use crate::layout::{Layout, TensorSpec, Weights};
+use crate::weights::arena;
+
+/// The form of a model's weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// 4 bytes each; the only form that can be trained.
+    #[default]
+    F32,
+    /// 2 bytes each, frozen.
+    Bf16,
+    /// NF4 with double quantisation, frozen.
+    Nf4,
+}
+
+impl Storage {
+    /// `float32`, `bfloat16`, `nf4`.
+    pub fn name(self) -> &'static str {
+        ["float32", "bfloat16", "nf4"][self as usize]
+    }
+
+    /// The storage of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::F32, Self::Bf16, Self::Nf4].into_iter().find(|storage| storage.name() == name)
+    }
+
+    fn of(self, spec: &TensorSpec) -> Self {
+        match self {
+            _ if spec.shape.len() == 1 => Self::F32,
+            Self::Nf4 if !spec.name.contains(".layers.") => Self::Bf16,
+            storage => storage,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Tensor {
+    F32(Vec<f32>),
+    Bf16(Vec<u16>),
+    Nf4(Nf4),
+}
+
+impl Tensor {
+    fn matrix(&self) -> Matrix<'_> {
+        match self {
+            Self::F32(values) => Matrix::F32(values),
+            Self::Bf16(values) => Matrix::Bf16(values),
+            Self::Nf4(values) => Matrix::Nf4(values),
+        }
+    }
+}
+
+/// Weights that are not trained, tensor by tensor in the layout's order.
+#[derive(Clone, Debug)]
+pub struct Frozen {
+    storage: Storage,
+    tensors: Vec<Tensor>,
+}
+
+/// Values of a table that are in memory as f32 at one time while it is converted; whole blocks of any quantised type.
+const PIECE: usize = 1 << 20;
+
+/// Takes the values of a tensor one part after the other: a large table in pieces, a projection at once.
+fn stored(
+    storage: Storage,
+    spec: &TensorSpec,
+    buffer: &mut Vec<f32>,
+    mut read: impl FnMut(usize, &mut [f32]) -> Result<()>,
+) -> Result<Tensor> {
+    let len = spec.range.len();
+    let piece = if spec.name.contains(".layers.") { len } else { PIECE };
+    let mut tensor = match storage.of(spec) {
+        Storage::F32 => {
+            let mut values = vec![0.0; len];
+            read(0, &mut values)?;
+            return Ok(Tensor::F32(values));
+        }
+        Storage::Bf16 => Building::Bf16(Vec::with_capacity(len)),
+        Storage::Nf4 => Building::Nf4(Quantiser::with_capacity(len)),
+    };
+    for start in (0..len).step_by(piece.max(1)) {
+        let count = piece.min(len - start);
+        buffer.resize(buffer.len().max(count), 0.0);
+        let values = &mut buffer[..count];
+        read(start, values)?;
+        match &mut tensor {
+            Building::Bf16(halves) => halves.par_extend(values.par_iter().map(|&value| to_bf16(value))),
+            Building::Nf4(quantiser) => quantiser.push(values),
+        }
+    }
+    Ok(match tensor {
+        Building::Bf16(halves) => Tensor::Bf16(halves),
+        Building::Nf4(quantiser) => Tensor::Nf4(quantiser.finish()),
+    })
+}
+
+enum Building {
+    Bf16(Vec<u16>),
+    Nf4(Quantiser),
+}
+
+impl Weights {
+    /// Builds a model from a reader of parts of tensors (place in the layout, first value, values wanted), which is asked
+    /// tensor by tensor: frozen weights are never whole in memory as f32.
+    ///
+    /// # Errors
+    /// The reader's, and `ZA_OUT_OF_MEMORY`.
+    pub(crate) fn read_with(
+        config: Config,
+        layout: Layout,
+        storage: Storage,
+        what: &str,
+        mut read: impl FnMut(usize, usize, &mut [f32]) -> Result<()>,
+    ) -> Result<Self> {
+        if storage == Storage::F32 {
+            let mut data = arena(layout.len, what)?;
+            for (index, spec) in layout.tensors.iter().enumerate() {
+                read(index, 0, &mut data[spec.range.clone()])?;
+            }
+            return Ok(Self { config, layout, data, frozen: None });
+        }
+        let mut buffer = Vec::new();
+        let mut tensors = Vec::with_capacity(layout.tensors.len());
+        for (index, spec) in layout.tensors.iter().enumerate() {
+            tensors.push(stored(storage, spec, &mut buffer, |start, out| read(index, start, out))?);
+        }
+        Ok(Self { config, layout, data: Vec::new(), frozen: Some(Frozen { storage, tensors }) })
+    }
+
+    /// The same model in another form. Going to fewer bits rounds; coming back gives the rounded values.
+    ///
+    /// # Errors
+    /// `ZA_OUT_OF_MEMORY`.
+    pub fn converted(&self, storage: Storage) -> Result<Self> {
+        let (config, layout) = (self.config.clone(), self.layout.clone());
+        Self::read_with(config, layout, storage, "The converted model", |index, start, out| {
+            self.read(&self.layout.tensors[index], start, out);
+            Ok(())
+        })
+    }
+
+    /// How the weights are kept.
+    pub fn storage(&self) -> Storage {
+        self.frozen.as_ref().map_or(Storage::F32, |frozen| frozen.storage)
+    }
+
+    /// Bytes of all weights.
+    pub fn bytes(&self) -> usize {
+        let frozen = |frozen: &Frozen| {
+            let bytes = frozen.tensors.iter().map(|tensor| match tensor {
+                Tensor::F32(values) => size_of_val(&values[..]),
+                Tensor::Bf16(values) => size_of_val(&values[..]),
+                Tensor::Nf4(values) => values.bytes(),
+            });
+            bytes.sum()
+        };
+        self.frozen.as_ref().map_or(size_of_val(&self.data[..]), frozen)
+    }
+
+    /// A norm's weight. `range` is a tensor of the layout.
+    pub(crate) fn vector(&self, range: &Range<usize>) -> &[f32] {
+        match self.matrix(range) {
+            Matrix::F32(values) => values,
+            _ => unreachable!("norms are f32 in every storage"),
+        }
+    }
+
+    /// A whole tensor of the layout.
+    pub fn matrix(&self, range: &Range<usize>) -> Matrix<'_> {
+        match &self.frozen {
+            None => Matrix::F32(&self.data[range.clone()]),
+            Some(frozen) => frozen.tensors[self.place(range)].matrix(),
+        }
+    }
+
+    /// The output projection, `[V, h]`.
+    pub fn head(&self) -> Matrix<'_> {
+        self.matrix(&self.layout.lm_head)
+    }
+
+    /// A range of neighbouring tensors with one row length, as one matrix or as several from top to bottom.
+    pub(crate) fn matrices(&self, range: &Range<usize>) -> impl Iterator<Item = Matrix<'_>> {
+        let places = match &self.frozen {
+            None => 0..1,
+            Some(_) => self.place(range)..self.layout.tensors.partition_point(|spec| spec.range.end <= range.end),
+        };
+        places.map(move |place| match &self.frozen {
+            None => Matrix::F32(&self.data[range.clone()]),
+            Some(frozen) => frozen.tensors[place].matrix(),
+        })
+    }
+
+    /// Rows of the embedding, `[T, h]`.
+    pub(crate) fn embed(&self, ids: &[u32], out: &mut [f32]) {
+        let (width, table) = (self.config.hidden_size, self.matrix(&self.layout.embed));
+        out.par_chunks_mut(width).zip(ids).for_each(|(out, &id)| table.read(id as usize * width, out));
+    }
+
+    /// The values `[start, start + out.len())` of a tensor of the layout, as f32.
+    pub fn read(&self, spec: &TensorSpec, start: usize, out: &mut [f32]) {
+        self.matrix(&spec.range).read(start, out);
+    }
+
+    fn place(&self, range: &Range<usize>) -> usize {
+        self.layout.tensors.partition_point(|spec| spec.range.start < range.start)
+    }
+}
+
+#[cfg(test)]
+mod test;
