@@ -106,7 +106,10 @@ function attempt(method, outputDir, milliseconds) {
 function results(outputDir) {
   const hash = (path) => createHash("sha256").update(readFileSync(path)).digest("hex");
   const found = { "metrics.jsonl": hash(join(outputDir, "metrics.jsonl")) };
-  for (const folder of ["model", ...readdirSync(join(outputDir, "checkpoints")).map((name) => `checkpoints/${name}`)]) {
+  const trained = ["model", "adapter"].filter((name) => existsSync(join(outputDir, name)));
+  if (trained.length === 0) throw new Error(`${outputDir} holds no trained model`);
+  const saved = readdirSync(join(outputDir, "checkpoints")).map((name) => `checkpoints/${name}`);
+  for (const folder of [...trained, ...saved]) {
     const path = join(outputDir, folder);
     for (const name of readdirSync(path)) found[`${folder}/${name}`] = hash(join(path, name));
   }
