@@ -1,6 +1,6 @@
 // Kills training processes with SIGKILL at random instants, during saves too, and resumes them until they are done: the
 // final weights, the last checkpoint (weights, moments, record) and metrics.jsonl must be those of the undisturbed run,
-// byte for byte. usage: node scripts/resume-kills.mjs [--kills 200] [--methods sft,dpo] [--seed 1] [--json FILE]
+// byte for byte. usage: node scripts/resume-kills.mjs [--kills 200] [--methods sft,packed,dpo,lora] [--seed 1] [--json FILE]
 // Needs the addon and dist/ (`node scripts/ready.mjs`).
 import { fork } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -30,12 +30,14 @@ const methods = {
     new zephyr.SftTrainer({ model, dataset: rows.chats, packing: true, maxLength: 64, ...options }),
   dpo: (zephyr, policy, rows, options) =>
     new zephyr.DpoTrainer({ policy, dataset: rows.pairs, evalDataset: rows.pairs.slice(0, 3), ...options }),
+  lora: (zephyr, policy, rows, options) =>
+    new zephyr.DpoTrainer({ policy, dataset: rows.pairs, lora: { rank: 4, dropout: 0.1 }, ...options }),
 };
 
 const { values: given } = parseArgs({
   options: {
     kills: { type: "string", default: "200" },
-    methods: { type: "string", default: "sft,dpo" },
+    methods: { type: "string", default: Object.keys(methods).join(",") },
     seed: { type: "string", default: "1" },
     json: { type: "string" },
     worker: { type: "string" },
@@ -104,7 +106,10 @@ function attempt(method, outputDir, milliseconds) {
 function results(outputDir) {
   const hash = (path) => createHash("sha256").update(readFileSync(path)).digest("hex");
   const found = { "metrics.jsonl": hash(join(outputDir, "metrics.jsonl")) };
-  for (const folder of ["model", ...readdirSync(join(outputDir, "checkpoints")).map((name) => `checkpoints/${name}`)]) {
+  const trained = ["model", "adapter"].filter((name) => existsSync(join(outputDir, name)));
+  if (trained.length === 0) throw new Error(`${outputDir} holds no trained model`);
+  const saved = readdirSync(join(outputDir, "checkpoints")).map((name) => `checkpoints/${name}`);
+  for (const folder of [...trained, ...saved]) {
     const path = join(outputDir, folder);
     for (const name of readdirSync(path)) found[`${folder}/${name}`] = hash(join(path, name));
   }
@@ -135,7 +140,7 @@ function random(seed) {
 
 async function killMethod(method, kills, next, folder) {
   const whole = join(folder, `${method}-whole`);
-  const { milliseconds } = await attempt(method, whole, undefined);
+  let { milliseconds } = await attempt(method, whole, undefined);
   const expected = results(whole);
   const found = { method, kills: 0, identical: 0, runs: 0, differing: [], killed: {} };
   while (found.kills < kills) {
@@ -144,7 +149,10 @@ async function killMethod(method, kills, next, folder) {
     for (let done = false; !done; ) {
       // A run is killed a few times; the last one of all is left to end.
       const delay = found.kills + ofRun < kills && ofRun < 8 ? next() * milliseconds : undefined;
-      done = !(await attempt(method, outputDir, delay)).killed;
+      const ended = await attempt(method, outputDir, delay);
+      done = !ended.killed;
+      // How long a run takes depends on what else the machine does.
+      if (done && ofRun === 0) milliseconds = ended.milliseconds;
       if (done) break;
       ofRun++;
       const where = remains(outputDir);

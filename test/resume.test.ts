@@ -173,6 +173,13 @@ describe("a resume", () => {
     truncateSync(join(outputDir, "metrics.jsonl"), 20);
     const { error } = await sft({ outputDir, resume: true });
     expect(error?.message).toMatch(/metrics\.jsonl \(had \d+ bytes, has 20\)/);
+    const forced = await sft({ outputDir, resumeForce: true });
+    expect(forced.error).toBeUndefined();
+    const lines = readFileSync(join(outputDir, "metrics.jsonl"), "utf8").trim().split("\n");
+    expect(
+      lines.map((line) => JSON.parse(line).step),
+      "whole lines, whatever was lost",
+    ).toEqual([8]);
   });
 });
 

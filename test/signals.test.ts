@@ -156,6 +156,22 @@ describe("a run that is told to stop", () => {
   });
 });
 
+it("other ends have their exit codes too", () => {
+  const args = ["sft", "--data", at("chats.jsonl"), "--max-steps", "2", "--model", base, "--out", at("codes")];
+  const code = (...more: string[]) => {
+    const { status, stderr } = spawnSync(process.execPath, [program, ...args, ...more], { encoding: "utf8" });
+    return { status, stderr };
+  };
+  expect(code("--step-timeout-seconds", "0.0001")).toMatchObject({ status: 76 });
+  expect(code("--save-steps", "1", "--overwrite")).toMatchObject({ status: 0 });
+  expect(code(), "a folder that holds a run").toMatchObject({ status: 77 });
+  const other = code("--resume", "--seed", "7");
+  expect(other.status).toBe(77);
+  expect(other.stderr).toMatch(/config\.seed \(was 42, is 7\)/);
+  expect(code("--resume-force", "--seed", "7")).toMatchObject({ status: 0 });
+  expect(code("--no-such-flag")).toMatchObject({ status: 77 });
+});
+
 it("a second process in the folder is refused with the holder's name; a killed one holds nothing", async () => {
   const args = ["sft", "--data", at("chats.jsonl"), "--batch-size", "1", "--out", at("locked"), "--max-steps"];
   const first = start([...args, "100000"]);

@@ -31,6 +31,8 @@ export declare class NativeBatch {
 export declare class NativeCheckpoints {
   /** Removes what a killed process left half-written, and verifies checkpoints from the newest on until one is sound. */
   static open(folder: string): Promise<NativeCheckpoints>
+  /** Removes old checkpoints that a killed process had no time to remove; resolves to their paths. */
+  trim(folder: string, keep: number): Promise<Array<string>>
   /** Throws `ZA_CHECKPOINT_BROKEN` when there are checkpoints but none is sound. */
   refuseOnlyBroken(folder: string): void
   /** Folder of the newest sound checkpoint. */

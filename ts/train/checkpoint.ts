@@ -47,7 +47,7 @@ function folderOf(run: Run): string {
 }
 
 /** Metrics out of the core: numbers that are not finite arrive as null, and are NaN, not nothing. */
-export function parseMetrics(json: string): Metrics {
+export function parseMetrics<T = Metrics>(json: string): T {
   return JSON.parse(json, (_, value) => (value === null ? Number.NaN : value));
 }
 
@@ -77,8 +77,7 @@ export async function openCheckpoints(run: Run): Promise<string[]> {
     return [...warnings, "there is no checkpoint to resume from: the run starts at step 1"];
   }
   const saved: Extra = JSON.parse(found.extra);
-  const now = identityOf(run);
-  const { machine, ...decisive } = now;
+  const { machine, ...decisive } = identityOf(run);
   const { machine: before, ...wasDecisive } = saved.identity;
   const differing = differences(wasDecisive, decisive);
   const metricsBytes = await run.folder.metricsBytes();
@@ -102,8 +101,10 @@ export async function resumeRun(run: Run): Promise<void> {
   const saved: Extra = JSON.parse(found.extra!);
   refuseOtherReference(run, saved.reference, found.path!);
   await run.session.restore(found);
+  // Old checkpoints that a killed process had no time to remove; they are only in the way.
+  await found.trim(folderOf(run), run.config.keepCheckpoints).catch((error) => run.warn(fromNative(error).message));
   run.doneSteps = found.step!;
-  run.pending = parseMetrics(JSON.stringify(saved.pending)) as unknown as Metrics[];
+  run.pending = parseMetrics<Metrics[]>(JSON.stringify(saved.pending));
   run.guards.state = saved.guards;
   run.evaluated = saved.evaluated;
   run.tokens = run.loggedTokens = found.tokensSeen!;

@@ -1,4 +1,4 @@
-import { type FileHandle, open, truncate } from "node:fs/promises";
+import { type FileHandle, open, readFile, truncate } from "node:fs/promises";
 
 /**
  * A file of JSON lines that grows. On a full disk lines wait in memory and are written when there is room again; the
@@ -38,13 +38,18 @@ export class LineLog {
     return this.#bytes;
   }
 
-  /** Cuts the file to its first bytes; what waits is forgotten. */
-  async cut(bytes: number): Promise<void> {
+  /** Cuts the file to the whole lines of its first bytes, and returns them; what waits is forgotten. */
+  async cut(bytes: number): Promise<string[]> {
     this.#waiting = "";
     await this.#close();
-    await truncate(this.path, bytes).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "ENOENT") throw error;
+    const content = await readFile(this.path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT") return undefined;
+      throw error;
     });
+    if (!content) return [];
+    const kept = content.subarray(0, content.subarray(0, bytes).lastIndexOf("\n") + 1);
+    if (kept.length < content.length) await truncate(this.path, kept.length);
+    return kept.toString("utf8").split("\n").slice(0, -1);
   }
 
   /** Puts the lines on the disk and closes the file; appending opens it again. */

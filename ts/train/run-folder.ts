@@ -159,19 +159,21 @@ export class RunFolder {
     );
   }
 
-  /** Cuts `metrics.jsonl` back to its first bytes, whole lines. Returns the lines. */
+  /** Cuts `metrics.jsonl` back to the whole lines of its first bytes. Returns the lines. */
   async cutMetrics(bytes: number): Promise<MetricsLine[]> {
-    return this.#guard(async () => {
-      await this.#metrics.cut(bytes);
-      const text = await readFile(this.metricsPath, "utf8").catch((error: NodeJS.ErrnoException) => {
-        if (error.code === "ENOENT") return "";
-        throw error;
+    return this.#guard(async () => (await this.#metrics.cut(bytes)).map((line, row) => this.#parsed(line, row + 1)));
+  }
+
+  #parsed(line: string, row: number): MetricsLine {
+    try {
+      return JSON.parse(line, (_, value) => (value === null ? Number.NaN : value));
+    } catch (error) {
+      throw new IoError("ZA_IO", "the line is damaged", {
+        place: { file: this.metricsPath, row },
+        remedy: "Restore the file from a copy, or resume from one of the whole folder.",
+        cause: error,
       });
-      return text
-        .split("\n")
-        .slice(0, -1)
-        .map((line) => JSON.parse(line, (_, value) => (value === null ? Number.NaN : value)));
-    });
+    }
   }
 
   /** Writes a file of the folder whole: under a hidden name, to the disk, then renamed. */

@@ -177,6 +177,8 @@ const builtInLoggers = { tensorboard: () => tensorBoard() } as const;
  */
 export async function announce(run: Run): Promise<void> {
   const { method, plan, model, report, packing, reference } = run;
+  // An adapter's checkpoint does not hold the base: it must be the same one.
+  if (run.config.lora) run.digests.baseHash = await run.model.native.fingerprint();
   const warnings = await openCheckpoints(run);
   await run.folder?.writeConfig(configRecord(run));
   run.events.push({
@@ -490,7 +492,11 @@ export async function failRun(run: Run | undefined, thrown: unknown, signal: Abo
   if (!hangs) await run?.session.release().catch(() => undefined);
   await run?.loggers.end();
   await run?.folder?.close().catch(() => undefined);
-  if (run?.folder && (error instanceof TrainingError || error instanceof IoError)) {
+  if (
+    run?.folder &&
+    !beforeSteps.includes(error.code) &&
+    (error instanceof TrainingError || error instanceof IoError)
+  ) {
     const { savedPath } = run.saving;
     const where = savedPath ? `the last checkpoint is ${savedPath}` : "no checkpoint was saved yet";
     throw errorFromCode(error.code, error.problem, {
@@ -501,6 +507,9 @@ export async function failRun(run: Run | undefined, thrown: unknown, signal: Abo
   }
   throw error;
 }
+
+/** Refusals before the first step, to which a checkpoint is no answer. */
+const beforeSteps = ["ZA_CHECKPOINT_BROKEN", "ZA_DISK_SPACE"];
 
 function plural(count: number, what: string): string {
   return `${count} ${what}${count === 1 ? "" : "s"}`;

@@ -59,6 +59,16 @@ impl NativeCheckpoints {
         })
     }
 
+    /// Removes old checkpoints that a killed process had no time to remove; resolves to their paths.
+    #[napi(ts_return_type = "Promise<Array<string>>")]
+    pub fn trim<'env>(&self, env: &'env Env, folder: String, keep: u32) -> napi::Result<Object<'env>> {
+        let found = self.found.clone();
+        submit(env, move || {
+            let removed = on_disk(folder.into(), keep as usize).trim(&found)?;
+            Ok(removed.iter().map(|path| path.display().to_string()).collect::<Vec<_>>())
+        })
+    }
+
     /// Throws `ZA_CHECKPOINT_BROKEN` when there are checkpoints but none is sound.
     #[napi]
     pub fn refuse_only_broken(&self, folder: String) -> napi::Result<()> {

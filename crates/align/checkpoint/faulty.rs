@@ -23,6 +23,8 @@ pub enum Fault {
     Io,
     /// EINTR; nothing was done.
     Interrupted,
+    /// A write that says that it went well, and wrote a bit wrong. Other operations do what they should.
+    Flipped,
 }
 
 impl Fault {
@@ -31,6 +33,7 @@ impl Fault {
             Self::NoSpace => io::ErrorKind::StorageFull,
             Self::Io => return io::Error::other("EIO"),
             Self::Interrupted => io::ErrorKind::Interrupted,
+            Self::Flipped => unreachable!("it tells nobody"),
         })
     }
 }
@@ -191,7 +194,10 @@ impl FaultyDisk {
     }
 
     fn working(&self) -> io::Result<MutexGuard<'_, State>> {
-        self.call().map_err(|(fault, _)| fault.error())
+        match self.call() {
+            Err((Fault::Flipped, state)) => Ok(state),
+            outcome => outcome.map_err(|(fault, _)| fault.error()),
+        }
     }
 }
 
@@ -297,6 +303,12 @@ impl Write for OutputFile {
         match self.disk.call() {
             Ok(mut state) => {
                 state.change(Change::Append { file: self.id, bytes: bytes.to_vec() });
+                Ok(bytes.len())
+            }
+            Err((Fault::Flipped, mut state)) => {
+                let mut wrong = bytes.to_vec();
+                wrong[bytes.len() / 2] ^= 1;
+                state.change(Change::Append { file: self.id, bytes: wrong });
                 Ok(bytes.len())
             }
             Err((fault, mut state)) => {

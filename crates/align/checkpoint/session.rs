@@ -40,7 +40,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// `step` is the run's own count, skipped steps included; `extra` the caller's JSON.
     pub fn of(session: &Session, trained: Trained, step: u64, extra: String) -> Self {
-        let record = Record { step, updates: session.step(), tokens_seen: session.tokens_seen(), extra };
+        let record = Record { step, updates: session.step(), tokens_seen: session.finished_tokens(), extra };
         Self { trained, optimizer: session.shared_optimizer(), record }
     }
 

@@ -202,6 +202,32 @@ fn every_operation_fails_once() {
 }
 
 #[test]
+fn a_disk_that_lies_is_found_out_before_an_old_checkpoint_goes() {
+    let calls = {
+        let disk = disk(&[3, 6]);
+        save(&mut checkpoints(&disk), 9).unwrap();
+        disk.calls()
+    };
+    let mut lies = 0;
+    for call in 0..calls {
+        let disk = disk(&[3, 6]);
+        disk.fail(call, Fault::Flipped);
+        match save(&mut checkpoints(&disk), 9) {
+            // The call was no write.
+            Ok(_) => assert_newest(&disk, &[9]),
+            Err(error) => {
+                lies += 1;
+                assert_eq!(error.code(), "ZA_TRAIN_STATE");
+                assert!(error.to_string().contains("does not read back"), "{error}");
+                assert_eq!(names(&disk), ["step-3", "step-6", "step-9"]);
+                assert_newest(&disk, &[6])
+            }
+        };
+    }
+    assert!(lies > 5, "{lies} writes of {calls} calls");
+}
+
+#[test]
 fn every_damaged_byte_is_seen() {
     let good = disk(&[3, 6]);
     let newest_path = Path::new(FOLDER).join("step-6");
@@ -268,6 +294,21 @@ fn broken_checkpoints_do_not_count_as_kept() {
     assert_eq!(names(&disk), ["step-3", "step-6", "step-9"], "two sound ones, and the broken one");
     save(&mut writer, 12).unwrap();
     assert_eq!(names(&disk), ["step-12", "step-6", "step-9"]);
+}
+
+#[test]
+fn what_a_killed_process_had_no_time_to_remove_goes_when_the_run_goes_on() {
+    let disk = disk(&[3, 6]);
+    let mut writer = Checkpoints::new(Arc::new(disk.clone()), PathBuf::from(FOLDER), 9);
+    for step in [9, 12] {
+        save(&mut writer, step).unwrap();
+    }
+    disk.damage(&Path::new(FOLDER).join("step-9/record.json"), |bytes| bytes[3] ^= 4);
+    let mut next = checkpoints(&disk);
+    let found = next.newest().unwrap();
+    assert_eq!(next.trim(&found).unwrap(), [Path::new(FOLDER).join("step-3")]);
+    assert_eq!(names(&disk), ["step-12", "step-6", "step-9"], "two sound ones, and the broken one");
+    assert!(next.trim(&found).unwrap().is_empty());
 }
 
 #[test]

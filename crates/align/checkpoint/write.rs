@@ -64,10 +64,27 @@ impl Checkpoints {
     /// The folder cannot be listed.
     pub fn newest(&mut self) -> Result<Found> {
         let found = newest(&*self.files, &self.folder)?;
+        self.learn(&found);
+        Ok(found)
+    }
+
+    /// Removes what a process that was killed after a save had no time to remove: old checkpoints beyond those that stay.
+    ///
+    /// # Errors
+    /// The folder cannot be listed, or an old checkpoint cannot be removed.
+    pub fn trim(&mut self, found: &Found) -> Result<Vec<PathBuf>> {
+        self.learn(found);
+        let mut removed = Vec::new();
+        if let Some(newest) = &found.newest {
+            self.retire(newest.record.step, &mut removed)?;
+        }
+        Ok(removed)
+    }
+
+    fn learn(&mut self, found: &Found) {
         let step = |path: &Path| path.file_name().and_then(|name| step_of(&name.to_string_lossy()));
         self.known.extend(found.broken.iter().filter_map(|broken| Some((step(&broken.path)?, false))));
         self.known.extend(found.newest.iter().map(|verified| (verified.record.step, true)));
-        Ok(found)
     }
 
     /// Writes `step-N` and reads it back; then old checkpoints may go.
@@ -158,8 +175,13 @@ impl Checkpoints {
 
     /// Removes checkpoints older than the newest `keep` sound ones. Broken ones stay.
     fn retire(&mut self, newest: u64, removed: &mut Vec<PathBuf>) -> Result<()> {
+        let mut older = steps(&*self.files, &self.folder)?;
+        older.retain(|&step| step <= newest);
+        if older.len() <= self.keep {
+            return Ok(());
+        }
         let mut sound = 0;
-        for step in steps(&*self.files, &self.folder)?.into_iter().filter(|&step| step <= newest) {
+        for step in older {
             let path = self.folder.join(format!("step-{step}"));
             let is_sound = *self.known.entry(step).or_insert_with(|| verify(&*self.files, &path).is_ok());
             if !is_sound {

@@ -13,15 +13,21 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Waits for the write before, then starts this one.
-    ///
-    /// # Panics
-    /// The operating system gives no thread.
+    /// Waits for the write before, then starts this one. Without a thread to be had, it is done here and now.
     pub fn start(&self, work: impl FnOnce() + Send + 'static) {
         self.wait();
-        let thread = std::thread::Builder::new().name("zephyr-checkpoint".into()).spawn(work);
-        let thread = thread.expect("a thread for the checkpoint");
-        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        let work = Arc::new(Mutex::new(Some(work)));
+        let taken = work.clone();
+        let take = move || taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let builder = std::thread::Builder::new().name("zephyr-checkpoint".into());
+        let thread = builder.spawn(move || take().into_iter().for_each(|work| work()));
+        match thread {
+            Ok(thread) => *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread),
+            Err(_) => {
+                let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+                work.into_iter().for_each(|work| work());
+            }
+        }
     }
 
     /// Returns when no write is in flight. How it went, `work` has told by itself.

@@ -126,8 +126,14 @@ impl Session {
         self.optimizer.steps()
     }
 
-    /// Tokens trained on since the run began, prompts included, for each side of a pair.
+    /// Tokens trained on since the run began, prompts included, for each side of a pair; those of the step that is being
+    /// accumulated as well.
     pub fn tokens_seen(&self) -> u64 {
+        self.tokens_seen + self.step_tokens
+    }
+
+    /// Tokens of finished steps.
+    pub(crate) fn finished_tokens(&self) -> u64 {
         self.tokens_seen
     }
 
@@ -192,7 +198,7 @@ impl Session {
         self.activations.noise = self.options.embedding_noise.map(|EmbeddingNoise { alpha }| Noise {
             alpha,
             seed: self.options.seed,
-            counter: self.tokens_seen + self.step_tokens,
+            counter: self.tokens_seen(),
         });
         let outcome = self.forward(model, packed, true);
         self.activations.noise = None;

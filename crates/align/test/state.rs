@@ -77,6 +77,10 @@ fn a_snapshot_is_of_its_moment_and_costs_no_copy_until_the_session_goes_on() {
     let before = trained.moments().0.as_ptr();
     trained.accumulate_sft(&model, &packed(&rows[..1]), 9.0).unwrap();
     assert_eq!(trained.moments().0.as_ptr(), before, "forward and backward leave the moments where they are");
+    assert!(trained.tokens_seen() > snapshot.record.tokens_seen);
+    let between = Snapshot::of(&trained, Trained::Weights(shared.clone()), 2, String::new());
+    assert_eq!(between.record, snapshot.record, "what is not finished is not saved");
+    drop(between);
     let (first, _) = trained.moments();
     let expected = bits(first);
     trained.apply(&mut model, &update(1e-3)).unwrap();
