@@ -253,6 +253,16 @@ describe.runIf(present(golden))("preference trainers", () => {
     expect(one[1]!["rewards/margins"]).toBeCloseTo(none[1]!["rewards/margins"]!, 5);
     expect(one[2]!["rewards/chosen"]).toBeCloseTo(0, 4);
     expect(Math.abs(none[2]!["rewards/chosen"]!)).toBeGreaterThan(1e-2);
+
+    const adapted = await (await load(window)).withLora({
+      rank: 2,
+      alpha: 2,
+      dropout: 0,
+      targetModules: "all-linear",
+      useRslora: false,
+    });
+    const refused = new DpoTrainer({ policy: adapted, ...options, syncRefModel: true }).fit(pairs);
+    await expect(refused).rejects.toMatchObject({ code: "ZA_CONFIG_INVALID", place: { field: "syncRefModel" } });
   });
 
   it("discounted tails, weights of pairs, noise and optimizers reach the core", async () => {

@@ -1,4 +1,5 @@
 /** The frozen model that a policy is compared with, and how it may follow the policy (TR-DPO, arXiv 2404.09656). */
+import { ConfigError } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { Run } from "./run";
 import type { Reference } from "./sft-trainer";
@@ -15,6 +16,13 @@ interface Following {
  * copy, which shares the memory of its original until it moves.
  */
 export function referenceModel(policy: Mistral, ref: Mistral | undefined, { syncRefModel }: Following): Mistral {
+  for (const model of syncRefModel ? [policy, ref ?? policy] : []) {
+    if (!model.adapter && model.storage === "float32") continue;
+    throw new ConfigError("ZA_CONFIG_INVALID", "syncRefModel: a reference cannot follow an adapter or frozen weights", {
+      place: { field: "syncRefModel" },
+      remedy: "Merge the adapter into float32 weights first, or turn it off.",
+    });
+  }
   if (ref === undefined) return policy.frozenCopy();
   return syncRefModel ? ref.frozenCopy() : ref;
 }

@@ -213,6 +213,10 @@ impl NativeModel {
         let (parts, policy) = (self.parts.clone(), policy.current());
         submit(env, move || {
             let mut parts = parts.write().unwrap_or_else(PoisonError::into_inner);
+            if policy.adapter.is_some() || parts.adapter.is_some() {
+                let text = "a reference cannot follow an adapter. Remedy: merge() it first, or turn syncRefModel off";
+                return Err(Failure::new("ZA_CONFIG_INVALID", text));
+            }
             Ok(zephyr_align::reference::blend(Arc::make_mut(&mut parts.weights), &policy.weights, alpha as f32)?)
         })
     }
