@@ -141,7 +141,9 @@ export function openSession(
 ): NativeSession {
   if (config.threads !== null) native().setThreads(config.threads);
   const { maxLength, recompute, seed } = config;
-  const settings = { recompute, headChunk: 256, maxLength, referenceIsStart: options.referenceIsStart ?? false, seed };
+  // Without a gradient of the head, small chunks cost little time and save fifty megabytes at 50 000 tokens.
+  const headChunk = model.adapter ? 64 : 256;
+  const settings = { recompute, headChunk, maxLength, referenceIsStart: options.referenceIsStart ?? false, seed };
   return new (native().NativeSession)(
     model.native,
     JSON.stringify(settings),
