@@ -240,7 +240,8 @@ export function openSession(
   const { maxLength, recompute, optimizer, seed } = config;
   const settings = {
     recompute,
-    headChunk: 256,
+    // Without a gradient of the head, small chunks cost little time and save fifty megabytes at 50 000 tokens.
+    headChunk: model.adapter ? 64 : 256,
     maxLength,
     referenceIsStart: options.referenceIsStart ?? false,
     optimizer,

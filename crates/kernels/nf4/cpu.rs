@@ -28,20 +28,27 @@ pub(super) fn quantise(values: &[f32], packed: &mut [u8], absmax: &mut [f32]) {
     });
 }
 
+/// bitsandbytes takes the entry nearest to the nearest of 65 536 points in [−1, 1], not to the value itself.
+const POINTS: f32 = 65_535.0;
+
 pub(super) fn quantise_absmax(absmax: &[f32], offset: f32) -> (Vec<u8>, Vec<f32>) {
     let map = dynamic_map();
+    let borders: [f32; 255] = std::array::from_fn(|code| (map[code] + map[code + 1]) * 0.5);
     let mut codes = Vec::with_capacity(absmax.len());
     let mut scales = Vec::with_capacity(absmax.len().div_ceil(NESTED));
     for block in absmax.chunks(NESTED) {
         let most = block.iter().fold(0.0, |most: f32, value| most.max((value - offset).abs()));
         scales.push(most);
+        if most == 0.0 {
+            codes.resize(codes.len() + block.len(), 0);
+            continue;
+        }
+        let inverse = 1.0 / most;
         for value in block {
-            // A block of equal absmax is 0/0 in bitsandbytes, whose search ends at the first code; times 0 it is the same.
-            let scaled = (value - offset) / most;
-            let below = map.partition_point(|&entry| entry <= scaled).saturating_sub(1);
-            let next = below + 1;
-            let nearer = next < 256 && (scaled - map[next]).abs() < (scaled - map[below]).abs();
-            codes.push(if nearer { next } else { below } as u8);
+            let scaled = ((value - offset) * inverse).clamp(-1.0, 1.0);
+            let point = ((scaled + 1.0) * 0.5).mul_add(POINTS, 0.5).floor();
+            let point = (point + point) / POINTS - 1.0;
+            codes.push(borders.partition_point(|&border| border < point) as u8);
         }
     }
     (codes, scales)
