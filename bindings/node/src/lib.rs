@@ -8,6 +8,7 @@
 
 mod engine;
 mod failure;
+mod memory;
 mod model;
 mod session;
 mod tokenizer;
