@@ -2,7 +2,7 @@
  * Peak memory of one DPO run of the real model with a LoRA adapter over an f32, a bf16 and an NF4 base, each in a process
  * of its own; everything of the process counts, the JavaScript engine included.
  *
- * usage: node bench/qlora-memory.mjs [--steps 2] [--rows 4] [--batch 1] [--max-length 512] [--rank 8] [--threads 2] [--only float32,nf4]
+ * usage: node bench/qlora-memory.mjs [--steps 2] [--rows 4] [--batch 1] [--max-length 256] [--rank 8] [--threads 2] [--only float32,nf4]
  *
  * Prints a table and one JSON line. `ratio` is nf4 / float32; QLoRA is held to 0.45.
  * Rows: pairs/dpo.jsonl of ../shared/data (ZEPHYR_DATA: another folder). Model: ../shared/env/models.sh --hf.
@@ -21,7 +21,7 @@ const { values: flags } = parseArgs({
     rows: { type: "string", default: "4" },
     batch: { type: "string", default: "1" },
     rank: { type: "string", default: "8" },
-    "max-length": { type: "string", default: "512" },
+    "max-length": { type: "string", default: "256" },
     threads: { type: "string", default: "2" },
     only: { type: "string", default: "float32,bfloat16,nf4" },
     measure: { type: "string" },

@@ -9,6 +9,7 @@
 mod checkpoint;
 mod engine;
 mod failure;
+mod memory;
 mod model;
 mod session;
 mod tokenizer;

@@ -103,7 +103,9 @@ impl NativeTokenizer {
     /// or left out for the tokenizer's own (Zephyr's when it has none).
     #[napi(factory)]
     pub fn from_json(json: Uint8Array, config: Option<String>, template: Option<String>) -> napi::Result<Self> {
-        guard(|| Self::with_template(Tokenizer::from_json(&json, config.as_deref())?, template.as_deref()))
+        let read = guard(|| Self::with_template(Tokenizer::from_json(&json, config.as_deref())?, template.as_deref()));
+        crate::memory::give_back();
+        read
     }
 
     /// From the `tokenizer.*` metadata of a GGUF file, as JSON.
@@ -111,7 +113,10 @@ impl NativeTokenizer {
     pub fn from_gguf(metadata: String, template: Option<String>) -> napi::Result<Self> {
         guard(|| {
             let metadata: Map<String, Value> = serde_json::from_str(&metadata)?;
-            Self::with_template(Tokenizer::from_gguf(&metadata)?, template.as_deref())
+            let read = Self::with_template(Tokenizer::from_gguf(&metadata)?, template.as_deref());
+            drop(metadata);
+            crate::memory::give_back();
+            read
         })
     }
 
