@@ -35,7 +35,7 @@ const pairs = join(process.env.ZEPHYR_DATA ?? join(here, "..", "..", "shared", "
 if (!existsSync(join(here, "..", "dist", "index.js"))) fail("dist/index.js is missing. Run `npm run build`.");
 if (!existsSync(join(model, "model.safetensors"))) fail(`${model} is missing. Run ../shared/env/models.sh --hf.`);
 
-const lora = { rank: 16, alpha: 16, dropout: 0, targetModules: "all-linear" };
+const lora = { rank: 8, alpha: 16, dropout: 0, targetModules: "all-linear" };
 const policies = ["none", "norms-and-swiglu", "layer"];
 const methods = [
   { name: "full f32" },
