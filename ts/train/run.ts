@@ -178,7 +178,7 @@ const builtInLoggers = { tensorboard: () => tensorBoard() } as const;
 export async function announce(run: Run): Promise<void> {
   const { method, plan, model, report, packing, reference } = run;
   // An adapter's checkpoint does not hold the base: it must be the same one.
-  if (run.config.lora) run.digests.baseHash = await run.model.native.fingerprint();
+  if (model.adapter) run.digests.baseHash = await model.native.fingerprint();
   const warnings = await openCheckpoints(run);
   await run.folder?.writeConfig(configRecord(run));
   run.events.push({
