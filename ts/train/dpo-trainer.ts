@@ -1,4 +1,3 @@
-import type { NativeSession } from "../../bindings/node/index";
 import { type DatasetInput, pairDataset } from "../data";
 import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
@@ -10,7 +9,7 @@ import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examp
 import { followPolicy, referenceModel, startOf, warnAboutFollowing } from "./follow";
 import type { Logger } from "./loggers/logger";
 import { packPairs } from "./packing";
-import { meanOf, pick, type ReferenceLogps, referenceSums, scoredPairs, split } from "./reference";
+import { FrozenReference, meanOf, pick, type ReferenceLogps, scoredPairs, scoreNow, split } from "./reference";
 import {
   announce,
   aside,
@@ -117,6 +116,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const folder = await openFolder("dpo", policy, config, overwrite);
       const referenceIsStart = ref === undefined || ref.native.sharesWeights(start.native);
       const reference = referenceIsStart ? startOf(policy, config) : "given";
+      const rowsHash = hashPairs(examples);
+      const evalRowsHash = held && hashPairs(held);
       const session = openSession(policy, config, { loss: lossSettings(config), referenceIsStart });
       run = newRun(
         {
@@ -129,7 +130,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           events: this.#events,
           signal,
           report: examples.report,
-          digests: { rowsHash: hashPairs(examples), ...(held ? { evalRowsHash: hashPairs(held) } : {}) },
+          digests: { rowsHash, ...(evalRowsHash === undefined ? {} : { evalRowsHash }) },
           reference,
           ...(packing ? { packing } : {}),
         },
@@ -145,24 +146,19 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         );
       }
 
-      // Once the log-probs are computed nothing may hold the start's weights: no second model is in memory then.
-      const frozen = config.precomputeRefLogps ? (ref ?? start) : referenceModel(start, ref, config);
-      let other: NativeSession | undefined;
-      const scorer = () => {
-        // Before the first step the policy is its own start: no second workspace is needed.
-        if (referenceIsStart && config.precomputeRefLogps) return session;
-        other ??= openSession(frozen, config);
-        return other;
-      };
-      const scoreAll = async (use: "train" | "eval", rows: readonly EncodedPair[]) =>
-        split(await referenceSums(run!, use, frozen, scoredPairs(rows, config), scorer));
-      const precomputed = config.precomputeRefLogps ? await scoreAll("train", examples.rows) : undefined;
+      const frozen = new FrozenReference(run, referenceModel(start, ref, config), referenceIsStart);
+      const precomputed = config.precomputeRefLogps
+        ? split(await frozen.kept("train", scoredPairs(examples.rows, rowsHash, config)))
+        : undefined;
       if (precomputed) run.referenceMean = meanOf(precomputed);
-      const heldReference = held && !config.syncRefModel ? await scoreAll("eval", held.rows) : undefined;
+      const heldScored = held && scoredPairs(held.rows, evalRowsHash!, config);
+      const heldReference =
+        heldScored && !config.syncRefModel ? split(await frozen.kept("eval", heldScored)) : undefined;
       const evaluateHeld = async (run: Run) => {
-        if (held) await evaluate(run, held, heldReference ?? (await scoreLive(run, scorer(), held.rows)));
+        if (!held || !heldScored) return;
+        await evaluate(run, held, heldReference ?? split(await scoreNow(run, heldScored, frozen.logps)));
       };
-      if (precomputed) await other?.release();
+      if (precomputed) await frozen.release();
       await resumeRun(run);
       beginSteps(run);
       // A run that was stopped between a step and its evaluation.
@@ -178,18 +174,18 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
             throwIfAborted(signal);
             const inBatch = Array.from(rows, (row) => examples.rows[row]!);
             const batch = nativePairs(inBatch, config);
-            const logps = precomputed ? pick(precomputed, rows) : split(await scorer().sequenceLogps(batch));
+            const logps = precomputed ? pick(precomputed, rows) : split(await frozen.logps(batch));
             const { chosen, rejected } = logps;
             loss += await session.accumulateDpo(batch, chosen, rejected, inStep.length, chosenTokens, true);
           }
           return loss;
         });
         await sampleDuring(run, shown, step);
-        await followPolicy(frozen, policy, config, step);
+        await followPolicy(frozen.model, policy, config, step);
         if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
         await saveIfDue(run);
       }
-      if (!precomputed) await other?.release();
+      await frozen.release();
       const metrics = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
       const { history, doneSteps: steps, report } = run;
@@ -217,19 +213,6 @@ function lossSettings(config: DpoConfig): Record<string, unknown> {
     ...(config.lossType.includes("ipo") ? { ipoNormalisation: config.ipoNormalisation } : {}),
     useWeighting: config.useWeighting,
   };
-}
-
-/** Log-probs under a reference that moves. */
-async function scoreLive(run: Run, scorer: NativeSession, pairs: readonly EncodedPair[]): Promise<ReferenceLogps> {
-  const config = run.config as DpoConfig;
-  const size = config.refBatchSize ?? config.batchSize;
-  const sums = new Float64Array(2 * pairs.length);
-  for (let start = 0; start < pairs.length; start += size) {
-    poll(run);
-    const batch = nativePairs(pairs.slice(start, start + size), config);
-    sums.set(await scorer.sequenceLogps(batch), 2 * start);
-  }
-  return split(sums);
 }
 
 async function evaluate(run: Run, held: Examples<EncodedPair>, reference: ReferenceLogps): Promise<void> {

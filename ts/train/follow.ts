@@ -4,8 +4,9 @@ import type { Mistral } from "../model/mistral";
 import type { Run } from "./run";
 import type { Reference } from "./sft-trainer";
 
-/** What moves a reference. */
+/** What decides about a reference. */
 interface Following {
+  readonly precomputeRefLogps: boolean;
   readonly syncRefModel: boolean;
   readonly refModelMixupAlpha: number;
   readonly refModelSyncSteps: number;
@@ -13,9 +14,15 @@ interface Following {
 
 /**
  * The reference of a run: the model that was given, or the policy as it is now. One that is to follow the policy is a
- * copy, which shares the memory of its original until it moves.
+ * copy, which shares the memory of its original until it moves. Where the log-probs are computed beforehand nothing may
+ * hold the start's weights once they are there, so that no second model is in memory: the policy itself is scored then.
  */
-export function referenceModel(policy: Mistral, ref: Mistral | undefined, { syncRefModel }: Following): Mistral {
+export function referenceModel(
+  policy: Mistral,
+  ref: Mistral | undefined,
+  { precomputeRefLogps, syncRefModel }: Following,
+): Mistral {
+  if (precomputeRefLogps) return ref ?? policy;
   for (const model of syncRefModel ? [policy, ref ?? policy] : []) {
     if (!model.adapter && model.storage === "float32") continue;
     throw new ConfigError("ZA_CONFIG_INVALID", "syncRefModel: a reference cannot follow an adapter or frozen weights", {

@@ -20,9 +20,6 @@ export interface GuardState {
   gradNorms: number[];
 }
 
-/** Why an update is skipped. */
-export type Skip = { reason: string };
-
 type GuardConfig = Pick<SftConfig, "maxSkippedUpdates" | "skipZScore">;
 
 /** Counts skipped updates and keeps the windows of one run. */

@@ -1,4 +1,4 @@
-import type { NativeSession } from "../../bindings/node/index";
+import type { NativeBatch } from "../../bindings/node/index";
 import { type DatasetInput, unpairedDataset } from "../data";
 import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
@@ -10,7 +10,7 @@ import { answerExamples, type EncodedAnswer, type Examples } from "./examples";
 import { followPolicy, referenceModel, startOf, warnAboutFollowing } from "./follow";
 import type { Logger } from "./loggers/logger";
 import { type KtoConfig, type KtoConfigInput, ktoConfig } from "./preference-config";
-import { type referenceNames, referenceSums, type Scored } from "./reference";
+import { FrozenReference, type Scored, scoreNow } from "./reference";
 import { hashRows } from "./reference-cache";
 import {
   announce,
@@ -142,62 +142,61 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
         run.warn("the KL estimate is of the whole optimizer step; TRL estimates it in each micro-batch");
       }
 
-      // Once the log-probs are computed nothing may hold the start's weights: no second model is in memory then.
-      const frozen = config.precomputeRefLogps ? (ref ?? start) : referenceModel(start, ref, config);
-      let other: NativeSession | undefined;
-      const scorer = () => {
-        // Before the first step the policy is its own start: no second workspace is needed.
-        if (referenceIsStart && config.precomputeRefLogps) return session;
-        other ??= openSession(frozen, config);
-        return other;
-      };
-      const scoreAll = (use: keyof typeof referenceNames, rows: readonly EncodedRow[]) =>
-        referenceSums(run!, use, frozen, scoredRows(rows, config), scorer);
-      const precomputed = config.precomputeRefLogps ? await scoreAll("train", examples.rows) : undefined;
+      const frozen = new FrozenReference(run, referenceModel(start, ref, config), referenceIsStart);
+      const refBatch = config.refBatchSize ?? config.batchSize;
+      const precomputed = config.precomputeRefLogps
+        ? await frozen.kept("train", scoredRows(examples.rows, refBatch))
+        : undefined;
       const klOfSteps =
-        precomputed && meansOfSteps(plan, await scoreAll("mismatched", mismatchedOfAll(run, examples.rows)));
+        precomputed &&
+        meansOfSteps(plan, await frozen.kept("mismatched", scoredRows(mismatchedOfAll(run, examples.rows), refBatch)));
       if (precomputed) run.referenceMean = mean(precomputed);
+      const heldMismatched = held ? mismatched(held.rows, config) : [];
       const heldReference =
         held && precomputed
           ? {
-              logps: await scoreAll("eval", held.rows),
-              kl: mean(await scoreAll("evalMismatched", mismatched(held.rows, config))),
+              logps: await frozen.kept("eval", scoredRows(held.rows, refBatch)),
+              kl: mean(await frozen.kept("evalMismatched", scoredRows(heldMismatched, refBatch))),
             }
           : undefined;
-      if (precomputed) await other?.release();
+      if (precomputed) await frozen.release();
       const evaluateHeld = async (run: Run) => {
-        if (held) await evaluate(run, held.rows, heldReference ?? (await heldLogps(run, scorer(), held.rows)));
+        if (!held) return;
+        const reference = heldReference ?? {
+          logps: await scoreNow(run, batches(held.rows, refBatch), frozen.logps),
+          kl: mean(await scoreNow(run, batches(heldMismatched, refBatch), frozen.logps)),
+        };
+        await evaluate(run, held.rows, heldMismatched, reference);
       };
       await resumeRun(run);
       beginSteps(run);
       // A run that was stopped between a step and its evaluation.
       if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
 
+      const policyLogps = (batch: NativeBatch) => session.sequenceLogps(batch);
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
         const inStep = rowsOf(plan, step, examples.rows);
         await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
-          const pairs = mismatched(inStep, config);
-          const there = klOfSteps?.[step - 1] ?? mean(await score(run!, scorer(), pairs));
-          const kl = pairs.length > 0 ? mean(await score(run!, session, pairs)) - there : 0;
+          const pairs = batches(mismatched(inStep, config), config.batchSize);
+          const there = klOfSteps?.[step - 1] ?? mean(await scoreNow(run!, pairs, frozen.logps));
+          const kl = pairs.sequences.length > 0 ? mean(await scoreNow(run!, pairs, policyLogps)) - there : 0;
           let loss = 0;
           for (const rows of microBatches) {
             throwIfAborted(signal);
             const inBatch = Array.from(rows, (row) => examples.rows[row]!);
             const batch = nativeBatch(inBatch);
-            const logps = precomputed
-              ? Float64Array.from(rows, (row) => precomputed[row]!)
-              : await scorer().sequenceLogps(batch);
+            const logps = precomputed ? Float64Array.from(rows, (row) => precomputed[row]!) : await frozen.logps(batch);
             loss += await session.accumulateKto(batch, labels(inBatch), logps, kl, inStep.length, true);
           }
           return loss;
         });
         await sampleDuring(run, shown, step);
-        await followPolicy(frozen, policy, config, step);
+        await followPolicy(frozen.model, policy, config, step);
         if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
         await saveIfDue(run);
       }
-      if (!precomputed) await other?.release();
+      await frozen.release();
       const metrics = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
       const { history, doneSteps: steps, report } = run;
@@ -250,24 +249,13 @@ function hashAnswers({ rows }: Examples<EncodedAnswer>): string {
   );
 }
 
-/** Log-prob sums of sequences under a session's model. */
-async function score(
-  run: Run,
-  scorer: NativeSession,
-  rows: readonly EncodedRow[],
-  size = run.config.batchSize,
-): Promise<Float64Array> {
-  const sums = new Float64Array(rows.length);
-  for (let start = 0; start < rows.length; start += size) {
-    poll(run);
-    sums.set(await scorer.sequenceLogps(nativeBatch(rows.slice(start, start + size))), start);
-  }
-  return sums;
+/** Sequences in batches of that many. */
+function batches(sequences: readonly EncodedRow[], size: number): Omit<Scored, "hash"> {
+  return { sequences, size, batch: (start, end) => nativeBatch(sequences.slice(start, end)) };
 }
 
-function scoredRows(rows: readonly EncodedRow[], config: KtoConfig): Scored {
-  const batch = (start: number, end: number) => nativeBatch(rows.slice(start, end));
-  return { sequences: rows, size: config.refBatchSize ?? config.batchSize, batch };
+function scoredRows(rows: readonly EncodedRow[], size: number): Scored {
+  return { ...batches(rows, size), hash: hashRows(rows) };
 }
 
 /** The mismatched answers of all steps, one after the other. */
@@ -287,20 +275,15 @@ function meansOfSteps(plan: BatchPlan, sums: Float64Array): Float64Array {
   });
 }
 
-/** What the reference says to held-out answers: log-probs of each, and the mean of the mismatched ones. */
-async function heldLogps(run: Run, scorer: NativeSession, rows: readonly EncodedAnswer[]) {
-  const size = (run.config as KtoConfig).refBatchSize ?? run.config.batchSize;
-  const logps = await score(run, scorer, rows, size);
-  return { logps, kl: mean(await score(run, scorer, mismatched(rows, run.config as KtoConfig), size)) };
-}
-
 async function evaluate(
   run: Run,
   rows: readonly EncodedAnswer[],
+  mismatched: readonly EncodedRow[],
   reference: { logps: Float64Array; kl: number },
 ): Promise<void> {
   const { batchSize } = run.config;
-  const kl = mean(await score(run, run.session, mismatched(rows, run.config as KtoConfig))) - reference.kl;
+  const policyLogps = (batch: NativeBatch) => run.session.sequenceLogps(batch);
+  const kl = mean(await scoreNow(run, batches(mismatched, batchSize), policyLogps)) - reference.kl;
   for (let start = 0; start < rows.length; start += batchSize) {
     poll(run);
     const answers = rows.slice(start, start + batchSize);

@@ -10,8 +10,9 @@ import type { Mistral } from "../model/mistral";
 import type { EncodedPair, EncodedRow } from "../model/tokenizer";
 import type { DpoConfig } from "./config";
 import type { KtoConfig } from "./preference-config";
-import { hashRows, ReferenceCache } from "./reference-cache";
-import { nativePairs, poll, type Run } from "./run";
+import { ReferenceCache } from "./reference-cache";
+import { nativePairs, openSession, poll, type Run } from "./run";
+import { referenceNames } from "./run-folder";
 
 /** Sums of log-probs of the answers under the reference, one entry a pair. */
 export interface ReferenceLogps {
@@ -19,79 +20,120 @@ export interface ReferenceLogps {
   rejected: Float64Array;
 }
 
-/** Files in a run folder: of the rows, of the held-out rows, and of the mismatched answers of KTO's estimate. */
-export const referenceNames = {
-  train: "reference.jsonl",
-  eval: "reference-eval.jsonl",
-  mismatched: "reference-mismatched.jsonl",
-  evalMismatched: "reference-eval-mismatched.jsonl",
-} as const;
-
 /** What is scored: sequences in order, and how some of them are laid out. */
 export interface Scored {
   sequences: readonly EncodedRow[];
+  /** Hash of the sequences' ids and masks. */
+  hash: string;
   /** Sequences in a batch. */
   size: number;
   batch(start: number, end: number): NativeBatch;
 }
 
-/**
- * The reference's log-prob sums of all sequences, read from the file as far as it has them.
- *
- * @param open makes the session that scores; not called when nothing is left to compute
- */
-export async function referenceSums(
-  run: Run,
-  use: keyof typeof referenceNames,
-  reference: Mistral,
-  { sequences, size, batch }: Scored,
-  open: () => NativeSession,
-): Promise<Float64Array> {
-  const { referenceCache } = run.config as DpoConfig | KtoConfig;
-  const path =
-    use === "train" && referenceCache !== null
-      ? referenceCache
-      : run.folder && join(run.folder.path, referenceNames[use]);
-  const cache = path === undefined ? undefined : await openCache(run, path, reference, sequences);
-  const sums = cache?.sums ?? new Float64Array(sequences.length);
-  try {
-    for (let start = cache?.done ?? 0; start < sequences.length; start += size) {
-      poll(run);
-      const block = await open().sequenceLogps(batch(start, Math.min(start + size, sequences.length)));
-      if (cache) await cache.append(block);
-      else sums.set(block, start);
-    }
-  } finally {
-    await cache?.close();
-  }
-  return sums;
-}
-
 /** Pairs to be scored: chosen 0, rejected 0, chosen 1, … */
-export function scoredPairs(pairs: readonly EncodedPair[], config: DpoConfig): Scored {
+export function scoredPairs(pairs: readonly EncodedPair[], hash: string, config: DpoConfig): Scored {
   return {
     sequences: pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]),
+    hash,
     size: 2 * (config.refBatchSize ?? config.batchSize),
     batch: (start, end) => nativePairs(pairs.slice(start / 2, end / 2), config),
   };
 }
 
-async function openCache(run: Run, path: string, reference: Mistral, sequences: readonly EncodedRow[]) {
-  const key = {
-    reference: await reference.native.fingerprint(),
-    rows: hashRows(sequences),
-    sequences: sequences.length,
-    ldAlpha: "ldAlpha" in run.config ? run.config.ldAlpha : null,
+/** Sums of log-probs of a batch's sequences. */
+type Logps = (batch: NativeBatch) => Promise<Float64Array>;
+
+/** Scores what comes from sequence `from` on, batch by batch. */
+async function eachBlock(
+  run: Run,
+  { sequences, size, batch }: Pick<Scored, "sequences" | "size" | "batch">,
+  from: number,
+  logps: Logps,
+  take: (sums: Float64Array, start: number) => unknown,
+): Promise<void> {
+  for (let start = from; start < sequences.length; start += size) {
+    poll(run);
+    await take(await logps(batch(start, Math.min(start + size, sequences.length))), start);
+  }
+}
+
+/** Log-prob sums of all sequences, as a session's model is now. */
+export async function scoreNow(
+  run: Run,
+  scored: Pick<Scored, "sequences" | "size" | "batch">,
+  logps: Logps,
+): Promise<Float64Array> {
+  const sums = new Float64Array(scored.sequences.length);
+  await eachBlock(run, scored, 0, logps, (block, start) => sums.set(block, start));
+  return sums;
+}
+
+/** The frozen reference of a run, and how its log-probs are had. */
+export class FrozenReference {
+  readonly model: Mistral;
+  readonly #run: Run;
+  /** Before the first step the policy is its own start: its session scores, no second workspace is needed. */
+  readonly #policyScores: boolean;
+  #session: NativeSession | undefined;
+  #fingerprint: Promise<string> | undefined;
+
+  /** @param isStart whether the reference is the policy as it begins */
+  constructor(run: Run, model: Mistral, isStart: boolean) {
+    this.model = model;
+    this.#run = run;
+    this.#policyScores = isStart && (run.config as DpoConfig | KtoConfig).precomputeRefLogps;
+  }
+
+  /** Log-prob sums of a batch's sequences. The session is made when it is first needed. */
+  readonly logps: Logps = (batch) => {
+    if (this.#policyScores) return this.#run.session.sequenceLogps(batch);
+    this.#session ??= openSession(this.model, this.#run.config);
+    return this.#session.sequenceLogps(batch);
   };
-  try {
-    return await ReferenceCache.open(path, key);
-  } catch (error) {
-    // Only the run's own file may be replaced, and only by a run that was told to go on as another one.
-    const own = run.folder !== undefined && dirname(path) === run.folder.path;
-    if (!own || !run.config.resumeForce || fromNative(error).code !== "ZA_REFERENCE_CACHE") throw error;
-    run.warn(`${fromNative(error).problem}: they are computed again`);
-    await rm(path);
-    return ReferenceCache.open(path, key);
+
+  /** Log-prob sums of all sequences, read from the file as far as it has them. */
+  async kept(use: keyof typeof referenceNames, scored: Scored): Promise<Float64Array> {
+    const run = this.#run;
+    const { referenceCache } = run.config as DpoConfig | KtoConfig;
+    const path =
+      use === "train" && referenceCache !== null
+        ? referenceCache
+        : run.folder && join(run.folder.path, referenceNames[use]);
+    if (path === undefined) return scoreNow(run, scored, this.logps);
+    const cache = await this.#open(path, scored);
+    try {
+      await eachBlock(run, scored, cache.done, this.logps, (block) => cache.append(block));
+    } finally {
+      await cache.close();
+    }
+    return cache.sums;
+  }
+
+  /** Gives the workspace back; nothing is scored any more. */
+  async release(): Promise<void> {
+    await this.#session?.release();
+    this.#session = undefined;
+  }
+
+  async #open(path: string, { sequences, hash }: Scored): Promise<ReferenceCache> {
+    const run = this.#run;
+    this.#fingerprint ??= this.model.native.fingerprint();
+    const key = {
+      reference: await this.#fingerprint,
+      rows: hash,
+      sequences: sequences.length,
+      ldAlpha: "ldAlpha" in run.config ? run.config.ldAlpha : null,
+    };
+    try {
+      return await ReferenceCache.open(path, key);
+    } catch (error) {
+      // Only the run's own file may be replaced, and only by a run that was told to go on as another one.
+      const own = run.folder !== undefined && dirname(path) === run.folder.path;
+      if (!own || !run.config.resumeForce || fromNative(error).code !== "ZA_REFERENCE_CACHE") throw error;
+      run.warn(`${fromNative(error).problem}: they are computed again`);
+      await rm(path);
+      return ReferenceCache.open(path, key);
+    }
   }
 }
 

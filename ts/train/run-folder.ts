@@ -35,6 +35,15 @@ const metricsName = "metrics.jsonl";
 const speedName = "speed.jsonl";
 const reportName = "report.html";
 const modelName = "model";
+
+/** Log-probs of the reference: of the rows, of the held-out rows, and of the mismatched answers of KTO's estimate. */
+export const referenceNames = {
+  train: "reference.jsonl",
+  eval: "reference-eval.jsonl",
+  mismatched: "reference-mismatched.jsonl",
+  evalMismatched: "reference-eval-mismatched.jsonl",
+} as const;
+
 const ownNames = [
   configName,
   metricsName,
@@ -44,10 +53,7 @@ const ownNames = [
   "adapter",
   "checkpoints",
   tensorBoardFolder,
-  "reference.jsonl",
-  "reference-eval.jsonl",
-  "reference-mismatched.jsonl",
-  "reference-eval-mismatched.jsonl",
+  ...Object.values(referenceNames),
 ];
 
 /** Held by the run that works in the folder; the file stays, the lock goes with the process. */
