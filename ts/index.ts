@@ -77,6 +77,7 @@ export type {
   SimpoConfigInput,
 } from "./train/preference-config";
 export { showProgress } from "./train/progress";
-export { type Reference, SftTrainer, type SftTrainerOptions, type TrainResult } from "./train/sft-trainer";
+export { SftTrainer, type SftTrainerOptions } from "./train/sft-trainer";
 export { SimpoTrainer, type SimpoTrainerOptions } from "./train/simpo-trainer";
+export type { Reference, TrainerInput, TrainResult } from "./train/trainer";
 export type { Watch } from "./train/watch/watch-run";

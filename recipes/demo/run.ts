@@ -12,7 +12,8 @@ import { type DemoExample, type DemoModel, type DemoReportInput, renderDemoRepor
 import { DpoTrainer } from "../../ts/train/dpo-trainer";
 import type { Metrics } from "../../ts/train/events";
 import { duration, fitShowing } from "../../ts/train/progress";
-import { SftTrainer, type TrainResult } from "../../ts/train/sft-trainer";
+import { SftTrainer } from "../../ts/train/sft-trainer";
+import type { TrainResult } from "../../ts/train/trainer";
 import { type BenchScores, type Judged, runBench, scoresOf, temperatures } from "./bench";
 import { makePairs } from "./preferences";
 import { type DemoSizes, dpo, preferences, quickSizes, sft, sizes } from "./settings";

@@ -9,7 +9,7 @@ import { figure, percent, whole } from "../report/format";
 import type { CheckpointEvent, EndEvent, Metrics, TrainerEvent } from "../train/events";
 import { methods } from "../train/methods";
 import { duration, fitShowing, showProgress } from "../train/progress";
-import type { Reference, TrainResult } from "../train/sft-trainer";
+import type { Reference, TrainResult } from "../train/trainer";
 import { type Watch, watchPort } from "../train/watch/watch-run";
 import { wholeNumber } from "./arguments";
 import {

@@ -7,7 +7,8 @@ import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import { resolveConfig, type SftConfigInput, sftConfig } from "../train/config";
 import { type ExampleReport, pairExamples, predictedTokens, sftExamples } from "../train/examples";
-import { nativeBatch, openSession } from "../train/run";
+import { nativeBatch } from "../train/native-batch";
+import { openSession } from "../train/run";
 import { standardError } from "./statistics";
 
 /** How rows are read; the trainers' options of the same names. */

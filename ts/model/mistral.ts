@@ -1,12 +1,12 @@
 import { existsSync } from "node:fs";
-import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { NativeModel } from "../../bindings/node/index";
 import type { Message } from "../data";
-import { aborted, fromNative, ModelError, throwIfAborted, ZephyrError } from "../errors";
+import { aborted, fromNative, ModelError, throwIfAborted } from "../errors";
 import { native } from "../native/load";
 import { type LoraOptions, loraSettings } from "../train/config";
-import { type EncodeOptions, Tokenizer } from "./tokenizer";
+import { type EncodeOptions, folderTokenizer, Tokenizer } from "./tokenizer";
 
 /** How a model is loaded. */
 export interface LoadOptions {
@@ -471,34 +471,4 @@ function storageOf({ dtype = "float32", quantization }: LoadOptions): string {
   if (quantization === undefined) return dtype;
   if (quantization !== "nf4") throw wrong("quantization", quantization, 'Take "nf4", or leave it out.');
   return quantization;
-}
-
-/** The tokenizer of a folder that holds tokenizer.json, and tokenizer_config.json or chat_template.jinja when it has them. */
-export async function folderTokenizer(path: string, template?: string): Promise<Tokenizer> {
-  const optional = async (name: string) => {
-    try {
-      return await readFile(join(path, name), "utf8");
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-      throw error;
-    }
-  };
-  const file = join(path, "tokenizer.json");
-  let tokenizer: Uint8Array;
-  try {
-    tokenizer = await readFile(file);
-  } catch (error) {
-    throw new ZephyrError("ZA_TOKENIZER_INVALID", "the model's folder has no tokenizer.json", {
-      place: { file },
-      remedy: "Put the tokenizer.json of the model into its folder.",
-      cause: error,
-    });
-  }
-  const config = await optional("tokenizer_config.json");
-  const chosen = template ?? (await optional("chat_template.jinja"));
-  return Tokenizer.fromFiles({
-    tokenizer,
-    ...(config === undefined ? {} : { config }),
-    ...(chosen === undefined ? {} : { template: chosen }),
-  });
 }

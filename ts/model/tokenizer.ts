@@ -1,6 +1,8 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import type { NativeTokenizer } from "../../bindings/node/index";
 import type { Message } from "../data";
-import { fromNative } from "../errors";
+import { fromNative, ZephyrError } from "../errors";
 import { native } from "../native/load";
 
 /** Token ids with the mask of supervised tokens, of equal length. */
@@ -191,4 +193,34 @@ export class Tokenizer {
 
 function flags(options: EncodeOptions): [parseSpecials: boolean, wholeTurn: boolean] {
   return [options.specialsInContent === "parse", options.answerEnd === "turn"];
+}
+
+/** The tokenizer of a folder that holds tokenizer.json, and tokenizer_config.json or chat_template.jinja when it has them. */
+export async function folderTokenizer(path: string, template?: string): Promise<Tokenizer> {
+  const optional = async (name: string) => {
+    try {
+      return await readFile(join(path, name), "utf8");
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      throw error;
+    }
+  };
+  const file = join(path, "tokenizer.json");
+  let tokenizer: Uint8Array;
+  try {
+    tokenizer = await readFile(file);
+  } catch (error) {
+    throw new ZephyrError("ZA_TOKENIZER_INVALID", "the model's folder has no tokenizer.json", {
+      place: { file },
+      remedy: "Put the tokenizer.json of the model into its folder.",
+      cause: error,
+    });
+  }
+  const config = await optional("tokenizer_config.json");
+  const chosen = template ?? (await optional("chat_template.jinja"));
+  return Tokenizer.fromFiles({
+    tokenizer,
+    ...(config === undefined ? {} : { config }),
+    ...(chosen === undefined ? {} : { template: chosen }),
+  });
 }

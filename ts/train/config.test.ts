@@ -5,11 +5,11 @@ import {
   type ConfigSchema,
   type DpoConfigInput,
   dpoConfig,
-  nearestKey,
   resolveConfig,
   type SftConfigInput,
   sftConfig,
 } from "./config";
+import { nearestKey } from "./config-problems";
 import { cpoConfig, ktoConfig, orpoConfig, simpoConfig } from "./preference-config";
 
 function refusal(work: () => unknown): ConfigError {

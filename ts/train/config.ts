@@ -1,15 +1,15 @@
 import { z } from "zod";
-import { ConfigError, type ConfigProblem } from "../errors";
+import type { ConfigProblem } from "../errors";
 import {
   type DpoLoss,
   dpoFields,
-  dpoLosses,
   type loraFields,
   type pairFields,
   type referenceFields,
   sftFields,
   type sharedFields,
 } from "./config-fields";
+import { configError, problemsOf } from "./config-problems";
 
 export { type DpoLoss, dpoLosses } from "./config-fields";
 
@@ -197,90 +197,6 @@ export function resolveConfig<Input extends object, Output>(config: ConfigSchema
   ];
   if (problems.length > 0) throw configError(problems);
   return deepFreeze(config.complete(parsed.data as Input));
-}
-
-function configError(problems: ConfigProblem[]): ConfigError {
-  const lines = problems.map(({ field, problem, remedy }) => `\n  ${field}: ${problem}. ${remedy}`).join("");
-  const count = problems.length === 1 ? "one problem" : `${problems.length} problems`;
-  return new ConfigError("ZA_CONFIG_INVALID", `the configuration has ${count}:${lines}`, {
-    problems,
-    ...(problems.length === 1 ? { place: { field: problems[0]!.field } } : {}),
-  });
-}
-
-function problemsOf(issue: z.core.$ZodIssue, schema: z.ZodObject): ConfigProblem[] {
-  if (issue.code === "unrecognized_keys") {
-    return issue.keys.map((field) => {
-      const nearest = nearestKey(field, Object.keys(schema.shape));
-      return {
-        field,
-        problem: "there is no such option",
-        remedy: nearest ? `Did you mean ${nearest}?` : "Remove it.",
-      };
-    });
-  }
-  const field = issue.path
-    .map((part, i) => (typeof part === "number" ? `[${part}]` : i > 0 ? `.${String(part)}` : String(part)))
-    .join("");
-  const key = String(issue.path[0]);
-  const text = issue.message.replace(/^Invalid (input|option): /, "");
-  // A union fails with one list of issues per member; for the losses the names are what helps.
-  if (key === "lossType") {
-    return [{ field, problem: "it is not a loss", remedy: `Known losses: ${dpoLosses.join(", ")}.` }];
-  }
-  return [{ field, problem: lowerFirst(text), remedy: remedyOf(issue) }];
-}
-
-function remedyOf(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case "invalid_value":
-      return `Choose one of ${issue.values.map((value) => JSON.stringify(value)).join(", ")}.`;
-    case "too_small":
-      return `Give a value ${issue.inclusive === false ? "above" : "of at least"} ${issue.minimum}.`;
-    case "too_big":
-      return `Give a value ${issue.inclusive === false ? "below" : "of at most"} ${issue.maximum}.`;
-    case "invalid_union":
-      return issue.errors
-        .flat()
-        .map((each) => remedyOf(each))
-        .join(" Or: ");
-    case "invalid_type":
-      return `Give ${issue.expected === "int" ? "a whole number" : `a value of type ${issue.expected}`}.`;
-    default:
-      return "See the documentation of the option.";
-  }
-}
-
-function lowerFirst(text: string): string {
-  return text.charAt(0).toLowerCase() + text.slice(1);
-}
-
-/** The known key that is closest to a mistyped one, at most a third of its letters away; snake_case counts as camelCase. */
-export function nearestKey(typed: string, keys: readonly string[]): string | undefined {
-  const wanted = typed.replaceAll(/[-_]/g, "").toLowerCase();
-  let best: string | undefined;
-  let least = Math.floor(Math.max(wanted.length, 3) / 3) + 1;
-  for (const key of keys) {
-    const distance = editDistance(wanted, key.toLowerCase());
-    if (distance < least) {
-      least = distance;
-      best = key;
-    }
-  }
-  return best;
-}
-
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
 }
 
 /** Of two keys that exclude each other, the one that is not given is null. */

@@ -7,35 +7,32 @@ import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from ".
 import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
 import { followPolicy, referenceModel, startOf, warnAboutFollowing } from "./follow";
-import type { Logger } from "./loggers/logger";
+import { aside, evaluationIsDue, logEvaluation } from "./log";
+import { nativePairs } from "./native-batch";
 import { packPairs } from "./packing";
 import { FrozenReference, meanOf, pick, type ReferenceLogps, scoredPairs, scoreNow, split } from "./reference";
 import {
   announce,
-  aside,
   beginSteps,
-  evaluationIsDue,
   failRun,
   finishRun,
-  logEvaluation,
   makeStep,
-  nativePairs,
   newRun,
   openFolder,
   openSession,
   poll,
+  prepareModel,
   type Run,
-  refuseFrozen,
   resumeRun,
   saveIfDue,
   scheduleOf,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
-import type { TrainResult } from "./sft-trainer";
-import { type Watch, watchRun } from "./watch/watch-run";
+import type { TrainerInput, TrainResult } from "./trainer";
+import { watchRun } from "./watch/watch-run";
 
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
-export interface DpoTrainerOptions extends DpoConfigInput {
+export interface DpoTrainerOptions extends DpoConfigInput, TrainerInput {
   /** Trained in place. */
   policy: Mistral;
   /**
@@ -46,21 +43,6 @@ export interface DpoTrainerOptions extends DpoConfigInput {
   ref?: Mistral;
   /** A path, rows in memory, or a data set of preference pairs; `fit(pairs)` takes it as well. */
   dataset?: DatasetInput;
-  /** Held-out pairs, evaluated every `evalSteps` and at the end. */
-  evalDataset?: DatasetInput;
-  /**
-   * Stops the run between two micro-batches. With outputDir it is saved at the last finished step; `fit` then rejects with
-   * `AbortedError`, which names the checkpoint.
-   */
-  signal?: AbortSignal;
-  /** Replaces an earlier run in outputDir. @default false */
-  overwrite?: boolean;
-  /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
-  samples?: number;
-  /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
-  loggers?: readonly Logger[];
-  /** Serves a page that shows the run while it goes on, on this machine only. @default false */
-  watch?: Watch;
 }
 
 /**
@@ -98,10 +80,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
     try {
       throwIfAborted(signal);
       if (pairs === undefined) throw new TypeError("DpoTrainer has no pairs: give `dataset`, or call fit(pairs)");
-      // From here on the policy speaks the template that it is trained with: samples and the saved folder too.
-      const start = this.#options.policy.withTemplate(config.template);
-      const policy = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
-      refuseFrozen(policy);
+      const { start, model: policy } = await prepareModel(this.#options.policy, config);
       const { tokenizer } = policy;
       const { onBadRow } = config;
       const dataset = pairDataset(pairs, { onBadRow });
@@ -186,10 +165,9 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         await saveIfDue(run);
       }
       await frozen.release();
-      const metrics = await finishRun(run, await sampleAfter(run, shown));
+      const result = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
-      const { history, doneSteps: steps, report } = run;
-      return { model: policy, metrics, history, steps, reference, outputDir: folder?.path, report };
+      return result;
     } catch (error) {
       return failRun(run, error, signal).catch((typed) => {
         this.#events.close(typed);

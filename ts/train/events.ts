@@ -1,5 +1,5 @@
 import type { Method } from "./methods";
-import type { Reference } from "./sft-trainer";
+import type { Reference } from "./trainer";
 
 /**
  * Numbers of a step under TRL's names: `loss`, `grad_norm`, `learning_rate`, `entropy`, `num_tokens`,

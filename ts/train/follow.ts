@@ -2,7 +2,7 @@
 import { ConfigError } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { Run } from "./run";
-import type { Reference } from "./sft-trainer";
+import type { Reference } from "./trainer";
 
 /** What decides about a reference. */
 interface Following {

@@ -8,57 +8,39 @@ import { resolveConfig } from "./config";
 import { EventStream, type TrainerEvent } from "./events";
 import { answerExamples, type EncodedAnswer, type Examples } from "./examples";
 import { followPolicy, referenceModel, startOf, warnAboutFollowing } from "./follow";
-import type { Logger } from "./loggers/logger";
+import { aside, evaluationIsDue, logEvaluation } from "./log";
+import { nativeBatch } from "./native-batch";
 import { type KtoConfig, type KtoConfigInput, ktoConfig } from "./preference-config";
 import { FrozenReference, type Scored, scoreNow } from "./reference";
 import { hashRows } from "./reference-cache";
 import {
   announce,
-  aside,
   beginSteps,
-  evaluationIsDue,
   failRun,
   finishRun,
-  logEvaluation,
   makeStep,
-  nativeBatch,
   newRun,
   openFolder,
   openSession,
   poll,
+  prepareModel,
   type Run,
-  refuseFrozen,
   resumeRun,
   saveIfDue,
   scheduleOf,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
-import type { TrainResult } from "./sft-trainer";
-import { type Watch, watchRun } from "./watch/watch-run";
+import type { TrainerInput, TrainResult } from "./trainer";
+import { watchRun } from "./watch/watch-run";
 
 /** What a {@link KtoTrainer} is made of: a policy, answers, and any option of {@link KtoConfigInput}. */
-export interface KtoTrainerOptions extends KtoConfigInput {
+export interface KtoTrainerOptions extends KtoConfigInput, TrainerInput {
   /** Trained in place. */
   policy: Mistral;
   /** The frozen reference. @default the policy as it is when `fit` is called */
   ref?: Mistral;
   /** A path, rows in memory, or a data set: answers with a label, or preference pairs; `fit(answers)` takes it as well. */
   dataset?: DatasetInput;
-  /** Held-out answers or pairs, evaluated every `evalSteps` and at the end. */
-  evalDataset?: DatasetInput;
-  /**
-   * Stops the run between two micro-batches. With outputDir it is saved at the last finished step; `fit` then rejects with
-   * `AbortedError`, which names the checkpoint.
-   */
-  signal?: AbortSignal;
-  /** Replaces an earlier run in outputDir. @default false */
-  overwrite?: boolean;
-  /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
-  samples?: number;
-  /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
-  loggers?: readonly Logger[];
-  /** Serves a page that shows the run while it goes on, on this machine only. @default false */
-  watch?: Watch;
 }
 
 /**
@@ -97,10 +79,7 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
     try {
       throwIfAborted(signal);
       if (answers === undefined) throw new TypeError("KtoTrainer has no answers: give `dataset`, or call fit(answers)");
-      // From here on the policy speaks the template that it is trained with: samples and the saved folder too.
-      const start = this.#options.policy.withTemplate(config.template);
-      const policy = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
-      refuseFrozen(policy);
+      const { start, model: policy } = await prepareModel(this.#options.policy, config);
       const { tokenizer } = policy;
       const { onBadRow } = config;
       const dataset = unpairedDataset(answers, { onBadRow });
@@ -197,10 +176,9 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
         await saveIfDue(run);
       }
       await frozen.release();
-      const metrics = await finishRun(run, await sampleAfter(run, shown));
+      const result = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
-      const { history, doneSteps: steps, report } = run;
-      return { model: policy, metrics, history, steps, reference, outputDir: folder?.path, report };
+      return result;
     } catch (error) {
       return failRun(run, error, signal).catch((typed) => {
         this.#events.close(typed);

@@ -3,7 +3,7 @@ import { resolveConfig } from "./config";
 import { EventStream, type TrainerEvent } from "./events";
 import { fitPolicyPairs, type PolicyPairsInput } from "./policy-pairs";
 import { type OrpoConfig, type OrpoConfigInput, orpoConfig } from "./preference-config";
-import type { TrainResult } from "./sft-trainer";
+import type { TrainResult } from "./trainer";
 
 /** What an {@link OrpoTrainer} is made of: a policy, pairs, and any option of {@link OrpoConfigInput}. */
 export interface OrpoTrainerOptions extends OrpoConfigInput, PolicyPairsInput {}

@@ -9,54 +9,36 @@ import type { EncodedPair } from "../model/tokenizer";
 import { planBatches } from "./batches";
 import type { EventStream } from "./events";
 import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
-import type { Logger } from "./loggers/logger";
+import { aside, evaluationIsDue, logEvaluation } from "./log";
+import { nativePairs } from "./native-batch";
 import { packPairs } from "./packing";
 import type { CpoConfig, OrpoConfig, SimpoConfig } from "./preference-config";
 import {
   announce,
-  aside,
   beginSteps,
-  evaluationIsDue,
   failRun,
   finishRun,
-  logEvaluation,
   makeStep,
-  nativePairs,
   newRun,
   openFolder,
   openSession,
   poll,
+  prepareModel,
   type Run,
-  refuseFrozen,
   resumeRun,
   saveIfDue,
   scheduleOf,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
-import type { TrainResult } from "./sft-trainer";
-import { type Watch, watchRun } from "./watch/watch-run";
+import type { TrainerInput, TrainResult } from "./trainer";
+import { watchRun } from "./watch/watch-run";
 
 /** What a trainer on pairs without a reference is made of, besides its options. */
-export interface PolicyPairsInput {
+export interface PolicyPairsInput extends TrainerInput {
   /** Trained in place. */
   policy: Mistral;
   /** A path, rows in memory, or a data set of preference pairs; `fit(pairs)` takes it as well. */
   dataset?: DatasetInput;
-  /** Held-out pairs, evaluated every `evalSteps` and at the end. */
-  evalDataset?: DatasetInput;
-  /**
-   * Stops the run between two micro-batches. With outputDir it is saved at the last finished step; `fit` then rejects with
-   * `AbortedError`, which names the checkpoint.
-   */
-  signal?: AbortSignal;
-  /** Replaces an earlier run in outputDir. @default false */
-  overwrite?: boolean;
-  /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
-  samples?: number;
-  /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
-  loggers?: readonly Logger[];
-  /** Serves a page that shows the run while it goes on, on this machine only. @default false */
-  watch?: Watch;
 }
 
 /** A method's configuration, and how the core computes it. */
@@ -77,10 +59,7 @@ export async function fitPolicyPairs(
   try {
     throwIfAborted(signal);
     if (input.dataset === undefined) throw new TypeError(`there are no pairs: give \`dataset\`, or call fit(pairs)`);
-    // From here on the policy speaks the template that it is trained with: samples and the saved folder too.
-    const start = input.policy.withTemplate(config.template);
-    const policy = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
-    refuseFrozen(policy);
+    const { model: policy } = await prepareModel(input.policy, config);
     const { tokenizer } = policy;
     const { onBadRow } = config;
     const dataset = pairDataset(input.dataset, { onBadRow });
@@ -135,10 +114,9 @@ export async function fitPolicyPairs(
       if (held && evaluationIsDue(run)) await aside(run, evaluate, held);
       await saveIfDue(run);
     }
-    const metrics = await finishRun(run, await sampleAfter(run, shown));
+    const result = await finishRun(run, await sampleAfter(run, shown));
     events.close();
-    const { history, doneSteps: steps, report } = run;
-    return { model: policy, metrics, history, steps, outputDir: folder?.path, report };
+    return result;
   } catch (error) {
     return failRun(run, error, signal).catch((typed) => {
       events.close(typed);

@@ -9,9 +9,10 @@ import { fromNative } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair, EncodedRow } from "../model/tokenizer";
 import type { DpoConfig } from "./config";
+import { nativePairs } from "./native-batch";
 import type { KtoConfig } from "./preference-config";
 import { ReferenceCache } from "./reference-cache";
-import { nativePairs, openSession, poll, type Run } from "./run";
+import { openSession, poll, type Run } from "./run";
 import { referenceNames } from "./run-folder";
 
 /** Sums of log-probs of the answers under the reference, one entry a pair. */

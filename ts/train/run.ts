@@ -1,8 +1,8 @@
 /**
- * What both trainers do alike: opening a run, one optimizer step, logging, saving, finishing. Plain functions over one
+ * What all trainers do alike: opening a run, one optimizer step, logging, saving, finishing. Plain functions over one
  * record; the course of a run is written out in each trainer's `fit`.
  */
-import type { NativeBatch, NativeCheckpoints, NativeSession } from "../../bindings/node/index";
+import type { NativeCheckpoints, NativeSession } from "../../bindings/node/index";
 import {
   AbortedError,
   aborted,
@@ -14,7 +14,6 @@ import {
   throwIfAborted,
 } from "../errors";
 import type { Mistral } from "../model/mistral";
-import type { EncodedPair, EncodedRow } from "../model/tokenizer";
 import { native, packageVersion } from "../native/load";
 import { type RunReportSample, renderRunReport } from "../report";
 import type { BatchPlan } from "./batches";
@@ -23,13 +22,14 @@ import type { DpoConfig, SftConfig } from "./config";
 import type { EventStream, Metrics } from "./events";
 import type { ExampleReport } from "./examples";
 import { Guards, StepWatch } from "./guards";
+import { logSteps, withSpeed } from "./log";
 import { AttachedLoggers } from "./loggers/attached";
 import type { Logger } from "./loggers/logger";
 import { tensorBoard } from "./loggers/tensorboard";
 import { type Method, methods } from "./methods";
 import type { CpoConfig, KtoConfig, OrpoConfig, SimpoConfig } from "./preference-config";
 import { type MetricsLine, RunFolder, type SpeedLine } from "./run-folder";
-import type { Reference } from "./sft-trainer";
+import type { Reference, TrainResult } from "./trainer";
 
 export { resumeRun, saveIfDue } from "./checkpoint";
 
@@ -81,46 +81,15 @@ export interface Run {
   warn(message: string): void;
 }
 
-/** Sequences as the native core takes them. */
-export function nativeBatch(sequences: readonly EncodedRow[]): NativeBatch {
-  return new (native().NativeBatch)(...endToEnd(sequences));
-}
-
-/** How pairs are laid out. */
-export interface PairLayout {
-  /** The prompt of each is computed once, for both answers. */
-  sharedPrompt: boolean;
-  /** What tokens of the longer answer count that the shorter one does not have (LD-DPO). */
-  ldAlpha?: number | null;
-  /** Prompts of the chosen side are learnt too (ORPO). */
-  chosenPrompts?: boolean;
-}
-
-/** Pairs as the native core takes them. */
-export function nativePairs(pairs: readonly EncodedPair[], layout: PairLayout): NativeBatch {
-  const sequences = pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]);
-  const prompts = Uint32Array.from(pairs, ({ promptLength }) => promptLength);
-  const { sharedPrompt, chosenPrompts = false, ldAlpha } = layout;
-  return native().NativeBatch.pairs(...endToEnd(sequences), prompts, sharedPrompt, chosenPrompts, ldAlpha ?? null);
-}
-
-function endToEnd(sequences: readonly EncodedRow[]): [ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array] {
-  const total = sequences.reduce((sum, { ids }) => sum + ids.length, 0);
-  const ids = new Uint32Array(total);
-  const supervised = new Uint8Array(total);
-  const lengths = Uint32Array.from(sequences, (sequence) => sequence.ids.length);
-  let start = 0;
-  for (const sequence of sequences) {
-    ids.set(sequence.ids, start);
-    supervised.set(sequence.supervised, start);
-    start += sequence.ids.length;
-  }
-  return [ids, supervised, lengths];
-}
-
-/** Refuses weights that cannot be trained before any work is done on the data. */
-export function refuseFrozen(model: Mistral): void {
-  if (model.storage === "float32" || model.adapter) return;
+/**
+ * The model as it begins and as it is trained: with the template of the run (samples and the saved folder speak it too),
+ * under a new adapter where the options ask for one. Weights that cannot be trained are refused before any work is done
+ * on the data.
+ */
+export async function prepareModel(given: Mistral, config: TrainConfig): Promise<{ start: Mistral; model: Mistral }> {
+  const start = given.withTemplate(config.template);
+  const model = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
+  if (model.storage === "float32" || model.adapter) return { start, model };
   throw new ModelError("ZA_MODEL_FROZEN", `the weights are kept as ${model.storage}, which cannot be trained`, {
     place: { file: model.source },
     remedy: 'Train an adapter over them (lora: { rank: 16 }), or load the model with dtype "float32".',
@@ -301,18 +270,6 @@ export async function makeStep(run: Run, facts: StepFacts, accumulate: () => Pro
   if (step === 1 || step % run.config.logSteps === 0 || step === totalSteps) await logSteps(run, facts);
 }
 
-/** Does something else between two steps; its time does not count in the tokens per second. */
-export async function aside<Given extends unknown[], T>(
-  run: Run,
-  work: (run: Run, ...given: Given) => Promise<T>,
-  ...given: Given
-): Promise<T> {
-  const start = performance.now();
-  const result = await work(run, ...given);
-  run.loggedAt += performance.now() - start;
-  return result;
-}
-
 /** Codes of a loss or gradient that is not finite. */
 const notFinite = ["ZA_TRAIN_NOT_FINITE", "ZA_NOT_FINITE"];
 
@@ -349,80 +306,8 @@ async function updateOrSkip(run: Run, facts: StepFacts, accumulate: () => Promis
   return { step, epoch, learning_rate: learningRate, num_tokens: run.tokens, skipped_updates: 1 };
 }
 
-/** Names of which a line holds the last step's; `skipped_updates` is a sum, the others are means over the logged steps. */
-const lastOf = ["learning_rate", "num_tokens", "epoch", "step"];
-
-/** Line of the steps since the last one. Means are over the updates that were made; without any they are NaN. */
-function meansOf(steps: readonly Metrics[]): Record<string, number> {
-  const made = steps.filter((step) => !step.skipped_updates);
-  const skipped = steps.length - made.length;
-  const metrics: Record<string, number> = Object.assign({ loss: Number.NaN }, ...made);
-  for (const name of Object.keys(metrics)) {
-    // The norm of the last update: a mean of norms is the norm of nothing.
-    if (name === "grad_norm" || lastOf.includes(name)) continue;
-    // KTO leaves out what a step has none of: wanted or unwanted answers.
-    const having = made.filter((step) => name in step);
-    metrics[name] = having.reduce((sum, step) => sum + step[name]!, 0) / having.length;
-  }
-  for (const name of lastOf) metrics[name] = steps.at(-1)![name]!;
-  return skipped > 0 ? { ...metrics, skipped_updates: skipped } : metrics;
-}
-
-async function logSteps(run: Run, { step, epoch }: StepFacts): Promise<void> {
-  const metrics = { ...meansOf(run.pending), step };
-  run.pending = [];
-  const now = performance.now();
-  const tokensPerSecond = ((run.tokens - run.loggedTokens) / Math.max(1, now - run.loggedAt)) * 1000;
-  run.loggedAt = now;
-  run.loggedTokens = run.tokens;
-  const { totalSteps } = run.plan;
-  const seconds = (now - run.startedAt) / 1000;
-  await addLine(run, metrics, { tokens_per_second: tokensPerSecond });
-  await addSpeed(run, { step, tokens_per_second: tokensPerSecond, seconds });
-  run.events.push({
-    type: "step",
-    step,
-    totalSteps,
-    epoch,
-    metrics,
-    tokensPerSecond,
-    secondsLeft: (seconds / (step - run.before.steps)) * (totalSteps - step),
-  });
-}
-
-/** Adds a line to the history, to metrics.jsonl and, with numbers of this hour, to the loggers. */
-async function addLine(run: Run, line: MetricsLine, ofThisHour: Metrics = {}): Promise<void> {
-  run.history.push(line);
-  const { step, ...metrics } = line;
-  run.loggers.log(step, { ...metrics, ...ofThisHour });
-  if (!run.folder || (await run.folder.appendMetrics(line))) return;
-  run.warn("the disk is full: lines of metrics.jsonl wait in memory until there is room");
-}
-
-async function addSpeed(run: Run, line: SpeedLine): Promise<void> {
-  run.speed.push(line);
-  await run.folder?.appendSpeed(line);
-}
-
-/** Whether the held-out rows are to be evaluated after the steps done so far, and were not yet. */
-export function evaluationIsDue(run: Run): boolean {
-  const { evalSteps } = run.config;
-  const { doneSteps, evaluated, plan } = run;
-  if (doneSteps === evaluated) return false;
-  return doneSteps === plan.totalSteps || (evalSteps > 0 && doneSteps > 0 && doneSteps % evalSteps === 0);
-}
-
-/** Takes the evaluation's metrics, logs them and tells them. */
-export async function logEvaluation(run: Run): Promise<void> {
-  const metrics = parseMetrics(await run.session.takeEvaluation());
-  const step = run.doneSteps;
-  await addLine(run, { step, ...metrics });
-  run.evaluated = step;
-  run.events.push({ type: "eval", step, metrics });
-}
-
-/** Saves the model and the report, and says that the run is over. */
-export async function finishRun(run: Run, samples: readonly RunReportSample[]): Promise<Metrics> {
+/** Saves the model and the report, says that the run is over, and gives what came of it. */
+export async function finishRun(run: Run, samples: readonly RunReportSample[]): Promise<TrainResult> {
   const seconds = (performance.now() - run.startedAt) / 1000;
   const last = run.history.findLast((line) => "loss" in line) ?? { step: run.doneSteps };
   const tokens = run.tokens - run.before.tokens;
@@ -454,7 +339,9 @@ export async function finishRun(run: Run, samples: readonly RunReportSample[]): 
     await folder.close();
   }
   run.events.push({ type: "end", steps: run.doneSteps, seconds, tokens, metrics: last });
-  return last;
+  const { history, doneSteps: steps, reference } = run;
+  const outputDir = folder?.path;
+  return { model, metrics: last, history, steps, ...(reference ? { reference } : {}), outputDir, report };
 }
 
 /** A run in which no update was made has trained nothing, however short it was. */
@@ -462,15 +349,6 @@ function refuseUntrained({ guards, plan }: Run): void {
   if (guards.state.skipped < plan.totalSteps) return;
   throw new TrainingError("ZA_TRAIN_NOT_FINITE", `all ${plan.totalSteps} updates were skipped`, {
     remedy: "Check the model's weights and the rows, or lower learningRate.",
-  });
-}
-
-/** The report's curves show both logs in one. */
-function withSpeed(history: readonly MetricsLine[], speed: readonly SpeedLine[]): MetricsLine[] {
-  const ofStep = new Map(speed.map((line) => [line.step, line.tokens_per_second]));
-  return history.map((line) => {
-    const tokensPerSecond = "loss" in line ? ofStep.get(line.step) : undefined;
-    return tokensPerSecond === undefined ? line : { ...line, tokens_per_second: tokensPerSecond };
   });
 }
 

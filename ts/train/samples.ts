@@ -1,7 +1,8 @@
 /** A few prompts of the data, answered before and after training: numbers alone hide what a model says. */
 import type { ConvertedDataset, Message, PairRow, SftRow, UnpairedRow } from "../data";
 import type { RunReportSample } from "../report";
-import { aside, type Run } from "./run";
+import { aside } from "./log";
+import type { Run } from "./run";
 
 /** Tokens of a sample's answer. */
 const maxTokens = 96;

@@ -4,79 +4,38 @@ import type { Mistral } from "../model/mistral";
 import type { EncodedRow, Tokenizer } from "../model/tokenizer";
 import { planBatches } from "./batches";
 import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from "./config";
-import { EventStream, type Metrics, type TrainerEvent } from "./events";
-import { type ExampleReport, type Examples, predictedTokens, sftExamples } from "./examples";
-import type { Logger } from "./loggers/logger";
+import { EventStream, type TrainerEvent } from "./events";
+import { type Examples, predictedTokens, sftExamples } from "./examples";
+import { aside, evaluationIsDue, logEvaluation } from "./log";
+import { nativeBatch } from "./native-batch";
 import { pack } from "./packing";
 import { hashRows } from "./reference-cache";
 import {
   announce,
-  aside,
   beginSteps,
-  evaluationIsDue,
   failRun,
   finishRun,
-  logEvaluation,
   makeStep,
-  nativeBatch,
   newRun,
   openFolder,
   openSession,
   poll,
+  prepareModel,
   type Run,
-  refuseFrozen,
   resumeRun,
   saveIfDue,
   scheduleOf,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
-import { type Watch, watchRun } from "./watch/watch-run";
+import type { TrainerInput, TrainResult } from "./trainer";
+import { watchRun } from "./watch/watch-run";
 import { wrap } from "./wrapped";
 /** What an {@link SftTrainer} is made of: a model, rows, and any option of {@link SftConfigInput}. */
-export interface SftTrainerOptions extends SftConfigInput {
+export interface SftTrainerOptions extends SftConfigInput, TrainerInput {
   /** Trained in place. */
   model: Mistral;
   /** A path, rows in memory, or a data set. */
   dataset: DatasetInput;
-  /** Held-out rows, evaluated every `evalSteps` and at the end. */
-  evalDataset?: DatasetInput;
-  /**
-   * Stops the run between two micro-batches. With outputDir it is saved at the last finished step; `fit` then rejects with
-   * `AbortedError`, which names the checkpoint.
-   */
-  signal?: AbortSignal;
-  /** Replaces an earlier run in outputDir. @default false */
-  overwrite?: boolean;
-  /** Prompts answered before and after training, for the report. @default 2 when outputDir is set, else 0 */
-  samples?: number;
-  /** Where the run's numbers go besides `metrics.jsonl` and what `logTo` names. */
-  loggers?: readonly Logger[];
-  /** Serves a page that shows the run while it goes on, on this machine only. @default false */
-  watch?: Watch;
-}
-
-/**
- * The reference of a preference run: "start" is the policy's weights as they were, "adapter-off" the weights under its
- * new adapter, "start-adapter" the adapter that the policy came with, as it was, and "given" the model in `ref`.
- */
-export type Reference = "start" | "adapter-off" | "start-adapter" | "given";
-
-/** What training gave. */
-export interface TrainResult {
-  /** The trained model, with the chat template that it was trained with; with `lora` the given one under its adapter. */
-  model: Mistral;
-  /** Metrics of the last logged step. */
-  metrics: Metrics;
-  /** Lines of metrics.jsonl. */
-  history: readonly Metrics[];
-  /** Optimiser steps made in all. */
-  steps: number;
-  /** What a preference run was measured against. */
-  reference?: Reference;
-  /** Folder of the run, when one was asked for. */
-  outputDir: string | undefined;
-  /** What the data held, and what became of it. */
-  report: ExampleReport;
 }
 
 /**
@@ -110,10 +69,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
-      // From here on the model speaks the template that it is trained with: samples and the saved folder too.
-      const start = this.#options.model.withTemplate(config.template);
-      const model = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
-      refuseFrozen(model);
+      const { model } = await prepareModel(this.#options.model, config);
       const { tokenizer } = model;
       const { onBadRow } = config;
       const dataset = sftDataset(this.#options.dataset, { onBadRow });
@@ -168,16 +124,9 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
         if (held && evaluationIsDue(run)) await aside(run, evaluate, held);
         await saveIfDue(run);
       }
-      const metrics = await finishRun(run, await sampleAfter(run, shown));
+      const result = await finishRun(run, await sampleAfter(run, shown));
       this.#events.close();
-      return {
-        model,
-        metrics,
-        history: run.history,
-        steps: run.doneSteps,
-        outputDir: folder?.path,
-        report: run.report,
-      };
+      return result;
     } catch (error) {
       return failRun(run, error, signal).catch((typed) => {
         this.#events.close(typed);

@@ -3,7 +3,7 @@ import { resolveConfig } from "./config";
 import { EventStream, type TrainerEvent } from "./events";
 import { fitPolicyPairs, type PolicyPairsInput } from "./policy-pairs";
 import { type SimpoConfig, type SimpoConfigInput, simpoConfig } from "./preference-config";
-import type { TrainResult } from "./sft-trainer";
+import type { TrainResult } from "./trainer";
 
 /** What a {@link SimpoTrainer} is made of: a policy, pairs, and any option of {@link SimpoConfigInput}. */
 export interface SimpoTrainerOptions extends SimpoConfigInput, PolicyPairsInput {}
