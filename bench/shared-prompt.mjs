@@ -18,15 +18,26 @@
  * Rows: pairs/dpo_long.jsonl and pairs/dpo.jsonl of ../shared/data (ZEPHYR_DATA: another folder).
  * Model: ../shared/env/models.sh --hf (ZEPHYR_TEST_DATA: its folder).
  */
-import { execFile } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, homedir, tmpdir, totalmem } from "node:os";
-import { dirname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
-import { parseArgs, promisify } from "node:util";
-import { sharedPromptTable, writeTables } from "./table.mjs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import {
+  evenlySpread,
+  fail,
+  keep,
+  machine,
+  measureOurs,
+  median,
+  model,
+  requireModel,
+  requireOurs,
+  sum,
+  whole,
+  writeRows,
+} from "./job.mjs";
+import { sharedPromptTable } from "./table.mjs";
 
-const here = dirname(fileURLToPath(import.meta.url));
 const { values: flags } = parseArgs({
   options: {
     steps: { type: "string", default: "3" },
@@ -39,16 +50,13 @@ const { values: flags } = parseArgs({
     write: { type: "boolean", default: false },
   },
 });
-const steps = whole("steps", 2);
-const repeat = whole("repeat", 1);
-const batch = whole("batch", 1);
-const maxLength = whole("max-length", 2);
-const threads = whole("threads", 1);
-const models = process.env.ZEPHYR_TEST_DATA ?? join(homedir(), ".cache", "zephyr-align-test");
-const model = join(models, "smollm2-135m-instruct");
-const pairs = join(process.env.ZEPHYR_DATA ?? join(here, "..", "..", "shared", "data"), "pairs");
-if (!existsSync(join(here, "..", "dist", "index.js"))) fail("dist/index.js is missing. Run `npm run build`.");
-if (!existsSync(join(model, "model.safetensors"))) fail(`${model} is missing. Run ../shared/env/models.sh --hf.`);
+const steps = whole(flags, "steps", 2);
+const repeat = whole(flags, "repeat", 1);
+const batch = whole(flags, "batch", 1);
+const maxLength = whole(flags, "max-length", 2);
+const threads = whole(flags, "threads", 1);
+requireOurs();
+requireModel();
 
 const scratch = mkdtempSync(join(tmpdir(), "zephyr-bench-"));
 const results = [];
@@ -65,7 +73,7 @@ const report = {
   model: "SmolLM2-135M-Instruct",
   dtype: "float32",
   date: new Date().toISOString(),
-  machine: { cpu: cpus()[0]?.model.trim(), cores: cpus().length, memory_gib: Math.round(totalmem() / 2 ** 30) },
+  machine: machine(),
   threads,
   batch,
   max_length: maxLength,
@@ -74,26 +82,17 @@ const report = {
   results,
 };
 console.log(sharedPromptTable(report));
-if (flags.json) writeJson(resolve(flags.json));
-if (flags.write) {
-  writeJson(join(here, "results", "shared-prompt.json"));
-  writeTables(join(here, "results"));
-}
-
-function writeJson(file) {
-  mkdirSync(dirname(file), { recursive: true });
-  writeFileSync(file, `${JSON.stringify(report, null, 2)}\n`);
-  console.error(`wrote ${file}`);
-}
+keep(report, flags);
 
 async function compare(name) {
-  const rows = evenlySpread(name);
+  const rows = writeRows(join(scratch, `${name}.jsonl`), evenlySpread(name, steps * batch));
+  const job = { method: "dpo", precompute: true, rows, steps, batch, maxLength, threads };
   const runs = { shared: [], separate: [] };
   for (let round = 0; round < repeat; round++) {
     // The order turns round, so that a machine that grows slower or faster favours neither side.
     for (const side of round % 2 === 0 ? ["separate", "shared"] : ["shared", "separate"]) {
       process.stderr.write(`${name}  round ${round + 1}/${repeat}  ${side} … `);
-      const run = await measure(rows, side === "shared");
+      const run = await measureOurs({ ...job, sharedPrompt: side === "shared" });
       const step_ms = (1000 * sum(run.seconds.slice(1))) / (steps - 1);
       process.stderr.write(`${step_ms.toFixed(0)} ms a step\n`);
       runs[side].push({ ...run, step_ms });
@@ -144,32 +143,6 @@ function ceiling({ computed_tokens, predicted_tokens }) {
   return decoder / (decoder + head);
 }
 
-/** As many rows as the run visits, evenly spread over the file. */
-function evenlySpread(name) {
-  const lines = readFileSync(join(pairs, `${name}.jsonl`), "utf8")
-    .split("\n")
-    .filter(Boolean);
-  const count = steps * batch;
-  if (lines.length < count)
-    fail(`${name}.jsonl has ${lines.length} rows, but ${steps} steps of ${batch} need ${count}.`);
-  const rows = Array.from({ length: count }, (_, index) => lines[Math.floor((index * lines.length) / count)]);
-  const file = join(scratch, `${name}.jsonl`);
-  writeFileSync(file, `${rows.join("\n")}\n`);
-  return file;
-}
-
-async function measure(rows, sharedPrompt) {
-  const job = { method: "dpo", precompute: true, model, rows, steps, batch, maxLength, threads, sharedPrompt };
-  const env = { ...process.env, OMP_NUM_THREADS: String(threads) };
-  try {
-    const args = [join(here, "measure.mjs"), JSON.stringify(job)];
-    const { stdout } = await promisify(execFile)(process.execPath, args, { env, maxBuffer: 2 ** 28 });
-    return JSON.parse(stdout.trim().split("\n").at(-1));
-  } catch (error) {
-    fail(`measure.mjs failed:\n${error.stderr ?? error.message}`);
-  }
-}
-
 /** The two sides are the same training: the same tokens learnt, the same losses. */
 function sameCourse(name, { shared, separate }) {
   const [expected] = separate;
@@ -181,26 +154,4 @@ function sameCourse(name, { shared, separate }) {
       }
     });
   }
-}
-
-function sum(values) {
-  return values.reduce((all, value) => all + value, 0);
-}
-
-function median(values) {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
-
-function whole(name, least) {
-  const value = Number(flags[name]);
-  if (!Number.isInteger(value) || value < least)
-    fail(`--${name} ${flags[name]}: give a whole number of at least ${least}.`);
-  return value;
-}
-
-function fail(message) {
-  console.error(`bench:shared-prompt: ${message}`);
-  process.exit(1);
 }

@@ -12,16 +12,30 @@
  * The peer is ../shared/peers/trl_cpu.py (ZEPHYR_PEERS: another folder), run by a Python with torch, transformers, trl
  * and datasets (ZEPHYR_PEER_PYTHON). Models: ../shared/env/models.sh --hf (ZEPHYR_TEST_DATA: their folder).
  */
-import { execFile, execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, homedir, tmpdir, totalmem } from "node:os";
-import { dirname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
-import { parseArgs, promisify } from "node:util";
-import { trainTable, writeTables } from "./table.mjs";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import {
+  evenlySpread,
+  fail,
+  hasModel,
+  keep,
+  lastLine,
+  machine,
+  measureOurs,
+  median,
+  model,
+  models,
+  requireOurs,
+  shared,
+  start,
+  whole,
+  writeRows,
+} from "./job.mjs";
+import { trainTable } from "./table.mjs";
 
-const here = dirname(fileURLToPath(import.meta.url));
-const shared = join(here, "..", "..", "shared");
 const { values: flags } = parseArgs({
   options: {
     steps: { type: "string", default: "5" },
@@ -36,11 +50,11 @@ const { values: flags } = parseArgs({
     write: { type: "boolean", default: false },
   },
 });
-const steps = whole("steps", 2);
-const repeat = whole("repeat", 1);
-const batch = whole("batch", 1);
-const maxLength = whole("max-length", 2);
-const threads = whole("threads", 1);
+const steps = whole(flags, "steps", 2);
+const repeat = whole(flags, "repeat", 1);
+const batch = whole(flags, "batch", 1);
+const maxLength = whole(flags, "max-length", 2);
+const threads = whole(flags, "threads", 1);
 const { python, recompute } = flags;
 
 /** The adapter of trl_cpu.py. */
@@ -95,11 +109,8 @@ const comparisons = [
 ].filter(({ name }) => !flags.only || flags.only.split(",").includes(name));
 if (comparisons.length === 0) fail(`--only ${flags.only} names no comparison.`);
 
-const models = process.env.ZEPHYR_TEST_DATA ?? join(homedir(), ".cache", "zephyr-align-test");
 const gguf = join(models, "smollm2-135m-instruct.q4_1.gguf");
-const folder = join(models, "smollm2-135m-instruct");
 const peerScript = join(process.env.ZEPHYR_PEERS ?? join(shared, "peers"), "trl_cpu.py");
-const pairs = join(process.env.ZEPHYR_DATA ?? join(shared, "data"), "pairs");
 prepare();
 
 const scratch = mkdtempSync(join(tmpdir(), "zephyr-bench-"));
@@ -130,7 +141,7 @@ const report = {
   dtype: "float32",
   recompute: recompute ?? "norms-and-swiglu",
   date: new Date().toISOString(),
-  machine: { cpu: cpus()[0]?.model.trim(), cores: cpus().length, memory_gib: Math.round(totalmem() / 2 ** 30) },
+  machine: machine(),
   threads,
   batch,
   max_length: maxLength,
@@ -141,24 +152,20 @@ const report = {
   results: comparisons.map(compare),
 };
 console.log(trainTable(report));
-if (flags.json) writeJson(resolve(flags.json), report);
-if (flags.write) {
-  writeJson(join(here, "results", "train.json"), report);
-  writeTables(join(here, "results"));
-}
+keep(report, flags);
 
 /** Everything that must be there, before minutes are spent. */
 function prepare() {
-  if (!existsSync(join(here, "..", "dist", "index.js"))) fail("dist/index.js is missing. Run `npm run build`.");
+  requireOurs();
   if (!existsSync(peerScript)) fail(`the peer ${peerScript} is missing. Set ZEPHYR_PEERS to its folder.`);
   try {
     execFileSync(python, ["-c", "import torch, transformers, trl, datasets"], { stdio: "pipe" });
   } catch {
     fail(`${python} has no torch, transformers, trl and datasets. Give --python, or set ZEPHYR_PEER_PYTHON.`);
   }
-  if (existsSync(gguf) && existsSync(join(folder, "model.safetensors"))) return;
+  if (existsSync(gguf) && hasModel()) return;
   const script = join(shared, "env", "models.sh");
-  if (!existsSync(script)) fail(`${gguf} or ${folder} is missing. Set ZEPHYR_TEST_DATA to the folder that has both.`);
+  if (!existsSync(script)) fail(`${gguf} or ${model} is missing. Set ZEPHYR_TEST_DATA to the folder that has both.`);
   console.error("fetching the model and writing it for the peer …");
   execFileSync("bash", [script, "--hf", models], { stdio: "inherit", env: { ...process.env, PYTHON: python } });
 }
@@ -168,25 +175,15 @@ function prepare() {
  * order in which it will visit them.
  */
 function sameRows(kind) {
-  const lines = readFileSync(join(pairs, `${kind}.jsonl`), "utf8")
-    .split("\n")
-    .filter(Boolean);
   const count = steps * batch;
-  if (lines.length < count)
-    fail(`${kind}.jsonl has ${lines.length} rows, but ${steps} steps of ${batch} need ${count}.`);
-  const rows = Array.from({ length: count }, (_, index) => lines[Math.floor((index * lines.length) / count)]);
+  const rows = evenlySpread(kind, count);
   // The sampler of transformers (accelerate's seedable one): a permutation by a generator seeded with seed + epoch.
   const draw = `import torch; print(torch.randperm(${count}, generator=torch.Generator().manual_seed(0)).tolist())`;
   const order = JSON.parse(execFileSync(python, ["-c", draw], { encoding: "utf8" }));
-  const write = (name, list) => {
-    const file = join(scratch, name);
-    writeFileSync(file, `${list.join("\n")}\n`);
-    return file;
-  };
   return {
-    peer: write(`${kind}.jsonl`, rows),
-    ours: write(
-      `${kind}-in-order.jsonl`,
+    peer: writeRows(join(scratch, `${kind}.jsonl`), rows),
+    ours: writeRows(
+      join(scratch, `${kind}-in-order.jsonl`),
       order.map((row) => rows[row]),
     ),
   };
@@ -194,38 +191,13 @@ function sameRows(kind) {
 
 async function measure(run, files) {
   if (run.peer) {
-    const args = [peerScript, ...run.peer, "--model", folder, "--data", files[run.data].peer];
+    const args = [peerScript, ...run.peer, "--model", model, "--data", files[run.data].peer];
     args.push("--steps", steps, "--batch", batch, "--max-length", maxLength, "--threads", threads);
-    return lastLine(await start(python, args, { HF_HUB_OFFLINE: "1", HF_DATASETS_CACHE: join(scratch, "datasets") }));
+    const offline = { HF_HUB_OFFLINE: "1", HF_DATASETS_CACHE: join(scratch, "datasets") };
+    return lastLine(await start(python, args, threads, offline));
   }
-  const { method, precompute, lora } = run;
-  const job = {
-    method,
-    precompute,
-    lora,
-    model: folder,
-    rows: files[run.data].ours,
-    steps,
-    batch,
-    maxLength,
-    threads,
-    recompute,
-  };
-  return lastLine(await start(process.execPath, [join(here, "measure.mjs"), JSON.stringify(job)]));
-}
-
-async function start(command, args, environment = {}) {
-  const env = { ...process.env, OMP_NUM_THREADS: String(threads), ...environment };
-  try {
-    const { stdout } = await promisify(execFile)(command, args.map(String), { env, maxBuffer: 2 ** 28 });
-    return stdout;
-  } catch (error) {
-    fail(`${command} ${args[0]} failed:\n${error.stderr ?? error.message}`);
-  }
-}
-
-function lastLine(text) {
-  return JSON.parse(text.trim().split("\n").at(-1));
+  const { data, ...how } = run;
+  return measureOurs({ ...how, rows: files[data].ours, steps, batch, maxLength, threads, recompute });
 }
 
 function compare({ name, title, ours, peer }) {
@@ -261,12 +233,6 @@ function compare({ name, title, ours, peer }) {
   };
 }
 
-function median(values) {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
-
 /** (max − min) / median */
 function relativeSpread(values) {
   return (Math.max(...values) - Math.min(...values)) / median(values);
@@ -277,24 +243,6 @@ function versions() {
     "import torch, transformers, trl, json, platform; print(json.dumps({'python': platform.python_version(), ";
   const modules = "'torch': torch.__version__, 'transformers': transformers.__version__, 'trl': trl.__version__}))";
   const peer = lastLine(execFileSync(python, ["-c", ask + modules], { encoding: "utf8" }));
-  const manifest = JSON.parse(readFileSync(join(here, "..", "package.json"), "utf8"));
+  const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
   return { [manifest.name]: manifest.version, node: process.versions.node, ...peer };
-}
-
-function writeJson(file, value) {
-  mkdirSync(dirname(file), { recursive: true });
-  writeFileSync(file, `${JSON.stringify(value, null, 2)}\n`);
-  console.error(`wrote ${file}`);
-}
-
-function whole(name, least) {
-  const value = Number(flags[name]);
-  if (!Number.isInteger(value) || value < least)
-    fail(`--${name} ${flags[name]}: give a whole number of at least ${least}.`);
-  return value;
-}
-
-function fail(message) {
-  console.error(`bench:train: ${message}`);
-  process.exit(1);
 }
