@@ -16,6 +16,8 @@ const lockName = ".lock";
 export interface RowsFolderOptions {
   /** Names of the row files, without `.jsonl`. */
   files: readonly string[];
+  /** Of these, the ones that each run writes anew. */
+  fresh?: readonly string[];
   /** What decides the rows; a folder is gone on with only by the same. */
   config: Record<string, unknown>;
   /** Keys of numbers that may have grown since. */
@@ -89,7 +91,10 @@ export class RowsFolder<File extends string> {
   }
 }
 
-async function prepare(path: string, { files, config, growing = [], overwrite }: RowsFolderOptions): Promise<void> {
+async function prepare(
+  path: string,
+  { files, fresh = [], config, growing = [], overwrite }: RowsFolderOptions,
+): Promise<void> {
   const names = (await readdir(path)).filter((name) => name !== lockName);
   if (overwrite) {
     for (const name of [configName, reportName, ...files.map((file) => `${file}.jsonl`)]) {
@@ -103,6 +108,7 @@ async function prepare(path: string, { files, config, growing = [], overwrite }:
       remedy: "Choose another folder.",
     });
   }
+  for (const name of fresh) await rm(join(path, `${name}.jsonl`), { force: true });
   await writeWhole(path, configName, config);
 }
 

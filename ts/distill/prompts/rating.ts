@@ -78,7 +78,9 @@ export const ratingPrompt = template(
 {{conversation}}
 </conversation {{mark}}>
 {{background}}
+<responses {{mark}}>
 {{responses}}
+</responses {{mark}}>
 
 {{form}}`,
 );
