@@ -397,7 +397,7 @@ describe("binarise", () => {
       type Made = {
         prompt: { content: string }[];
         chosen: { content: string }[];
-      rejected: { content: string }[];
+        rejected: { content: string }[];
         score_chosen: number;
         score_rejected: number;
       };

@@ -2,8 +2,9 @@
 import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { dataset } from "../../data";
-import { DataError, fromNative } from "../../errors";
+import { fromNative } from "../../errors";
 import { wordsOf } from "../duplicates";
+import { columnFile, columnValue, noColumn } from "../text-column";
 
 /** How a prompt overlaps with a text. */
 export interface Overlap {
@@ -71,7 +72,7 @@ const questionColumns = ["question", "prompt", "instruction", "problem", "text",
  * @throws DataError `ZA_DATA_FILE`, `ZA_DATA_FORMAT` when there is no such column
  */
 export async function overlapTexts(fileAndColumn: string): Promise<{ name: string; texts: string[] }> {
-  const [, file = "", column] = /^(.*?)(?:#([^#/\\]+))?$/s.exec(fileAndColumn)!;
+  const { file, column } = columnFile(fileAndColumn);
   const name = basename(file);
   if (/\.txt$/i.test(file))
     return { name, texts: (await textOf(file)).split("\n").filter((line) => line.trim() !== "") };
@@ -91,18 +92,10 @@ async function* rowsOf(file: string): AsyncGenerator<Record<string, unknown>> {
 }
 
 function textsOf(row: Record<string, unknown>, column: string | undefined, file: string): string[] {
-  const keys = Object.keys(row ?? {});
-  const wanted = column ?? questionColumns.find((name) => keys.some((key) => key.toLowerCase() === name));
-  const key = keys.find((each) => each.toLowerCase() === wanted?.toLowerCase());
-  const value = key === undefined ? undefined : row[key];
+  const value = columnValue(row, column, [...questionColumns, "turns", "messages", "conversations"]);
   if (typeof value === "string") return [value];
-  const list =
-    column === undefined && value === undefined ? (row?.turns ?? row?.messages ?? row?.conversations) : value;
-  if (Array.isArray(list)) return list.flatMap(userText);
-  throw new DataError("ZA_DATA_FORMAT", `the columns ${keys.join(", ") || "(none)"} hold no questions`, {
-    place: { file },
-    remedy: `Name the column: ${file}#column.`,
-  });
+  if (Array.isArray(value)) return value.flatMap(userText);
+  throw noColumn(row, file, "questions");
 }
 
 function userText(turn: unknown): string[] {

@@ -1,5 +1,3 @@
-import { join } from "node:path";
-import { dataset } from "../../data";
 import { feedbackRow } from "../feedback-row";
 import { RowsFolder } from "../rows-folder";
 import type { RateOptions } from "./options";
@@ -64,9 +62,4 @@ export async function writeFeedback(
   } finally {
     await rows.close();
   }
-}
-
-/** The rows of a rating's folder. */
-export function feedbackRows(folder: string) {
-  return dataset(join(folder, "raw.jsonl"));
 }
