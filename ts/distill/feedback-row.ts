@@ -65,7 +65,7 @@ export function feedbackRow(value: unknown, place: Place): FeedbackRow {
         place,
         remedy: columns.includes("chosen")
           ? "These rows are pairs already: train on them. Rated answers have {instruction, completions} (raw UltraFeedback)."
-          : "Give rows of raw UltraFeedback {source, instruction, models, completions}, for example raw.jsonl of zephyr-align rate.",
+          : "Give rows of raw UltraFeedback {instruction, completions}, for example raw.jsonl of zephyr-align rate.",
       },
     );
   }
