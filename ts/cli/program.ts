@@ -1,7 +1,9 @@
 import { Command } from "commander";
 import { packageVersion } from "../native/load";
+import { addBinarise } from "./binarise";
 import { addChat } from "./chat";
 import { addDemo } from "./demo";
+import { addDistil } from "./distil";
 import { addDoctor } from "./doctor";
 import { addDpo } from "./dpo";
 import { addEval } from "./eval";
@@ -9,6 +11,7 @@ import { addInspect } from "./inspect-mask";
 import { addKto } from "./kto";
 import { addMerge } from "./merge";
 import { addPolicyPairs } from "./policy-pairs";
+import { addRate } from "./rate";
 import { addSft } from "./sft";
 import { styleOf } from "./style";
 
@@ -31,6 +34,9 @@ export function buildProgram(): Command {
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error/, error.red(error.bold("error")))) });
   for (const add of [
     addDemo,
+    addDistil,
+    addRate,
+    addBinarise,
     addSft,
     addDpo,
     addKto,
