@@ -1,4 +1,4 @@
-import { close as closeDescriptor, openSync, read as readCallback } from "node:fs";
+import { close as closeDescriptor, fstat, openSync, read as readCallback } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { promisify } from "node:util";
 import { DataError } from "../errors";
@@ -63,6 +63,17 @@ export async function* chunksOf(path: string): AsyncGenerator<Chunk> {
   }
 }
 
+/** Bytes that can be read anywhere: a local file, or a file behind HTTP. */
+export interface ByteSource {
+  /** Path or address, used in places. */
+  readonly name: string;
+  /** Length in bytes. */
+  size(): Promise<number>;
+  /** The bytes `[start, end)`; shorter when the file ends before. */
+  read(start: number, end: number): Promise<Buffer>;
+  close(): Promise<void>;
+}
+
 /** Descriptors of data sets that were let go of without `close()`. */
 const forgotten = new FinalizationRegistry<number>((descriptor) => closeDescriptor(descriptor, () => {}));
 
@@ -70,12 +81,17 @@ const forgotten = new FinalizationRegistry<number>((descriptor) => closeDescript
  * Random access to a file that is opened at the first read and again after `close()`. Forgetting to close is allowed:
  * a plain descriptor is used because Node warns about a `FileHandle` that is collected.
  */
-export class FileBytes {
+export class FileBytes implements ByteSource {
   #descriptor: number | undefined;
 
-  constructor(readonly path: string) {}
+  constructor(readonly name: string) {}
 
-  /** The bytes `[start, end)`; shorter when the file ends before. */
+  async size(): Promise<number> {
+    const stat = await promisify(fstat)(this.#open());
+    if (stat.isDirectory()) throw cannotRead(this.name, Object.assign(new Error("it is a folder"), { code: "EISDIR" }));
+    return stat.size;
+  }
+
   async read(start: number, end: number): Promise<Buffer> {
     const descriptor = this.#open();
     const buffer = Buffer.allocUnsafe(end - start);
@@ -83,7 +99,7 @@ export class FileBytes {
     while (filled < buffer.length) {
       const wanted = buffer.length - filled;
       const { bytesRead } = await readDescriptor(descriptor, buffer, filled, wanted, start + filled).catch((cause) => {
-        throw cannotRead(this.path, cause);
+        throw cannotRead(this.name, cause);
       });
       if (bytesRead === 0) break;
       filled += bytesRead;
@@ -102,9 +118,9 @@ export class FileBytes {
   #open(): number {
     if (this.#descriptor === undefined) {
       try {
-        this.#descriptor = openSync(this.path, "r");
+        this.#descriptor = openSync(this.name, "r");
       } catch (cause) {
-        throw cannotRead(this.path, cause);
+        throw cannotRead(this.name, cause);
       }
       forgotten.register(this, this.#descriptor, this);
     }
