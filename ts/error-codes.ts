@@ -12,6 +12,7 @@ export const errorCodes = {
   ZA_DATA_CHANGED: "A data file changed after it was indexed.",
   ZA_DATA_ENCODING: "A row is not valid UTF-8.",
   ZA_DATA_LINE_TOO_LONG: "A row is longer than the reader accepts.",
+  ZA_DATA_COMPRESSED: "A compressed file is damaged.",
   ZA_DATA_PARQUET: "A Parquet file is damaged, or is none.",
   ZA_DATA_PARQUET_FEATURE: "A Parquet file uses something that is not supported (encryption, a compression).",
   ZA_DATA_FORMAT: "The columns of a data set fit none of the known formats.",

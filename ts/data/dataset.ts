@@ -1,17 +1,16 @@
 import { statSync } from "node:fs";
-import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { DataError } from "../errors";
-import { type Dataset, type Row, rowValue, rowValues } from "./dataset-type";
+import type { Dataset } from "./dataset-type";
+import { FileBytes } from "./file-bytes";
 import { fromArray } from "./in-memory";
-import { jsonArray } from "./json-array";
-import { jsonl } from "./jsonl";
+import { openFile, type ReaderName } from "./open-file";
 import { type HoldOut, heldOut, limited } from "./subset";
 
 /** Options of {@link dataset}. */
 export interface DatasetOptions {
-  /** `jsonl` or `json`; recognised by the extension, else by the first byte. */
-  reader?: "jsonl" | "json";
+  /** `jsonl`, `json` or `parquet`; recognised by the file's name, else by its first bytes. */
+  reader?: ReaderName;
   /** Take the first rows only. */
   limit?: number;
   /** For a folder: the file `<split>.jsonl` or `<split>.json` in it. */
@@ -54,10 +53,7 @@ function checkCount(name: string, value: number | undefined): void {
 
 function fromPath(path: string, options: DatasetOptions): Dataset<unknown> {
   const file = options.split === undefined ? path : splitFile(path, options.split);
-  const reader = options.reader ?? (file.endsWith(".jsonl") || file.endsWith(".ndjson") ? "jsonl" : undefined);
-  if (reader === "jsonl") return jsonl(file);
-  if (reader === "json") return jsonArray(file);
-  return byFirstByte(file);
+  return openFile(new FileBytes(file), options.reader);
 }
 
 function splitFile(folder: string, split: string): string {
@@ -68,48 +64,4 @@ function splitFile(folder: string, split: string): string {
     place: { file: folder },
     remedy: `Expected ${candidates.join(" or ")}.`,
   });
-}
-
-/** Chooses the reader when the file is first read: `[` begins an array, anything else is JSONL. */
-function byFirstByte(path: string): Dataset<unknown> {
-  let chosen: Promise<Dataset<unknown>> | undefined;
-  const data = () => {
-    chosen ??= firstByte(path).then((byte) => (byte === "[" ? jsonArray(path) : jsonl(path)));
-    chosen.catch(() => {
-      chosen = undefined;
-    });
-    return chosen;
-  };
-  async function* rows(): AsyncGenerator<Row<unknown>> {
-    yield* (await data()).rows();
-  }
-  const row = async (index: number) => (await data()).row(index);
-  return {
-    source: path,
-    [Symbol.asyncIterator]: () => rowValues(rows()),
-    length: async () => (await data()).length(),
-    rows,
-    row,
-    at: async (index) => rowValue(await row(index)),
-    close: async () => (await chosen)?.close(),
-  };
-}
-
-/** The first character of a file that is neither space nor a byte order mark. */
-async function firstByte(path: string): Promise<string | undefined> {
-  const handle = await open(path, "r").catch(() => undefined);
-  // A file that cannot be opened is reported by the reader, with its typed error.
-  if (!handle) return undefined;
-  try {
-    const { buffer, bytesRead } = await handle.read(Buffer.alloc(4096), 0, 4096, 0);
-    return buffer
-      .subarray(0, bytesRead)
-      .toString("utf8")
-      .replace(/^\uFEFF/, "")
-      .trimStart()[0];
-  } catch {
-    return undefined;
-  } finally {
-    await handle.close();
-  }
 }

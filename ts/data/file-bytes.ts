@@ -1,5 +1,6 @@
-import { close as closeDescriptor, fstat, openSync, read as readCallback } from "node:fs";
+import { close as closeDescriptor, fstat, openSync, read as readCallback, type Stats } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
+import { resolve } from "node:path";
 import { promisify } from "node:util";
 import { DataError } from "../errors";
 
@@ -10,7 +11,7 @@ export const chunkSize = 1 << 20;
 export const maximumRowBytes = 64 << 20;
 
 /** Opens a file for reading; a failure is a {@link DataError} that names the file. */
-export async function openFile(path: string): Promise<FileHandle> {
+async function openHandle(path: string): Promise<FileHandle> {
   let handle: FileHandle | undefined;
   try {
     handle = await open(path, "r");
@@ -45,9 +46,9 @@ export interface Chunk {
   start: number;
 }
 
-/** The file's bytes in order, through one reused buffer. */
-export async function* chunksOf(path: string): AsyncGenerator<Chunk> {
-  const handle = await openFile(path);
+/** A local file's bytes in order, through one reused buffer. */
+async function* chunksOf(path: string): AsyncGenerator<Chunk> {
+  const handle = await openHandle(path);
   try {
     const buffer = Buffer.allocUnsafeSlow(chunkSize);
     for (let start = 0; ; ) {
@@ -63,14 +64,21 @@ export async function* chunksOf(path: string): AsyncGenerator<Chunk> {
   }
 }
 
-/** Bytes that can be read anywhere: a local file, or a file behind HTTP. */
+/** Bytes that can be read in order and anywhere: a local file, a file behind HTTP, or what a compressed file holds. */
 export interface ByteSource {
   /** Path or address, used in places. */
   readonly name: string;
+  /** Says which content it is: another text when the file was changed. */
+  identity(): Promise<string>;
+  /** All bytes in order. */
+  chunks(): AsyncGenerator<Chunk>;
+  /** Makes ready for `size` and `read`: a compressed file is unpacked once. */
+  ready(): Promise<void>;
   /** Length in bytes. */
   size(): Promise<number>;
   /** The bytes `[start, end)`; shorter when the file ends before. */
   read(start: number, end: number): Promise<Buffer>;
+  /** Lets go of the file; reading again opens it again. */
   close(): Promise<void>;
 }
 
@@ -86,10 +94,19 @@ export class FileBytes implements ByteSource {
 
   constructor(readonly name: string) {}
 
+  chunks(): AsyncGenerator<Chunk> {
+    return chunksOf(this.name);
+  }
+
+  async ready(): Promise<void> {}
+
+  async identity(): Promise<string> {
+    const { size, mtimeMs, ino, dev } = await this.#stat();
+    return JSON.stringify([resolve(this.name), size, mtimeMs, ino, dev]);
+  }
+
   async size(): Promise<number> {
-    const stat = await promisify(fstat)(this.#open());
-    if (stat.isDirectory()) throw cannotRead(this.name, Object.assign(new Error("it is a folder"), { code: "EISDIR" }));
-    return stat.size;
+    return (await this.#stat()).size;
   }
 
   async read(start: number, end: number): Promise<Buffer> {
@@ -113,6 +130,12 @@ export class FileBytes implements ByteSource {
     const descriptor = this.#descriptor;
     this.#descriptor = undefined;
     await promisify(closeDescriptor)(descriptor);
+  }
+
+  async #stat(): Promise<Stats> {
+    const stat = await promisify(fstat)(this.#open());
+    if (stat.isDirectory()) throw cannotRead(this.name, Object.assign(new Error("it is a folder"), { code: "EISDIR" }));
+    return stat;
   }
 
   #open(): number {
@@ -147,6 +170,14 @@ export class Offsets {
   at(index: number): number {
     return index < this.length ? (this.#values[index] as number) : Number.NaN;
   }
+}
+
+/**
+ * Whether it is a fault of what is written from some place on, and what stands before can be used. Not so where a file
+ * cannot be opened or fetched, nor where a compressed one is damaged: what came out of it before may be wrong already.
+ */
+export function isFaultOfContent(error: unknown): error is DataError {
+  return error instanceof DataError && !["ZA_DATA_FILE", "ZA_DATA_CHANGED", "ZA_DATA_COMPRESSED"].includes(error.code);
 }
 
 /** `ZA_DATA_INDEX` unless `index` is a row of the data set. */
