@@ -22,12 +22,23 @@ export const errorCodes = {
   ZA_DATA_UNPAIRED: "The rows are unpaired preferences (one completion and a label).",
   ZA_DATA_TOO_LONG: "A row is longer than the maximal length and cannot be cut without emptying its answer.",
   ZA_DATA_EMPTY: "A data set has no usable row.",
+  ZA_DATA_SPLIT: "A data set has not the split or configuration asked for, or has several and none was chosen.",
   ZA_DATA_INDEX: "A row index lies outside the data set.",
   // Conversations: raised by the readers and by the core's renderer.
   ZA_MESSAGE: "A message is not an object with a role.",
   ZA_MESSAGE_CONTENT: "The content of a message is not text.",
   ZA_ROLE_ORDER: "A message has a role that is unknown, or that may not stand where it stands.",
   ZA_EMPTY_ANSWER: "An assistant turn is empty.",
+  // The Hub.
+  ZA_HUB_NOT_FOUND: "A repository does not exist, or is private and not open to this token.",
+  ZA_HUB_ACCESS: "A repository is gated, or the token is refused.",
+  ZA_HUB_REVISION: "A repository has no such branch, tag or commit.",
+  ZA_HUB_FILE: "A repository has no such file.",
+  ZA_HUB_OFFLINE: "Something is not in the cache, and asking the Hub is switched off.",
+  ZA_HUB_NETWORK: "The Hub cannot be reached, or failed again and again.",
+  ZA_HUB_RESPONSE: "The Hub answered something that cannot be understood.",
+  ZA_HUB_DIGEST: "A downloaded file is not the one that the repository lists.",
+  ZA_HUB_PATH: "A repository holds a file whose name is not safe to write to disk.",
   // Configuration.
   ZA_CONFIG_INVALID: "A configuration has unknown keys, wrong values or combinations that cannot be honoured.",
   ZA_ARGUMENT: "A function of the core was called with arguments that do not fit.",

@@ -130,6 +130,11 @@ export class AbortedError extends ZephyrError {
   override readonly name = "AbortedError";
 }
 
+/** The Hub or a repository on it cannot be used (`ZA_HUB_…`). */
+export class HubError extends ZephyrError {
+  override readonly name = "HubError";
+}
+
 /** Reading or writing files failed (`ZA_IO_…`). */
 export class IoError extends ZephyrError {
   override readonly name = "IoError";
@@ -162,6 +167,7 @@ const classesByPrefix: readonly (readonly [prefix: string, errorClass: ErrorClas
   ["ZA_LOSS", TrainingError],
   ["ZA_NOT_FINITE", TrainingError],
   ["ZA_ABORTED", AbortedError],
+  ["ZA_HUB", HubError],
   ["ZA_IO", IoError],
   ["ZA_DISK", IoError],
   ["ZA_FOLDER", IoError],

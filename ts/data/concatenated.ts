@@ -1,5 +1,12 @@
 import { type Dataset, type Row, rowValue, rowValues } from "./dataset-type";
-import { checkIndex } from "./file-bytes";
+import { type ByteSource, checkIndex } from "./file-bytes";
+import { openFile, type ReaderName } from "./open-file";
+
+/** The rows of files one behind the other. */
+export function ofFiles(files: readonly ByteSource[], name: string, reader?: ReaderName): Dataset<unknown> {
+  const parts = files.map((bytes) => openFile(bytes, reader));
+  return parts.length === 1 ? parts[0]! : concatenated(parts, name);
+}
 
 /** Data sets one behind the other, for example the files of a split. Rows keep their places. */
 export function concatenated<T>(parts: readonly Dataset<T>[], source: string): Dataset<T> {

@@ -11,7 +11,7 @@ export const chunkSize = 1 << 20;
 export const maximumRowBytes = 64 << 20;
 
 /** Opens a file for reading; a failure is a {@link DataError} that names the file. */
-async function openHandle(path: string): Promise<FileHandle> {
+async function openHandle(path: string, name: string): Promise<FileHandle> {
   let handle: FileHandle | undefined;
   try {
     handle = await open(path, "r");
@@ -19,7 +19,7 @@ async function openHandle(path: string): Promise<FileHandle> {
     return handle;
   } catch (cause) {
     await handle?.close();
-    throw cannotRead(path, cause);
+    throw cannotRead(name, cause);
   }
 }
 
@@ -47,13 +47,13 @@ export interface Chunk {
 }
 
 /** A local file's bytes in order, through one reused buffer. */
-async function* chunksOf(path: string): AsyncGenerator<Chunk> {
-  const handle = await openHandle(path);
+async function* chunksOf(path: string, name: string): AsyncGenerator<Chunk> {
+  const handle = await openHandle(path, name);
   try {
     const buffer = Buffer.allocUnsafeSlow(chunkSize);
     for (let start = 0; ; ) {
       const { bytesRead } = await handle.read(buffer, 0, chunkSize, start).catch((cause) => {
-        throw cannotRead(path, cause);
+        throw cannotRead(name, cause);
       });
       if (bytesRead === 0) return;
       yield { bytes: buffer.subarray(0, bytesRead), start };
@@ -92,17 +92,21 @@ const forgotten = new FinalizationRegistry<number>((descriptor) => closeDescript
 export class FileBytes implements ByteSource {
   #descriptor: number | undefined;
 
-  constructor(readonly name: string) {}
+  /** @param name what places call it; its path when left out */
+  constructor(
+    readonly path: string,
+    readonly name: string = path,
+  ) {}
 
   chunks(): AsyncGenerator<Chunk> {
-    return chunksOf(this.name);
+    return chunksOf(this.path, this.name);
   }
 
   async ready(): Promise<void> {}
 
   async identity(): Promise<string> {
     const { size, mtimeMs, ino, dev } = await this.#stat();
-    return JSON.stringify([resolve(this.name), size, mtimeMs, ino, dev]);
+    return JSON.stringify([resolve(this.path), size, mtimeMs, ino, dev]);
   }
 
   async size(): Promise<number> {
@@ -141,7 +145,7 @@ export class FileBytes implements ByteSource {
   #open(): number {
     if (this.#descriptor === undefined) {
       try {
-        this.#descriptor = openSync(this.name, "r");
+        this.#descriptor = openSync(this.path, "r");
       } catch (cause) {
         throw cannotRead(this.name, cause);
       }
