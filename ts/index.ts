@@ -12,6 +12,7 @@ export {
   DataError,
   type ErrorCode,
   errorCodes,
+  HubError,
   IoError,
   ModelError,
   OutOfMemoryError,
@@ -21,6 +22,7 @@ export {
   TrainingError,
   ZephyrError,
 } from "./errors";
+export { type Snapshot, type SnapshotOptions, snapshotDownload } from "./hub/snapshot";
 export {
   type FinishReason,
   type Generated,

@@ -1,6 +1,6 @@
 /** One HTTP request with retries, for the Hub and for data by address. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { aborted } from "../errors";
+import { aborted, ZephyrError } from "../errors";
 
 /** How often and how long is waited. Times in milliseconds. */
 export const patience = {
@@ -63,7 +63,7 @@ export async function request(url: string, options: RequestOptions = {}): Promis
       }
     } catch (error) {
       if (options.signal?.aborted) throw aborted(options.signal.reason);
-      if (error instanceof RequestFailure) throw error;
+      if (error instanceof RequestFailure || error instanceof ZephyrError) throw error;
       failure = new RequestFailure(shownAddress(url), networkProblem(error), undefined, error);
     }
     if (attempt >= patience.attempts) throw failure;

@@ -2,7 +2,7 @@
 import { RepositoryCache } from "./cache";
 import { downloadFile } from "./download";
 import { type Listing, listFiles, notInCache } from "./listing";
-import type { Repository } from "./repository";
+import { type Repository, repository } from "./repository";
 import { type HubOptions, type HubSettings, hubSettings } from "./settings";
 
 /** Which files of which revision. */
@@ -31,6 +31,19 @@ export async function snapshot(repository: Repository, options: SnapshotOptions 
   const settings = hubSettings(options);
   const listing = await listFiles(repository, options.revision ?? "main", settings);
   return download(repository, listing, options.files ?? (() => true), settings);
+}
+
+/**
+ * Downloads a model's files, or with `kind: "datasets"` a data set's, into the Hub's cache.
+ *
+ * @example
+ * const { folder } = await snapshotDownload("mistralai/Mistral-7B-v0.1", { files: (path) => !path.endsWith(".bin") });
+ */
+export function snapshotDownload(
+  id: string,
+  options: SnapshotOptions & { kind?: "models" | "datasets" } = {},
+): Promise<Snapshot> {
+  return snapshot(repository(options.kind ?? "models", id), options);
 }
 
 /** Downloads those files of a listing that are wanted and not in the cache. */
