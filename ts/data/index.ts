@@ -28,6 +28,8 @@ export {
 export { fromArray } from "./in-memory";
 export { type JsonArrayOptions, jsonArray } from "./json-array";
 export { type JsonlOptions, jsonl } from "./jsonl";
+export { type MixOptions, type MixPart, mix } from "./mix";
 export { parquet } from "./parquet/index";
 export { type Permutation, shuffled } from "./shuffle";
+export { type ShuffleOptions, shuffle } from "./shuffled-rows";
 export type { HoldOut } from "./subset";
