@@ -11,6 +11,7 @@ import { addMerge } from "./merge";
 import { addPolicyPairs } from "./policy-pairs";
 import { addSft } from "./sft";
 import { styleOf } from "./style";
+import { addView } from "./view";
 
 /** The whole command line. It throws instead of ending the process; `main.ts` does that. */
 export function buildProgram(): Command {
@@ -39,6 +40,7 @@ export function buildProgram(): Command {
     addEval,
     addChat,
     addInspect,
+    addView,
     addDoctor,
   ]) {
     add(program);

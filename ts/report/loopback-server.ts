@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { fromNative } from "../errors";
 
-/** Answers a GET request of one path. What it throws becomes a text with status 500. */
+/** Answers a GET request of one path. What it throws becomes a text: status 400, or 500 for a fault of ours. */
 export type Route = (query: URLSearchParams, response: ServerResponse) => void | Promise<void>;
 
 /** Names that a page on this machine is asked for by; another one is a foreign page that points its name at us. */
@@ -111,7 +111,8 @@ async function answer(
   try {
     await route(new URLSearchParams(query), response);
   } catch (error) {
+    const typed = fromNative(error);
     if (response.headersSent) response.destroy();
-    else refuse(response, 500, fromNative(error).toString());
+    else refuse(response, typed.code === "ZA_INTERNAL" ? 500 : 400, typed.toString());
   }
 }

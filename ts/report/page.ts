@@ -78,7 +78,7 @@ export function page(title: string, body: Html, options: PageOptions = {}): stri
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${raw(hash)}'${raw(connect)}">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${raw(hash)}'${raw(connect)}; base-uri 'none'; form-action 'none'">
 <title>${title}</title>
 <style>${style}</style>
 </head>
