@@ -1,4 +1,5 @@
 import { mix } from "../../data/shuffle";
+import { breaks } from "./breaks";
 import { signatureLength, similarity } from "./minhash";
 import type { RowTable } from "./row-table";
 
@@ -100,11 +101,16 @@ export async function nearDuplicates(
   const find = (row: number): number => {
     let root = row;
     while (parent[root] !== root) root = parent[root]!;
-    for (let at = row; parent[at] !== root; ) [at, parent[at]] = [parent[at]!, root];
+    for (let at = row; at !== root; ) {
+      const next = parent[at]!;
+      parent[at] = root;
+      at = next;
+    }
     return root;
   };
   const rows = prompted.reduce((sum, each) => sum + each, 0);
   const keys = new Float64Array(rows);
+  const pause = breaks();
   for (let band = 0; band < bands && !signal.aborted; band++) {
     let count = 0;
     for (let row = 0; row < prompted.length; row++) {
@@ -112,6 +118,7 @@ export async function nearDuplicates(
     }
     keys.sort();
     for (let at = 1; at < count; at++) {
+      if (at % 256 === 0) await pause();
       const row = keys[at]! % rowFactor;
       const bucket = Math.floor(keys[at]! / rowFactor);
       for (let before = at - 1; before >= Math.max(0, at - neighbours); before--) {
@@ -124,7 +131,7 @@ export async function nearDuplicates(
       }
     }
     progress((band + 1) / bands);
-    await new Promise((resolve) => setImmediate(resolve));
+    await pause();
   }
   const root = new Int32Array(table.rows).fill(-1);
   for (let row = 0; row < prompted.length; row++) if (prompted[row]) root[row] = find(row);

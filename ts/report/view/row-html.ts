@@ -27,15 +27,22 @@ export interface Twin {
   similarity: number;
 }
 
+/** The nearest of the rows that are like one, and how many there are in all. */
+export interface Twins {
+  twins: readonly Twin[];
+  all: number;
+}
+
 /** What is shown of a row besides itself. */
 export interface RowContext {
   panel: Panel;
   /** Text whose places are marked. */
   query: string;
   encoding: Encoding | undefined;
-  /** Rows that are like it, and how many there are in all. */
-  exact: { twins: readonly Twin[]; all: number };
-  near: { twins: readonly Twin[]; all: number };
+  /** Rows that say the same. */
+  exact: Twins;
+  /** Rows whose prompts are alike. */
+  near: Twins;
   /** Address of a row under the filter in use. */
   link: (row: number) => string;
   /** Address of a panel of this row. */
@@ -89,7 +96,7 @@ export function factsOf(row: BrowsedRow): RowFact[] {
   ];
 }
 
-function twinsHtml(title: string, { twins, all }: RowContext["exact"], link: (row: number) => string, near: boolean) {
+function twinsHtml(title: string, { twins, all }: Twins, link: (row: number) => string, near: boolean) {
   if (all === 0) return null;
   const more = all > twins.length ? ` and ${whole(all - twins.length)} more` : "";
   return html`<p class="twins"><b>${title}:</b> ${twins.map(

@@ -1,5 +1,7 @@
 import { createHash } from "node:crypto";
 import type { Role } from "../../data";
+import { throwIfAborted } from "../../errors";
+import { breaks } from "./breaks";
 import { allSaid, type BrowsedData, type BrowsedRow, marginOf, promptOf } from "./browsed-data";
 import { shingles, signatureLength, writeSignature } from "./minhash";
 
@@ -27,7 +29,7 @@ export class RowTable {
   readonly length: Uint32Array;
   /** NaN where there is none. */
   readonly margin: Float32Array;
-  /** 52 bits of a hash of what the row says; NaN where it says nothing. */
+  /** 48 bits of a hash of what the row says; NaN where it says nothing. */
   readonly fingerprint: Float64Array;
   /** Of the prompt of each row, see `minhash.ts`; all zero where there is none. */
   readonly signatures: Uint16Array;
@@ -52,15 +54,13 @@ export class RowTable {
 
   /** Reads all rows, letting others work in between. */
   async fill(data: BrowsedData, signal: AbortSignal): Promise<void> {
-    let resting = performance.now();
+    const pause = breaks();
     for await (const row of data.data.rows()) {
-      if (signal.aborted) return;
+      throwIfAborted(signal);
       if (row.index >= this.rows) break;
       this.#take(data.read(row));
       this.read = row.index + 1;
-      if (performance.now() - resting < longestStretch) continue;
-      await new Promise((resolve) => setImmediate(resolve));
-      resting = performance.now();
+      await pause();
     }
     // A file that became shorter in the meantime.
     this.read = this.rows;
@@ -97,6 +97,3 @@ export class RowTable {
     return this.codes.length;
   }
 }
-
-/** Milliseconds after which the pass lets requests be answered. */
-const longestStretch = 15;

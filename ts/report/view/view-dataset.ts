@@ -1,18 +1,19 @@
 /** A page on this machine to look at the rows of a data set. */
 import { type DatasetInput, dataset } from "../../data";
 import { isDataset } from "../../data/dataset";
+import { throwIfAborted } from "../../errors";
 import type { Tokenizer } from "../../model/tokenizer";
 import type { SeenOptions } from "../../train/seen-row";
 import { percent, whole } from "../format";
 import { type Html, html } from "../html";
 import { LoopbackServer, openNear, send } from "../loopback-server";
 import { BrowsedData, type BrowsedRow, promptOf } from "./browsed-data";
-import { exactDuplicates, type Groups, nearDuplicates } from "./duplicates";
+import { exactDuplicates, type Groups, nearDuplicates, nearSimilarity } from "./duplicates";
 import { Matches } from "./matches";
-import { jaccard, shingles } from "./minhash";
+import { jaccard, shingles, signatureLength, similarity } from "./minhash";
 import { type Overview, overviewHtml, overviewOf, type Progress } from "./overview-html";
 import { filterOf, filterQuery, type KnownGroups } from "./row-filter";
-import { factsOf, type Panel, panels, rowHtml, type Twin } from "./row-html";
+import { factsOf, type Panel, panels, rowHtml, type Twin, type Twins } from "./row-html";
 import { RowTable } from "./row-table";
 import { viewPage } from "./view-page";
 
@@ -31,7 +32,7 @@ export interface ViewOptions {
 /** A page that is served until it is closed. */
 export interface DatasetView {
   readonly url: string;
-  /** What is in the data set; resolved when every row has been read and compared. */
+  /** What is in the data set; resolved when every row has been read and compared, ZA_ABORTED when it is closed before. */
   readonly overview: Promise<Overview>;
   /** Groups of duplicates, each by its rows; resolved with `overview`. */
   readonly duplicates: Promise<{ exact: number[][]; near: number[][] }>;
@@ -81,10 +82,14 @@ export async function viewDataset(input: DatasetInput, options: ViewOptions = {}
     await browser.close();
     await server.close();
   };
+  const overview = browser.known.then(() => browser.figures());
+  const duplicates = browser.known.then(() => browser.duplicates());
+  // Whoever asks gets the error; nobody has to ask.
+  for (const each of [overview, duplicates]) each.catch(() => {});
   return {
     url: server.url,
-    overview: browser.known.then(() => browser.figures()),
-    duplicates: browser.known.then(() => browser.duplicates()),
+    overview,
+    duplicates,
     close,
     [Symbol.asyncDispose]: close,
   };
@@ -107,18 +112,19 @@ class RowBrowser {
     this.#options = options;
     this.#table = new RowTable(data.length);
     this.known = this.#look();
-    // Whoever asks for it gets the error; nobody has to.
-    this.known.catch((error) => options.onWarning?.(`the rows cannot be read to their end: ${error}`));
+    this.known.catch((error) => {
+      if (!this.#stop.signal.aborted) options.onWarning?.(`the rows cannot be read to their end: ${error}`);
+    });
   }
 
   async #look(): Promise<void> {
     const { signal } = this.#stop;
     await this.#table.fill(this.#data, signal);
-    if (signal.aborted) return;
     this.#groups.exact = exactDuplicates(this.#table);
     this.#groups.near = await nearDuplicates(this.#table, signal, (share) => {
       this.#compared = share;
     });
+    throwIfAborted(signal);
   }
 
   async close(): Promise<void> {
@@ -179,8 +185,8 @@ class RowBrowser {
 
   /** The row that is asked for. */
   async row(query: URLSearchParams) {
-    const index = Number(query.get("row"));
-    const row = await this.#data.row(query.get("row") === "" ? Number.NaN : index);
+    const index = Number(query.get("row") || Number.NaN);
+    const row = await this.#data.row(index);
     const filter = filterQuery(query);
     const panel = panels.find((each) => each === query.get("panel")) ?? "text";
     const link = (other: number, shown: Panel = panel) => addressOf(filter, other, shown);
@@ -189,28 +195,37 @@ class RowBrowser {
       panel,
       query: filter.get("q") ?? "",
       encoding: tokenizer ? { tokenizer, options: encoding ?? wholeRows } : undefined,
-      exact: await this.#twins(row, this.#groups.exact, true),
-      near: await this.#twins(row, this.#groups.near, false),
+      exact: this.#sameRows(row),
+      near: await this.#nearRows(row),
       link,
       panelLink: (shown) => link(index, shown),
     });
     return { html: content.toString(), title: `row ${whole(index)} · ${this.#data.source}` };
   }
 
-  /** The rows that are like a row, nearest first. */
-  async #twins(row: BrowsedRow, groups: Groups | undefined, same: boolean) {
-    const others = [...(groups?.of(row.index) ?? [])].filter((each) => each !== row.index);
-    const twins: Twin[] = [];
-    const own = row.content ? shingles(promptOf(row.content)) : new Set<number>();
-    for (const each of others.slice(0, namedTwins)) {
-      if (same) twins.push({ row: each, similarity: 1 });
-      else {
-        const { content } = await this.#data.row(each);
-        if (content) twins.push({ row: each, similarity: jaccard(own, shingles(promptOf(content))) });
-      }
+  #sameRows({ index }: BrowsedRow): Twins {
+    const others = [...(this.#groups.exact?.of(index) ?? [])].filter((each) => each !== index);
+    return { twins: others.slice(0, namedTwins).map((row) => ({ row, similarity: 1 })), all: others.length };
+  }
+
+  /** The rows with the nearest prompts, by their signatures; how near those named are is computed from their texts. */
+  async #nearRows({ index, content }: BrowsedRow): Promise<Twins> {
+    if (!content) return { twins: [], all: 0 };
+    const found: Twin[] = [];
+    for (const row of this.#groups.near?.of(index) ?? []) {
+      const alike = similarity(this.#table.signatures, index * signatureLength, row * signatureLength);
+      // A group holds rows that are alike by way of others, too.
+      if (row !== index && alike >= nearSimilarity) found.push({ row, similarity: alike });
     }
-    twins.sort((a, b) => b.similarity - a.similarity || a.row - b.row);
-    return { twins, all: others.length };
+    found.sort((a, b) => b.similarity - a.similarity);
+    const own = shingles(promptOf(content));
+    const twins = await Promise.all(
+      found.slice(0, namedTwins).map(async ({ row }) => {
+        const other = (await this.#data.row(row)).content;
+        return { row, similarity: other ? jaccard(own, shingles(promptOf(other))) : 0 };
+      }),
+    );
+    return { twins: twins.sort((a, b) => b.similarity - a.similarity || a.row - b.row), all: found.length };
   }
 
   /** The data set as a whole, as far as it is known. */
