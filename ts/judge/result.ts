@@ -65,7 +65,7 @@ export interface JudgedModel {
   /** Chat template of the answers (name or `sha256:…` of its source); null when the file of the answers does not say. */
   template: string | null;
   /** How it answered; null when the file of the answers does not say. */
-  sampling: { maxTokens: number; temperature: number | Record<string, number>; choices: number; seed: number } | null;
+  sampling: { maxTokens: number; temperature: number | "by category"; choices: number; seed: number } | null;
   /** Mean length of an answer in Unicode code points; null when there is none. */
   meanLength: number | null;
 }
@@ -126,9 +126,9 @@ export interface JudgedTurn {
   prompt: string;
   /** The reference answer that the judge saw; null where the protocol shows none. */
   reference: string | null;
-  /** What the model said. */
-  answer: string;
-  /** What the opponent said; null where answers are graded alone. */
+  /** What the model said; null when only the judgments are known. */
+  answer: string | null;
+  /** What the opponent said; null where answers are graded alone, or only the judgments are known. */
   opponentAnswer: string | null;
   /** By the rule of the protocol out of `verdicts`, mean of the repeats; null when no verdict can be used. */
   score: number | null;
@@ -220,8 +220,8 @@ export interface JudgeHashes {
   prompts: string;
   /** Of the reference answers; null where none are shown. */
   references: string | null;
-  /** Of the model's answers as judged. */
-  answers: string;
+  /** Of the model's answers as judged; null when only the judgments are known. */
+  answers: string | null;
 }
 
 /** What the judge took. */
