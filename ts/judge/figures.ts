@@ -39,7 +39,10 @@ export function figureOf(
     value: scores.length > 0 ? factor * mean(scores) : null,
     low: sure ? factor * low : null,
     high: sure ? factor * high : null,
-    standardError: options.withStandardError && scores.length > 1 ? factor * standardError(scores).error : null,
+    standardError:
+      options.withStandardError && sure
+        ? factor * standardError(byQuestion.map((each) => mean(each.map(({ score }) => score)))).error
+        : null,
     n: scores.length,
     questions: byQuestion.length,
     repeats: byRepeat.length,

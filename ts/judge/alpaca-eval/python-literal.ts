@@ -33,9 +33,9 @@ class Parser {
 
   whole(): PythonValue {
     this.#skipLines();
-    // Blank lines may stand before the literal, an indent after them may not; nor a null byte anywhere.
-    if ((this.#at > 0 && /[ \t]/.test(this.#source[this.#at] ?? "")) || this.#source.includes("\0"))
-      throw this.#unexpected();
+    // Blank lines may stand around the literal; an indent in front of it, or on a last line of its own, may not.
+    const indented = (this.#at > 0 && /[ \t]/.test(this.#source[this.#at] ?? "")) || /\n[ \t]+$/.test(this.#source);
+    if (indented || this.#source.includes("\0")) throw this.#unexpected();
     const first = this.#value();
     const value = this.#peek() === "," ? this.#rest(first) : first;
     this.#skipLines();
@@ -111,11 +111,19 @@ class Parser {
     return isDict ? dict : set;
   }
 
+  /** One sign before a number; Python's own evaluator takes no second one. */
   #signed(): number | bigint {
-    const minus = this.#source[this.#at] === "-";
-    this.#at++;
-    const value = this.#peek() === "-" || this.#peek() === "+" ? this.#signed() : this.#number();
+    const minus = this.#source[this.#at++] === "-";
+    const value = this.#unsigned();
     return minus ? -value : value;
+  }
+
+  #unsigned(): number | bigint {
+    if (this.#peek() !== "(") return this.#number();
+    this.#open("(");
+    const value = this.#unsigned();
+    this.#close(")");
+    return value;
   }
 
   #number(): number | bigint {

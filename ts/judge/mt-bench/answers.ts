@@ -8,9 +8,9 @@ import type { ChatModel } from "../../client";
 import { concurrently } from "../../client/concurrently";
 import type { Message } from "../../data";
 import { ConfigError, fromNative, JudgeError, throwIfAborted } from "../../errors";
+import { JsonLines, pythonJson } from "../json-lines";
 import { byKey, type Placed, readRows } from "../rows";
 import type { Question } from "./bench";
-import { JsonLines, pythonJson } from "./json-lines";
 
 /** How answers were made; FastChat's files do not say, ours do. */
 export interface Generation {

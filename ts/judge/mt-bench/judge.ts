@@ -3,9 +3,9 @@ import { existsSync } from "node:fs";
 import { ask, type ChatModel, type Parsed } from "../../client";
 import { concurrently } from "../../client/concurrently";
 import { JudgeError, placeText, throwIfAborted } from "../../errors";
+import { JsonLines } from "../json-lines";
 import type { Ledger } from "../ledger";
 import type { Placed } from "../rows";
-import { JsonLines } from "./json-lines";
 import {
   isPair,
   type Judgment,

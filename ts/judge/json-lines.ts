@@ -2,8 +2,8 @@
 import { existsSync } from "node:fs";
 import { mkdir, open, truncate } from "node:fs/promises";
 import { dirname } from "node:path";
-import { fromNative } from "../../errors";
-import { LineLog } from "../../train/line-log";
+import { fromNative } from "../errors";
+import { LineLog } from "../train/line-log";
 
 /**
  * JSON in the form of Python's `json.dumps`: a space after commas and colons, ASCII only, so that `open()` reads it in any
