@@ -13,6 +13,7 @@ export {
   type ErrorCode,
   errorCodes,
   IoError,
+  JudgeError,
   ModelError,
   OutOfMemoryError,
   type Place,
