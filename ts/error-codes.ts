@@ -82,6 +82,7 @@ export const errorCodes = {
   ZA_JUDGE_DUPLICATE: "The same question, answer or judgment is there more than once.",
   ZA_JUDGE_INCOMPLETE: "Too few judgments can be used for a score.",
   ZA_JUDGE_CAPABILITY: "The judge cannot do what the protocol needs.",
+  ZA_JUDGE_RESULT: "A file is no judged run, or one of a version that is not known.",
   ZA_JUDGE_FIT: "A length-controlled rate cannot be computed from what was given.",
   ZA_PULL: "A file of a benchmark cannot be fetched.",
   ZA_PULL_HASH: "A fetched file is not the one whose hash is known.",

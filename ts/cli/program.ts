@@ -9,6 +9,7 @@ import { addInspect } from "./inspect-mask";
 import { addKto } from "./kto";
 import { addMerge } from "./merge";
 import { addPolicyPairs } from "./policy-pairs";
+import { addReport } from "./report";
 import { addSft } from "./sft";
 import { styleOf } from "./style";
 import { addView } from "./view";
@@ -41,6 +42,7 @@ export function buildProgram(): Command {
     addChat,
     addInspect,
     addView,
+    addReport,
     addDoctor,
   ]) {
     add(program);
