@@ -27,9 +27,10 @@ export interface IntervalBars {
   level?: number;
   /** Room for the labels of the groups. @default 150 */
   labelWidth?: number;
+  /** Drawn to stand beside another chart. @default false */
+  half?: boolean;
 }
 
-const width = 900;
 const barHeight = 9;
 const barGap = 2;
 const groupGap = 16;
@@ -37,8 +38,9 @@ const top = 8;
 const bottom = 24;
 
 /** Draws the bars from the least value of the scale. Intervals may reach beyond it; the drawing does not. */
-export function intervalBars({ title, groups, scale, legend, level, labelWidth = 150 }: IntervalBars): Html {
+export function intervalBars({ title, groups, scale, legend, level, labelWidth = 150, half }: IntervalBars): Html {
   const [least, most] = scale;
+  const width = half ? 560 : 900;
   const starts: number[] = [];
   let end = top;
   for (const { bars } of groups) {
@@ -52,8 +54,8 @@ export function intervalBars({ title, groups, scale, legend, level, labelWidth =
   };
   return html`<figure class="chart">
 <figcaption>${title}${legend ? html`<ul class="legend">${legend.map(({ name, color }) => html`<li><i class="key b${color}"></i>${name}</li>`)}</ul>` : null}</figcaption>
-<div class="wide" tabindex="0" role="group" aria-label="${title}"><svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${title}">
-${ticks(least, most, 10).map(
+<div class="${half ? "" : "wide"}"${half ? null : html` tabindex="0" role="group" aria-label="${title}"`}><svg class="${half ? "compact" : ""}" viewBox="0 0 ${width} ${height}" role="img" aria-label="${title}">
+${ticks(least, most, half ? 5 : 10).map(
   (value) =>
     html`<line class="grid" x1="${at(value)}" x2="${at(value)}" y1="${top}" y2="${height - bottom}"/><text class="tick" x="${at(value)}" y="${height - 8}" text-anchor="middle">${value}</text>`,
 )}

@@ -54,6 +54,7 @@ pre { white-space:pre-wrap; margin:0; background:var(--wash); border-radius:6px;
 .notes li:last-child { border-bottom:0; } .notes li::before { position:absolute; left:4px; font-weight:700; }
 .holds::before { content:"\\2713"; color:var(--good); } .fails::before { content:"\\2717"; color:var(--bad); } .warns::before { content:"!"; color:var(--bad); }
 footer { margin-top:40px; color:var(--soft); font-size:13px; }
+@media (max-width: 600px) { .compact .label { font-size:19px; } .compact .tick { font-size:17px; } }
 @media print { body { background:#fff; } .charts { break-inside:avoid; } }
 `);
 

@@ -40,7 +40,7 @@ export function radarChart({ title, axes, series, rings }: RadarChart): Html {
     ({ name, color, dash }) =>
       html`<li><svg class="stroke" viewBox="0 0 26 10" width="26" height="10" aria-hidden="true"><path class="line s${color}" stroke-dasharray="${dashes[dash % dashes.length]}" d="M0 5H26"/><circle class="dot s${color}" cx="13" cy="5" r="3"/></svg>${name}</li>`,
   )}</ul></figcaption>
-<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${summary(title, axes, series)}">
+<svg class="compact" viewBox="0 0 ${width} ${height}" role="img" aria-label="${summary(title, axes, series)}">
 ${rings.map((ring) => html`<circle class="grid" fill="none" cx="${centre.x}" cy="${centre.y}" r="${(radius * ring) / rim}"/>`)}
 ${axes.map((axis, i) => {
   const end = point(i, rim);

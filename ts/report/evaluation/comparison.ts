@@ -44,7 +44,7 @@ export interface RunComparison {
 }
 
 /** Questions that are named as changed. */
-const namedQuestions = 12;
+const namedQuestions = 10;
 
 interface PairedQuestion {
   row: JudgedRow;

@@ -1,5 +1,5 @@
 /** The report of judged runs: one self-contained HTML file. */
-import type { BiasFigures, JudgeResult } from "../../judge/result";
+import type { BiasFigures, JudgeProtocol, JudgeResult } from "../../judge/result";
 import { packageVersion } from "../../native/load";
 import { percent, whole } from "../format";
 import { type Html, html, raw } from "../html";
@@ -50,9 +50,11 @@ summary { cursor:pointer; } .question { background:var(--card); border:1px solid
 .reference { margin:8px 0; } .reference summary, .verdict summary, .answers details summary { font-size:13px; color:var(--soft); padding:4px 0; } .verdict summary b { color:var(--ink); }
 .answers pre { max-width:100%; } .fault { color:var(--bad); font-size:13px; margin:4px 0; } a { color:var(--link); }
 .change { text-align:right; font-variant-numeric:tabular-nums; white-space:nowrap; } .up { color:var(--good); } .down { color:var(--bad); }
+summary small { display:inline !important; margin:0 !important; } .small { margin-top:8px; } .published td, .published th { padding-top:4px; padding-bottom:4px; }
+.versus { margin-top:32px; } .changed { table-layout:fixed; } .changed th:first-child { overflow:hidden; white-space:nowrap; text-overflow:ellipsis; } .changed th:last-child { width:150px; }
 td code { font-size:12px; } .hash { overflow-wrap:anywhere; } .wide:focus-visible { outline-offset:4px; }
 :root { --link:#1a5fb4; --edge:#85888f; } @media (prefers-color-scheme: dark) { :root { --link:#8ab8f5; --edge:#71757d; } }
-@media (max-width: 700px) { main { padding:20px 12px 40px; } .question > summary { grid-template-columns:minmax(0, 1fr) auto; } .ask { grid-column:1 / -1; grid-row:2; } th, td { padding:6px 9px; } .turn { padding:4px 10px 0; } }
+@media (max-width: 700px) { main { padding:20px 12px 40px; } .question > summary { grid-template-columns:minmax(0, 1fr) auto; } .ask { grid-column:1 / -1; grid-row:2; } th, td { padding:6px 9px; } tbody th { min-width:110px; } .number small { display:block; } .results :is(td, th:not([colspan])):is(:nth-child(2), :nth-child(3)) { display:none; } .changed th:last-child { width:110px; } .change small { display:block; } .turn { padding:4px 10px 0; } }
 @media print {
   main { max-width:none; padding:0; } .filters { display:none !important; } .table, .wide { overflow:visible; } .wide svg { min-width:0; } figure, tr, .card { break-inside:avoid; } h2, h3 { break-after:avoid; }
   .question { content-visibility:visible; }
@@ -109,11 +111,28 @@ function categoriesOf(runs: readonly EvaluatedRun[]): { name: string; label: str
 }
 
 function protocolSection(group: ProtocolRuns): Html {
-  const { title, runs, comparisons } = group;
+  const { title, runs } = group;
   const rating = runs[0]!.result.scale === "rating";
-  return html`<h2>${title}</h2>
-${rating ? html`<div class="halves">${radar(runs)}${figureTable(runs)}</div>` : html`${winBars(group)}<p></p>${figureTable(runs)}`}
-${comparisons.map((comparison) => comparisonSection(comparison, group))}`;
+  const charts = rating ? [radar(runs), runs.length > 2 ? categoryBars(runs) : figureTable(runs)] : winBars(group);
+  return html`<h2>${title}</h2><div class="halves">${charts}</div>${rating && runs.length <= 2 ? null : figureTable(runs)}${comparisonSection(group)}`;
+}
+
+/** Bars of every category, for more runs than a table holds beside a radar. */
+function categoryBars(runs: readonly EvaluatedRun[]): Html {
+  return intervalBars({
+    title: "With 95 % intervals",
+    scale: [0, 10],
+    labelWidth: 120,
+    half: true,
+    groups: categoriesOf(runs).map(({ name, label }) => ({ label, bars: runs.flatMap((run) => barOf(run, name)) })),
+  });
+}
+
+function barOf({ label, index, result }: EvaluatedRun, name: string): IntervalBar[] {
+  const figure = result.figures.find((each) => each.name === name);
+  if (!figure || figure.value === null) return [];
+  const { value, low, high, n } = figure;
+  return [{ name: label, color: colorOf(index), value, low, high, note: `n ${n}` }];
 }
 
 /** Rings of a radar of ratings. */
@@ -141,81 +160,76 @@ function radar(runs: readonly EvaluatedRun[]): Html | null {
   });
 }
 
-function winBars({ protocol, runs }: ProtocolRuns): Html {
-  const column = columnOf(protocol);
-  const names = [
-    ...new Set(
-      runs.flatMap(({ result }) => result.figures.filter(({ group }) => group === "overall").map(({ name }) => name)),
-    ),
-  ];
-  const charts = names.map((name) => {
-    const ours = runs.flatMap(({ label, index, result }) => {
-      const figure = result.figures.find((each) => each.name === name);
-      if (!figure || figure.value === null) return [];
-      const bar: IntervalBar = {
-        name: label,
-        color: colorOf(index),
-        value: figure.value,
-        low: figure.low,
-        high: figure.high,
-        note: `n ${figure.n}`,
-      };
-      return [{ label, bars: [bar] }];
-    });
-    const place =
-      name === "length_controlled_win_rate" && protocol === "alpaca-eval-2.0" ? "alpaca-eval-2.0-lc" : column;
-    const published =
-      name === "discrete_win_rate" || !place
-        ? []
-        : publishedRows.flatMap(({ model, size, figures }) => {
-            const figure = figures[place];
-            if (!figure) return [];
-            const half = figure.standardError === null ? null : 1.96 * figure.standardError;
-            const label = size ? `${model} ${size}` : model;
-            const bar: IntervalBar = {
-              name: label,
-              color: 5,
-              published: true,
-              value: figure.value,
-              low: half === null ? null : figure.value - half,
-              high: half === null ? null : figure.value + half,
-            };
-            return [{ label, bars: [bar] }];
-          });
-    const title = runs.flatMap(({ result }) => result.figures).find((each) => each.name === name)!.label;
+function winBars({ protocol, runs }: ProtocolRuns): Html[] {
+  const overall = runs.flatMap(({ result }) => result.figures.filter(({ group }) => group === "overall"));
+  return [...new Map(overall.map(({ name, label }) => [name, label]))].map(([name, label]) => {
+    const ours = runs
+      .map((run) => ({ label: run.label, bars: barOf(run, name) }))
+      .filter(({ bars }) => bars.length > 0);
+    const published = publishedBars(protocol, name);
     return intervalBars({
-      title: `${title}, % (95 % interval)`,
-      groups: [...ours, ...published.sort((a, b) => b.bars[0]!.value - a.bars[0]!.value)],
+      title: `${label}, % (95 % interval)`,
+      groups: [...ours, ...published.map((bar) => ({ label: bar.name, bars: [bar] }))],
       scale: [0, 100],
       level: 50,
-      labelWidth: 230,
-      ...(published.length > 0 ? { legend: [{ name: "published by others: outlines", color: 5 }] } : {}),
+      labelWidth: 200,
+      half: true,
+      ...(published.length > 0 ? { legend: [{ name: "outlines: published by others", color: 5 }] } : {}),
     });
   });
-  return html`<div class="halves">${charts}</div>`;
 }
 
-function comparisonSection(comparison: RunComparison, { protocol, runs }: ProtocolRuns): Html {
-  const { first, second, differences, turns, higherRate, changed, cautions } = comparison;
+/** What others published of the same figure, the highest first; the interval is 1.96 standard errors. */
+function publishedBars(protocol: JudgeProtocol, figureName: string): IntervalBar[] {
+  const controlled = figureName === "length_controlled_win_rate" && protocol === "alpaca-eval-2.0";
+  const column = controlled ? "alpaca-eval-2.0-lc" : figureName === "win_rate" ? columnOf(protocol) : undefined;
+  if (column === undefined) return [];
+  const bars = publishedRows.flatMap(({ model, size, figures }): IntervalBar[] => {
+    const figure = figures[column];
+    if (!figure) return [];
+    const { value, standardError: error } = figure;
+    const [low, high] = error === null ? [null, null] : [value - 1.96 * error, value + 1.96 * error];
+    return [{ name: size ? `${model} ${size}` : model, color: 5, published: true, value, low, high }];
+  });
+  return bars.sort((a, b) => b.value - a.value);
+}
+
+/** Each run less the first one of its protocol. */
+function comparisonSection({ protocol, runs, comparisons }: ProtocolRuns): Html | null {
+  const [one] = comparisons;
+  if (!one) return null;
+  const cautions = comparisons.flatMap(({ second, cautions: list }) => list.map((text) => ({ second, text })));
+  const table = html`<div class="table"><table><thead><tr><th scope="col">Difference</th>${comparisons.map(({ second }) => html`<th scope="col" class="number">${second}</th>`)}</tr></thead><tbody>${one.differences.map(
+    ({ name, label }) =>
+      html`<tr><th scope="row">${label}</th>${comparisons.map(({ differences }) => differenceCell(differences.find((each) => each.name === name)))}</tr>`,
+  )}
+<tr><th scope="row">Turns scored higher, the same, lower</th>${comparisons.map(({ turns: t }) => html`<td class="number">${whole(t.higher)} / ${whole(t.same)} / ${whole(t.lower)}</td>`)}</tr>
+<tr><th scope="row">Share scored higher, ties half</th>${comparisons.map(({ higherRate: r }) => html`<td class="number">${percent(r.rate)} <small>${percent(r.low)} to ${percent(r.high)}</small></td>`)}</tr></tbody></table></div>`;
   const digits = runs[0]!.result.scale === "win" ? 2 : 1;
-  const pointer = (low: number | null, high: number | null) =>
-    low === null || high === null ? "" : low > 0 ? "up" : high < 0 ? "down" : "";
-  const all = turns.higher + turns.same + turns.lower;
-  return html`<h3 class="versus">${second} less ${first}</h3>
-${cautions.length > 0 ? html`<ul class="notes card">${cautions.map((text) => html`<li class="note">${text}</li>`)}</ul>` : null}
-<p class="lead small">On ${whole(all)} turns that both have, ${second} scored higher on ${whole(turns.higher)}, the same on ${whole(turns.same)}, lower on ${whole(turns.lower)}${all > 0 ? `: ${percent(higherRate.rate)} with ties half (${percent(higherRate.low)} to ${percent(higherRate.high)})` : ""}. Intervals are those of the paired difference, by bootstrap over the questions that both have; one that leaves out 0 is coloured.</p>
-<div class="halves"><div class="table"><table><thead><tr><th scope="col">Difference</th><th scope="col" class="number">Mean</th><th scope="col" class="number">95 % interval</th><th scope="col" class="number">n</th></tr></thead><tbody>${differences.map(
-    ({ label, value, low, high, n, unit }) =>
-      html`<tr><th scope="row">${label}</th><td class="number"><b class="${pointer(low, high)}">${signed(value)}</b>${unit === "percent" ? " %" : ""}</td><td class="number">${low === null || high === null ? "–" : `${signed(low)} to ${signed(high)}`}</td><td class="number">${whole(n)}</td></tr>`,
-  )}</tbody></table></div>
-<div class="table"><table><thead><tr><th scope="col">Changed most</th><th scope="col" class="number">From, to</th></tr></thead><tbody>${
+  const changed = comparisons.map((comparison) => changedTable(comparison, protocol, digits));
+  return html`<h3 class="versus">Less ${one.first}</h3>
+<p class="lead small">Differences to ${one.first} on the turns that both have, with 95 % intervals of the paired difference by bootstrap over questions. One whose interval leaves out 0 is coloured.</p>
+${cautions.length > 0 ? html`<ul class="notes card">${cautions.map(({ second, text }) => html`<li class="note"><b>${second}</b>: ${text}</li>`)}</ul><p></p>` : null}
+${comparisons.length === 1 ? html`<div class="halves">${table}${changed}</div>` : html`${table}<p></p><div class="halves">${changed}</div>`}`;
+}
+
+function differenceCell(difference: RunComparison["differences"][number] | undefined): Html {
+  if (!difference) return html`<td class="number">–</td>`;
+  const { value, low, high, unit, n } = difference;
+  const sure = low !== null && high !== null;
+  const kind = !sure ? "" : low > 0 ? "up" : high < 0 ? "down" : "";
+  return html`<td class="number"><b class="${kind}">${signed(value)}</b>${unit === "percent" ? " %" : ""} <small>${sure ? `${signed(low)} to ${signed(high)} · ` : ""}n ${whole(n)}</small></td>`;
+}
+
+function changedTable({ second, changed }: RunComparison, protocol: string, digits: number): Html {
+  return html`<div class="table"><table class="changed"><thead><tr><th scope="col">Changed most by ${second}</th><th scope="col" class="number">From, to</th></tr></thead><tbody>${
     changed.length === 0
       ? html`<tr><td colspan="2">No question changed.</td></tr>`
       : changed.map(
-          ({ id, category, prompt, first: from, second: to }) =>
-            html`<tr><th scope="row"><a href="#${questionAnchor(protocol, id)}">${id}</a>${category ? html` <span class="badge">${category}</span>` : null} <small dir="auto">${prompt.slice(0, 70)}</small></th><td class="change"><b class="${to > from ? "up" : "down"}">${signed(to - from)}</b> <small>${shown(from, digits)} → ${shown(to, digits)}</small></td></tr>`,
+          ({ id, category, prompt, first, second: to }) =>
+            html`<tr><th scope="row"><a href="#${questionAnchor(protocol, id)}">${id}</a>${category ? html` <span class="badge">${category}</span>` : null} <small dir="auto">${prompt.slice(0, 120)}</small></th><td class="change"><b class="${to > first ? "up" : "down"}">${signed(to - first)}</b> <small>${shown(first, digits)} → ${shown(to, digits)}</small></td></tr>`,
         )
-  }</tbody></table></div></div>`;
+  }</tbody></table></div>`;
 }
 
 const biases: readonly { name: keyof BiasFigures; label: string; none: string }[] = [
@@ -288,7 +302,7 @@ function missingSection({ runs }: Evaluation): Html | null {
 /** What a run was made of: rows of the table at the end. */
 const origins: readonly (readonly [label: string, value: (result: JudgeResult) => string])[] = [
   ["Protocol", ({ protocol, mode }) => `${protocol}, ${mode}`],
-  ["Made", ({ createdAt }) => createdAt],
+  ["Made", ({ createdAt }) => `${createdAt.slice(0, 16).replace("T", " ")} UTC`],
   ["Judge asked for", ({ judge }) => judge.asked],
   [
     "Judge as returned",

@@ -39,7 +39,7 @@ export interface Evaluation {
 /** What the protocols are called. */
 export const protocolTitles: Record<JudgeProtocol, string> = {
   "mt-bench": "MT-Bench",
-  "mt-bench-pair": "MT-Bench, pairs",
+  "mt-bench-pair": "MT-Bench pairs",
   "alpaca-eval-1.0": "AlpacaEval 1.0",
   "alpaca-eval-2.0": "AlpacaEval 2.0",
 };
@@ -151,7 +151,9 @@ export function alarmsOf({ runs }: Evaluation): { run: string; text: string; ala
     ];
     const notes = [
       ...(mode === "compat" ? ["Computed as the benchmark's own scripts do (compat), with their faults."] : []),
-      ...(failures.length > 0 && share >= completeness.floor ? [`${failures.length} judgments are missing.`] : []),
+      ...(failures.length > 0 && share >= completeness.floor
+        ? [`${failures.length} of ${completeness.expected} judgments are missing in the figures.`]
+        : []),
       // The harness says some of this as well.
       ...warnings.filter(
         (text) => !/judgments are missing|comparisons are missing|likes answers that say nothing/.test(text),

@@ -47,7 +47,7 @@ ${shownPublished(evaluation).map(
       ({ name }) => {
         const figure = figures[name];
         return figure
-          ? html`<td class="number">${shown(figure.value)}${figure.standardError === null ? null : html` <small>± ${shown(figure.standardError)}</small>`}<sup>${sources.indexOf(figure.source) + 1}</sup></td>`
+          ? html`<td class="number">${shown(figure.value)}<sup>${sources.indexOf(figure.source) + 1}</sup>${figure.standardError === null ? null : html` <small>± ${shown(figure.standardError)}</small>`}</td>`
           : html`<td class="number">–</td>`;
       },
     )}</tr>`,
@@ -81,7 +81,7 @@ export function figureTable(runs: Evaluation["runs"]): Html {
       html`<tr><th scope="row">${label}</th>${runs.map(({ result }) => {
         const figure = result.figures.find((each) => each.name === name);
         return figure
-          ? html`<td class="number"><b>${shown(figure.value)}</b>${figure.unit === "percent" ? " %" : ""} <small>${interval(figure)}${figure.standardError === null ? "" : ` · s.e. ${shown(figure.standardError)}`} · n ${whole(figure.n)}</small></td>`
+          ? html`<td class="number"><b>${shown(figure.value)}</b>${figure.unit === "percent" && figure.value !== null ? " %" : ""} <small>${[interval(figure), figure.standardError === null ? "" : `s.e. ${shown(figure.standardError)}`, `n ${whole(figure.n)}`].filter((each) => each !== "").join(" · ")}</small></td>`
           : html`<td class="number">–</td>`;
       })}</tr>`,
   )}
