@@ -17,6 +17,7 @@ export {
   errorCodes,
   HubError,
   IoError,
+  JudgeError,
   ModelError,
   OutOfMemoryError,
   type Place,

@@ -12,8 +12,10 @@ import { addKto } from "./kto";
 import { addMerge } from "./merge";
 import { addPolicyPairs } from "./policy-pairs";
 import { addRate } from "./rate";
+import { addReport } from "./report";
 import { addSft } from "./sft";
 import { styleOf } from "./style";
+import { addView } from "./view";
 
 /** The whole command line. It throws instead of ending the process; `main.ts` does that. */
 export function buildProgram(): Command {
@@ -45,6 +47,8 @@ export function buildProgram(): Command {
     addEval,
     addChat,
     addInspect,
+    addView,
+    addReport,
     addDoctor,
   ]) {
     add(program);
