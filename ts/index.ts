@@ -4,6 +4,7 @@
  * `Mistral` loads a model, `SftTrainer` and `DpoTrainer` train it, `dataset` and its readers stream the rows.
  */
 export { recipes } from "../recipes/zephyr";
+export * from "./client";
 export * from "./data";
 export {
   AbortedError,
@@ -22,6 +23,7 @@ export {
   TrainingError,
   ZephyrError,
 } from "./errors";
+export * from "./judge";
 export {
   type FinishReason,
   type Generated,
