@@ -48,6 +48,8 @@ export interface Annotation {
   judge?: string | undefined;
   judge_returned?: string | undefined;
   prompt_sha256?: string | undefined;
+  /** Why the judge gave no answer at all. Such a row is never written. */
+  problem?: string | undefined;
 }
 
 const annotationSchema: z.ZodType<Annotation> = z.object({

@@ -203,6 +203,7 @@ function firstOf({ switched }: Comparison): "model" | "opponent" {
 
 function problemOf(row: Annotation | undefined, protocol: AlpacaEvalProtocol, mode: "strict" | "compat"): string {
   if (!row) return "it is not judged";
+  if (row.problem !== undefined) return row.problem;
   return readCompletion(row.raw_completion, protocol, mode).problem ?? "the preference is not from 1 to 2";
 }
 
