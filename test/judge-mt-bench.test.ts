@@ -154,7 +154,8 @@ describe("answers", () => {
 });
 
 describe("grading alone", () => {
-  const rate = (request: ChatRequest) => (asked(request).includes("math one") ? "Rating: [[3]]" : "Fine. Rating: [[8.5]]");
+  const rate = (request: ChatRequest) =>
+    asked(request).includes("math one") ? "Rating: [[3]]" : "Fine. Rating: [[8.5]]";
 
   it("gives figures with n, interval, hashes, cost and the judge as it named itself; a second run asks nothing", async () => {
     const judge = ruleModel("judge", rate);
