@@ -9,6 +9,7 @@ import { addInspect } from "./inspect-mask";
 import { addKto } from "./kto";
 import { addMerge } from "./merge";
 import { addPolicyPairs } from "./policy-pairs";
+import { addPull } from "./pull";
 import { addSft } from "./sft";
 import { styleOf } from "./style";
 
@@ -37,6 +38,7 @@ export function buildProgram(): Command {
     addPolicyPairs,
     addMerge,
     addEval,
+    addPull,
     addChat,
     addInspect,
     addDoctor,

@@ -48,5 +48,13 @@ export {
   scoreMtBench,
 } from "./mt-bench/run";
 export { compatRating, compatWinner, strictRating, strictWinner } from "./mt-bench/verdict";
+export {
+  type ChoiceEvaluation,
+  type ChoiceOptions,
+  type ChoiceQuestion,
+  evaluateChoices,
+  readChoices,
+} from "./multiple-choice";
+export { benchmarkFolder, type PulledBenchmark, publications, pullBenchmark } from "./pull";
 export type * from "./result";
 export { bootstrapMean, type Estimate } from "./statistics";
