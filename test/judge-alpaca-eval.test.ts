@@ -7,6 +7,7 @@ import {
   alpacaEvalProtocols,
   type ChatRequest,
   type Generator,
+  generateOutputs,
   isSwitched,
   judgeAlpacaEval,
   logprobParser,
@@ -305,6 +306,33 @@ describe("prompts and parsers", () => {
       discrete_win_rate: 60,
     });
     expect(averageLength(["\u{1F600}\u{1F600}", "a", "\ud83d"])).toBe(1);
+  });
+});
+
+it("outputs are generated once, and gone on with", async () => {
+  const path = join(work, "outputs.jsonl");
+  const first = ruleModel("ours", (_, call) => {
+    if (call > 20) throw new ZephyrError("ZA_IO", "the power is gone");
+    return ` output ${call} `;
+  });
+  const baseline = generator("base").outputs;
+  const options = { file: path, concurrency: 1, template: "zephyr" };
+  await expect(generateOutputs(first, baseline, options)).rejects.toThrow("the power is gone");
+  const second = ruleModel("ours", () => "more");
+  const generated = await generateOutputs(second, baseline, options);
+  expect(second.requests.length).toBe(40);
+  expect(second.requests[0]!.sampling).toEqual({ temperature: 0.7, topP: 1, maxTokens: 2048, seed: 0 });
+  expect(generated.outputs.map(({ output }) => output).slice(19, 21)).toEqual(["output 20", "more"]);
+  const result = await judgeAlpacaEval({
+    prompts,
+    model: generated,
+    baseline: generator("base"),
+    judge: weighing(() => 0.5),
+    canaries: false,
+  });
+  expect(result.model).toMatchObject({ name: "ours", answers: "generated", file: path, template: "zephyr" });
+  await expect(generateOutputs(second, baseline, { ...options, maxTokens: 7 })).rejects.toMatchObject({
+    code: "ZA_CONFIG_INVALID",
   });
 });
 

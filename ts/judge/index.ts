@@ -16,6 +16,7 @@ export {
   lengthControlledFromWeights,
 } from "./alpaca-eval/length-control";
 export { averageLength, type WinRate, winRate } from "./alpaca-eval/metrics";
+export { type GenerateOutputsOptions, generateOutputs } from "./alpaca-eval/outputs";
 export { logprobParser, type Preference, rankingParser } from "./alpaca-eval/parsers";
 export { type AlpacaEvalVersion, alpacaEvalProtocols } from "./alpaca-eval/protocol";
 export { isSwitched } from "./alpaca-eval/python-random";

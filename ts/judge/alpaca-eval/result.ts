@@ -279,12 +279,15 @@ function countsOf(scored: readonly Scored[]) {
 }
 
 function judgedModel({ name, outputs, file, generated }: Generator): JudgedModel {
+  const generation = outputs[0]?.generation;
   return {
     name,
     answers: generated ? "generated" : "file",
     file: file ?? null,
-    template: null,
-    sampling: null,
+    template: generation?.template ?? null,
+    sampling: generation
+      ? { maxTokens: generation.max_tokens, temperature: generation.temperature, choices: 1, seed: 0 }
+      : null,
     meanLength: outputs.length > 0 ? mean(outputs.map(({ output }) => codePoints(output))) : null,
   };
 }
