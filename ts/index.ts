@@ -27,6 +27,7 @@ export {
   ZephyrError,
 } from "./errors";
 export { type Snapshot, type SnapshotOptions, snapshotDownload } from "./hub/snapshot";
+export * from "./judge";
 export {
   type FinishReason,
   type Generated,

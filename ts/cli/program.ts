@@ -13,6 +13,7 @@ import { addMerge } from "./merge";
 import { addPolicyPairs } from "./policy-pairs";
 import { addRate } from "./rate";
 import { addReport } from "./report";
+import { addPull } from "./pull";
 import { addSft } from "./sft";
 import { styleOf } from "./style";
 import { addView } from "./view";
@@ -45,6 +46,7 @@ export function buildProgram(): Command {
     addPolicyPairs,
     addMerge,
     addEval,
+    addPull,
     addChat,
     addInspect,
     addView,
