@@ -15,6 +15,7 @@ export {
   DataError,
   type ErrorCode,
   errorCodes,
+  HubError,
   IoError,
   ModelError,
   OutOfMemoryError,
@@ -24,6 +25,7 @@ export {
   TrainingError,
   ZephyrError,
 } from "./errors";
+export { type Snapshot, type SnapshotOptions, snapshotDownload } from "./hub/snapshot";
 export {
   type FinishReason,
   type Generated,

@@ -4,7 +4,8 @@ import type { Dataset } from "../data";
 export async function dataPurpose(data: Dataset<unknown>): Promise<"sft" | "pair"> {
   for await (const { value } of data.rows()) {
     const columns = typeof value === "object" && value !== null ? Object.keys(value) : [];
-    if (columns.length > 0) return columns.includes("chosen") && columns.includes("rejected") ? "pair" : "sft";
+    const has = (...names: string[]) => names.every((name) => columns.includes(name));
+    if (columns.length > 0) return has("chosen", "rejected") || has("instruction", "completions") ? "pair" : "sft";
   }
   return "sft";
 }
