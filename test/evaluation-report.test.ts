@@ -48,6 +48,10 @@ describe.runIf(browsable)("the report in Chromium", () => {
       const first = page.locator(".browser").first();
       const questions = () => first.locator(".question").count();
       const shown = () => first.locator("output").textContent();
+      const ofSecond = (): Promise<(number | null)[]> =>
+        first
+          .locator(".question")
+          .evaluateAll((list) => list.map((each) => JSON.parse(each.getAttribute("data-scores") ?? "[]")[1]));
       expect(await page.title()).toBe("Evaluation");
       expect(await page.locator("img").count()).toBe(0);
       expect(await shown()).toBe("24 of 24");
@@ -55,24 +59,24 @@ describe.runIf(browsable)("the report in Chromium", () => {
       await first.locator("[name=category]").selectOption("math");
       expect(await shown()).toBe("3 of 24");
       await first.locator(".question summary").first().click();
-      const text = await first.locator(".question").first().innerText();
+      const text = await first.locator(".question").first().textContent();
       expect(text).toContain("Turn 1");
       expect(text).toContain("Turn 2");
       expect(text).toContain("Reference answer");
       expect(text).toContain("zephyr says word");
       await first.locator(".verdict summary").first().click();
-      expect(await first.locator(".question").first().innerText()).toMatch(/The answer to 9 earns \[\[\d+\]\]/);
+      expect(await first.locator(".question").first().textContent()).toMatch(/The answer to 9 earns \[\[\d+\]\]/);
 
       await first.locator("[name=category]").selectOption("");
       await first.locator("[name=run]").selectOption({ label: "second" });
       await first.locator("[name=most]").fill("3");
       const low = await questions();
       expect(low).toBeGreaterThan(0);
-      const scores = await first.locator(".question").evaluateAll((list) => list.map((each) => JSON.parse((each as unknown as { dataset: { scores: string } }).dataset.scores)[1]));
+      const scores = await ofSecond();
       expect(scores.every((score) => score !== null && score <= 3)).toBe(true);
       await first.locator("[name=most]").fill("");
       await first.locator("[name=order]").selectOption("low");
-      const ordered = await first.locator(".question").evaluateAll((list) => list.map((each) => JSON.parse((each as unknown as { dataset: { scores: string } }).dataset.scores)[1]));
+      const ordered = await ofSecond();
       // The question without a score comes last.
       expect(ordered.at(-1)).toBeNull();
       const known = ordered.slice(0, -1) as number[];
@@ -86,7 +90,11 @@ describe.runIf(browsable)("the report in Chromium", () => {
       await link.click();
       await expect.poll(() => page.locator(`#${target}`).getAttribute("open")).toBe("");
       expect(await shown()).toBe("24 of 24");
-      expect(await page.locator("svg[role=img]").evaluateAll((list) => list.every((each) => each.getAttribute("aria-label")))).toBe(true);
+      expect(
+        await page
+          .locator("svg[role=img]")
+          .evaluateAll((list) => list.every((each) => each.getAttribute("aria-label"))),
+      ).toBe(true);
       expect(faults).toEqual([]);
     } finally {
       await browser.close();
@@ -99,7 +107,9 @@ describe.runIf(browsable)("the report in Chromium", () => {
       for (const look of looks) {
         const { page, faults } = await watchedPage(browser, look);
         await page.goto(address());
-        await page.locator(".question").evaluateAll((list) => list.slice(0, 3).forEach((each) => each.setAttribute("open", "")));
+        await page.locator(".question").evaluateAll((list) => {
+          for (const each of list.slice(0, 3)) each.setAttribute("open", "");
+        });
         expect(await drawingFaults(page), JSON.stringify(look)).toEqual([]);
         expect(faults).toEqual([]);
         await page.close();
@@ -127,7 +137,17 @@ describe("zephyr-align report", () => {
 
   it("writes the page, Markdown and figures", () => {
     const files = results.map((_, index) => at(`${index}.json`));
-    const { status, stderr } = run(...files, "--out", at("out/report.html"), "--markdown", at("out/report.md"), "--json", at("out/report.json"), "--title", "Six runs");
+    const { status, stderr } = run(
+      ...files,
+      "--out",
+      at("out/report.html"),
+      "--markdown",
+      at("out/report.md"),
+      "--json",
+      at("out/report.json"),
+      "--title",
+      "Six runs",
+    );
     expect(status, stderr).toBe(0);
     expect(readFileSync(at("out/report.html"), "utf8")).toContain("<h1>Six runs</h1>");
     expect(readFileSync(at("out/report.md"), "utf8")).toContain("# Six runs");
@@ -149,14 +169,21 @@ describe("zephyr-align report", () => {
 const bench = join(data, "mt_bench");
 describe.runIf(present(join(bench, "model_judgment")))("on real judgments", () => {
   it("800 of them fit into 5 MB, with their own numbers", async () => {
-    const expected = readJson<{ single: Record<string, { average: number; duplicates: number; categories: Record<string, number> }> }>(bench, "expected.json").single;
+    const expected = readJson<{
+      single: Record<string, { average: number; duplicates: number; categories: Record<string, number> }>;
+    }>(bench, "expected.json").single;
     const opened = await openMtBench(bench);
     const file = join(bench, "model_judgment", "gpt-4_single.jsonl");
     const real = await Promise.all(
       Object.keys(expected).map(async (model) => {
         const twice = expected[model]!.duplicates > 0;
         const answers = join(bench, "model_answer", `${model}.jsonl`);
-        return scoreMtBench({ bench: opened, file, model: twice ? model : await contestantFrom(answers), mode: twice ? "compat" : "strict" });
+        return scoreMtBench({
+          bench: opened,
+          file,
+          model: twice ? model : await contestantFrom(answers),
+          mode: twice ? "compat" : "strict",
+        });
       }),
     );
     const page = renderEvaluationReport(real);
