@@ -15,14 +15,14 @@ import { numberBetween, wholeNumber } from "./arguments";
 import { templateOf, usageProblem } from "./config-options";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
+import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
 import { styleOf } from "./style";
 import { table } from "./train";
 
-interface EvalFlags {
+interface EvalFlags extends LoadingFlags {
   model: string;
   data: string;
   ref?: string;
-  tokenizer?: string;
   template?: string;
   beta?: number;
   maxLength?: number;
@@ -36,15 +36,15 @@ interface EvalFlags {
 
 /** `zephyr-align eval`: log-probabilities of held-out rows. */
 export function addEval(program: Command): void {
-  program
+  const command = program
     .command("eval")
     .helpGroup("Use and judge:")
     .description("Loss and accuracy on held-out conversations, or rewards on held-out pairs.")
     .requiredOption("--model <path>", "Model: a folder in Hugging Face's layout, or a GGUF file.")
     .requiredOption("--data <file>", "Conversations (loss, perplexity, token accuracy) or pairs (rewards).")
     .option("--ref <path>", "For pairs: the reference model of the rewards.")
-    .option("--beta <n>", "For pairs: factor of the rewards. (default: 0.1)", numberBetween(0, 1e6))
-    .option("--tokenizer <folder>", "Folder of the tokenizer, when it is not the model's.")
+    .option("--beta <n>", "For pairs: factor of the rewards. (default: 0.1)", numberBetween(0, 1e6));
+  addLoadingOptions(command)
     .option("--template <name|file>", "Chat template: model, zephyr, or a Jinja file. (default: model)")
     .option("--max-length <n>", "Longest sequence in tokens. (default: 1024)", wholeNumber(2))
     .option("--max-prompt-length <n>", "For pairs: prompt tokens kept when a pair is too long.", wholeNumber(1))
@@ -74,7 +74,7 @@ async function evaluate(flags: EvalFlags, signal: AbortSignal): Promise<void> {
     const remedy = "Leave it out, or give pairs {prompt, chosen, rejected}.";
     throw usageProblem(flags.ref === undefined ? "beta" : "--ref", "the rows are conversations, not pairs", remedy);
   }
-  const loading = flags.tokenizer === undefined ? {} : { tokenizer: flags.tokenizer };
+  const loading = loadingOf(flags);
   const model = await Mistral.fromPretrained(flags.model, loading);
   const ref = flags.ref === undefined ? undefined : await Mistral.fromPretrained(flags.ref, loading);
   const template = flags.template === undefined ? undefined : templateOf(flags.template);

@@ -23,14 +23,13 @@ import {
 } from "./config-options";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
+import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
 import { styleOf } from "./style";
 
 /** Flags that are not fields of the trainer. */
-interface TrainFlags extends Record<string, unknown> {
+interface TrainFlags extends Record<string, unknown>, Omit<LoadingFlags, "tokenizer"> {
   out?: string;
   overwrite?: boolean;
-  dtype?: "float32" | "bfloat16";
-  quantization?: "nf4";
   quiet?: boolean;
   json?: string;
   watch?: true | number;
@@ -70,17 +69,7 @@ export function addTrainOptions(command: Command, method: Method): Command {
     .option("--eval-data <file>", "Held-out rows, evaluated every --eval-steps and at the end.");
   if (method === "dpo" || method === "kto")
     command.option("--ref <path>", "Frozen reference model. (default: the model as it starts)");
-  command
-    .option("--tokenizer <folder>", "Folder of the tokenizer, when it is not the model's.")
-    .addOption(
-      new Option(
-        "--dtype <name>",
-        "Keep the weights as float32, or frozen as bfloat16, for --lora. (default: float32)",
-      ).choices(["float32", "bfloat16"]),
-    )
-    .addOption(
-      new Option("--quantization <name>", "Keep the weights frozen in 4 bits, for --lora (QLoRA).").choices(["nf4"]),
-    )
+  addLoadingOptions(command, ", frozen under --lora")
     .option("--out <folder>", `Folder of the run. (default: runs/${method}-<time>)`)
     .option("--overwrite", "Replace an earlier run in --out.")
     .option("--config <file>", "JSON file of options (camelCase), for example the config.json of a run. Flags win.")
@@ -105,11 +94,8 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
   const model = required(inputs, "model", "Give the folder or GGUF file of the model to train.");
   const data = required(inputs, "data", "Give the JSONL or JSON file of the rows.");
   const outputDir = flags.out ?? `runs/${method}-${timestamp(new Date())}`;
-  const loading = {
-    ...(inputs.tokenizer === undefined ? {} : { tokenizer: inputs.tokenizer }),
-    ...(flags.dtype === undefined ? {} : { dtype: flags.dtype }),
-    ...(flags.quantization === undefined ? {} : { quantization: flags.quantization }),
-  };
+  const { dtype, quantization } = flags;
+  const loading = loadingOf({ tokenizer: inputs.tokenizer, dtype, quantization });
   await interruptible(async (signal) => {
     const watch = typeof flags.watch === "number" ? { port: flags.watch } : flags.watch === true;
     // The configuration is checked before a model of gigabytes is read.

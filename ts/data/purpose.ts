@@ -4,7 +4,7 @@ import type { Purpose } from "./formats";
 /** What rows with these columns are for. Anything but pairs and labelled answers is for supervised training to take or refuse. */
 export function purposeOfColumns(columns: readonly string[]): Purpose {
   const has = (...names: string[]) => names.every((name) => columns.includes(name));
-  if (has("chosen", "rejected")) return "pair";
+  if (has("chosen", "rejected") || has("instruction", "completions")) return "pair";
   return has("prompt", "completion", "label") ? "unpaired" : "sft";
 }
 

@@ -5,6 +5,13 @@ import { fromNative, JudgeError } from "../../errors";
 import { byKey, type Placed, readRows } from "../rows";
 import type { GamedRow, LengthControlWeights } from "./length-control";
 
+/** How outputs were made; upstream's files do not say, ours do. */
+export interface OutputGeneration {
+  template: string | null;
+  max_tokens: number;
+  temperature: number;
+}
+
 /** A row of model_outputs.json. */
 export interface Output {
   instruction: string;
@@ -12,6 +19,7 @@ export interface Output {
   generator?: string | undefined;
   /** Which of the five sources the instruction is of. */
   dataset?: string | undefined;
+  generation?: OutputGeneration | undefined;
 }
 
 const outputSchema: z.ZodType<Output> = z.object({
@@ -19,6 +27,7 @@ const outputSchema: z.ZodType<Output> = z.object({
   output: z.string(),
   generator: z.string().optional(),
   dataset: z.string().optional(),
+  generation: z.object({ template: z.string().nullable(), max_tokens: z.number(), temperature: z.number() }).optional(),
 });
 
 /**
@@ -48,6 +57,8 @@ export interface Annotation {
   judge?: string | undefined;
   judge_returned?: string | undefined;
   prompt_sha256?: string | undefined;
+  /** Why the judge gave no answer at all. Such a row is never written. */
+  problem?: string | undefined;
 }
 
 const annotationSchema: z.ZodType<Annotation> = z.object({

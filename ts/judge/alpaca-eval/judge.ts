@@ -5,6 +5,7 @@ import { concurrently } from "../../client/concurrently";
 import { JudgeError, throwIfAborted } from "../../errors";
 import { JsonLines } from "../json-lines";
 import type { Ledger } from "../ledger";
+import { failureOfOne } from "../one-call";
 import {
   annotationKey,
   annotationOf,
@@ -83,7 +84,8 @@ export async function annotate(
       throwIfAborted(signal);
       return { row: await annotated(empty, comparison, judge, ledger, options), fresh: true };
     })) {
-      if (fresh && (row.preference !== null || mode === "compat")) await lines?.append(row);
+      if (fresh && (row.preference !== null || (mode === "compat" && row.problem === undefined)))
+        await lines?.append(row);
       annotations.push(row);
       options.onJudgment?.(annotations.length, comparisons.length);
     }
@@ -100,7 +102,7 @@ async function annotated(
   ledger: Ledger,
   { protocol, prompt, mode, signal }: AnnotateOptions,
 ): Promise<Annotation> {
-  const { tries } = await ask(
+  const asked = await ask(
     judge,
     {
       messages: judgeMessages(prompt.text, shown(comparison), mode),
@@ -115,9 +117,10 @@ async function annotated(
     },
     // One token with its alternatives is not mended by talking.
     { reasks: protocol.version === "1.0" ? 1 : 0 },
-  );
-  for (const response of tries) ledger.add(response);
-  const last = tries.at(-1)!;
+  ).catch(failureOfOne);
+  if ("failure" in asked) return { ...row, problem: asked.failure };
+  for (const response of asked.tries) ledger.add(response);
+  const last = asked.tries.at(-1)!;
   const raw = rawCompletion(last, protocol);
   const preference = unswitched(readCompletion(raw, protocol, mode).value, comparison.switched);
   return { ...row, preference, raw_completion: raw, judge_returned: last.model };

@@ -203,6 +203,7 @@ function firstOf({ switched }: Comparison): "model" | "opponent" {
 
 function problemOf(row: Annotation | undefined, protocol: AlpacaEvalProtocol, mode: "strict" | "compat"): string {
   if (!row) return "it is not judged";
+  if (row.problem !== undefined) return row.problem;
   return readCompletion(row.raw_completion, protocol, mode).problem ?? "the preference is not from 1 to 2";
 }
 
@@ -278,12 +279,15 @@ function countsOf(scored: readonly Scored[]) {
 }
 
 function judgedModel({ name, outputs, file, generated }: Generator): JudgedModel {
+  const generation = outputs[0]?.generation;
   return {
     name,
     answers: generated ? "generated" : "file",
     file: file ?? null,
-    template: null,
-    sampling: null,
+    template: generation?.template ?? null,
+    sampling: generation
+      ? { maxTokens: generation.max_tokens, temperature: generation.temperature, choices: 1, seed: 0 }
+      : null,
     meanLength: outputs.length > 0 ? mean(outputs.map(({ output }) => codePoints(output))) : null,
   };
 }

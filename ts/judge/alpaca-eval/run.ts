@@ -123,8 +123,12 @@ export async function scoreAlpacaEval(options: ScoreAlpacaEvalOptions): Promise<
         });
       }
       if (row.preference !== null) ledger.reuse(row.judge_returned ?? row.judge ?? protocol.judge);
-      const read = row.raw_completion === undefined ? null : readCompletion(row.raw_completion, protocol, mode);
-      const preference = mode === "strict" && read ? unswitched(read.value, comparison.switched) : row.preference;
+      // Files of 1.0 do not keep the judge's words; equal outputs were never sent.
+      const words = row.output_1 === row.output_2 ? undefined : row.raw_completion;
+      const preference =
+        mode === "strict" && words !== undefined
+          ? unswitched(readCompletion(words, protocol, mode).value, comparison.switched)
+          : row.preference;
       return { comparison: { ...comparison, repeat: row.repeat ?? 0 }, row: { ...row, preference } };
     });
   });

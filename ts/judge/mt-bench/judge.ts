@@ -5,6 +5,7 @@ import { concurrently } from "../../client/concurrently";
 import { JudgeError, placeText, throwIfAborted } from "../../errors";
 import { JsonLines } from "../json-lines";
 import type { Ledger } from "../ledger";
+import { failureOfOne } from "../one-call";
 import type { Placed } from "../rows";
 import {
   isPair,
@@ -118,13 +119,14 @@ function finishedRows(
 
 async function judged(match: Match, judge: ChatModel, ledger: Ledger, options: JudgeMatchesOptions): Promise<Judgment> {
   const row = rowOfMatch(match, judge.name);
+  const strict = options.mode === "strict";
   const additions = (said: Said) => ({
     tstamp: Date.now() / 1000,
     judge_returned: said.returned,
     prompt_sha256: promptHash(match.prompt),
     ...(said.tries > 1 ? { tries: said.tries } : {}),
+    ...(strict && said.problem !== undefined ? { problem: said.problem } : {}),
   });
-  const strict = options.mode === "strict";
   if (!isPair(row)) {
     const said = await say(match, match.games[0]!, judge, ledger, options, strictRating);
     const score = strict ? (strictRating(said.text).value ?? -1) : compatRating(said.text);
@@ -140,7 +142,7 @@ async function judged(match: Match, judge: ChatModel, ledger: Ledger, options: J
     g2_winner: modelBehind(winner(two.text), "model_2", "model_1"),
     g1_judgment: one.text,
     g2_judgment: two.text,
-    ...additions({ ...two, tries: Math.max(one.tries, two.tries) }),
+    ...additions({ ...two, tries: Math.max(one.tries, two.tries), problem: one.problem ?? two.problem }),
   };
 }
 
@@ -148,7 +150,12 @@ interface Said {
   text: string;
   returned: string;
   tries: number;
+  /** Why there is no answer. */
+  problem?: string | undefined;
 }
+
+/** What FastChat keeps as the text of a call that failed. */
+const callFailed = "$ERROR$";
 
 async function say<T>(
   match: Match,
@@ -162,18 +169,16 @@ async function say<T>(
     const problem = mode === "compat" ? null : read(text).problem;
     return problem === null ? { value: true } : { problem };
   };
-  const { tries } = await ask(
-    judge,
-    {
-      messages: messagesOf(match.prompt, game, judge.capabilities.system),
-      sampling: judgeSampling,
-      sampleIndex: match.repeat,
-      purpose: "judge mt-bench",
-      ...(signal ? { signal } : {}),
-    },
-    parse,
-  );
-  for (const response of tries) ledger.add(response);
-  const last = tries.at(-1)!;
-  return { text: last.text, returned: last.model, tries: tries.length };
+  const request = {
+    messages: messagesOf(match.prompt, game, judge.capabilities.system),
+    sampling: judgeSampling,
+    sampleIndex: match.repeat,
+    purpose: "judge mt-bench",
+    ...(signal ? { signal } : {}),
+  };
+  const asked = await ask(judge, request, parse).catch(failureOfOne);
+  if ("failure" in asked) return { text: callFailed, returned: judge.name, tries: 1, problem: asked.failure };
+  for (const response of asked.tries) ledger.add(response);
+  const last = asked.tries.at(-1)!;
+  return { text: last.text, returned: last.model, tries: asked.tries.length };
 }

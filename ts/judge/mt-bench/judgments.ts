@@ -13,6 +13,8 @@ interface Additions {
   /** sha256 of system prompt and template. */
   prompt_sha256?: string | undefined;
   tries?: number | undefined;
+  /** Why the judge gave no answer at all. Such a row is never written. */
+  problem?: string | undefined;
 }
 
 /** A row of `<judge>_single.jsonl`. */

@@ -12,6 +12,7 @@ export interface Reading {
 
 /** Reads a row: strictly from the judge's text, or in `compat` mode as it is stored. */
 export function readingOf(row: Judgment, mode: "strict" | "compat"): Reading {
+  if (row.problem !== undefined) return { score: null, problem: row.problem, games: [] };
   if (isPair(row)) return pairReading(row, mode);
   if (mode === "compat") {
     const rated = row.score !== -1;
