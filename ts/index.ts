@@ -45,7 +45,20 @@ export {
   Tokenizer,
   type TokenizerFiles,
 } from "./model/tokenizer";
-export { type RunReportInput, renderRunReport } from "./report";
+export {
+  type DatasetView,
+  type EvaluationReportOptions,
+  type EvaluationSummary,
+  evaluationSummary,
+  type Overview,
+  type RunComparison,
+  type RunReportInput,
+  renderEvaluationMarkdown,
+  renderEvaluationReport,
+  renderRunReport,
+  type ViewOptions,
+  viewDataset,
+} from "./report";
 export {
   type DpoConfig,
   type DpoConfigInput,

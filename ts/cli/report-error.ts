@@ -25,7 +25,7 @@ const configKeys = [...new Set([...Object.keys(sftFields), ...Object.keys(dpoFie
 
 /** Errors of the options, the data and the model's files: the same start fails the same way. */
 const refusals = [ConfigError, DataError, ModelError, TokenizerError, TemplateError];
-const refusalCodes = ["ZA_FOLDER_NOT_EMPTY", "ZA_CHECKPOINT_BROKEN"];
+const refusalCodes = ["ZA_FOLDER_NOT_EMPTY", "ZA_CHECKPOINT_BROKEN", "ZA_JUDGE_RESULT"];
 
 function exitCodeOf(error: ZephyrError): number {
   if (error instanceof AbortedError) return exitCodes.stopped;
