@@ -1,7 +1,7 @@
 /** `zephyr-align inspect mask`: what training would see of each row, token by token. */
 import { statSync } from "node:fs";
 import { type Command, Option } from "commander";
-import { dataset, type Message, type PairRow, pairDataset, type SftRow, sftDataset } from "../data";
+import { type Message, type PairRow, pairDataset, type SftRow, sftDataset } from "../data";
 import { DataError, type Place, placeText } from "../errors";
 import { Mistral } from "../model/mistral";
 import type { EncodedRow, Tokenizer } from "../model/tokenizer";
@@ -13,6 +13,7 @@ import { templateOf, usageProblem } from "./config-options";
 import { dataPurpose } from "./data-purpose";
 import { writeJsonFile } from "./json-file";
 import { maskText, type TokenClass } from "./mask-text";
+import { openRows, rowsInputHelp } from "./rows-input";
 import { styleOf } from "./style";
 import { tokenPieces } from "./token-text";
 
@@ -20,6 +21,7 @@ interface MaskFlags {
   model?: string;
   tokenizer?: string;
   template: string;
+  split?: string;
   rows: number;
   maxLength?: number;
   truncation: "keep-answer" | "keep-start";
@@ -50,8 +52,9 @@ export function addInspect(program: Command): void {
   inspect
     .command("mask")
     .description("Rows as tokens: supervised ones green, the template dim.")
-    .argument("<file>", "Conversations or pairs.")
+    .argument("<source>", `Conversations or pairs: ${rowsInputHelp}.`)
     .option("--tokenizer <folder>", "Folder with tokenizer.json.")
+    .option("--split <name>", "The split to show, where there are several.")
     .option("--model <path>", "Model whose tokenizer is taken: a folder or a GGUF file.")
     .option("--rows <n>", "Rows to show; 0 shows all.", wholeNumber(0), 5)
     .option("--template <name|file>", "Chat template: model, zephyr, or a Jinja file.", "model")
@@ -116,7 +119,8 @@ async function tokenizerOf({ tokenizer, model }: MaskFlags): Promise<Tokenizer> 
 /** The rows one by one; those that cannot be used as their error. */
 async function* inspected(file: string, tokenizer: Tokenizer, flags: MaskFlags): AsyncGenerator<Inspected | DataError> {
   const options: ExampleOptions = { ...flags, maxLength: flags.maxLength ?? Number.MAX_SAFE_INTEGER, onBadRow: "skip" };
-  const data = dataset(file);
+  // A few rows of the Hub need no download.
+  const data = openRows(file, { split: flags.split, stream: true });
   const purpose = await dataPurpose(data);
   const rows = purpose === "sft" ? sftDataset(data).rows() : pairDataset(data).rows();
   for await (const row of rows) {
