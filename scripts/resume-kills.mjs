@@ -32,6 +32,8 @@ const methods = {
     new zephyr.DpoTrainer({ policy, dataset: rows.pairs, evalDataset: rows.pairs.slice(0, 3), ...options }),
   lora: (zephyr, policy, rows, options) =>
     new zephyr.DpoTrainer({ policy, dataset: rows.pairs, lora: { rank: 4, dropout: 0.1 }, ...options }),
+  following: (zephyr, policy, rows, options) =>
+    new zephyr.DpoTrainer({ policy, dataset: rows.pairs, syncRefModel: true, refModelSyncSteps: 3, ...options }),
   orpo: (zephyr, policy, rows, options) => new zephyr.OrpoTrainer({ policy, dataset: rows.pairs, ...options }),
   kto: (zephyr, policy, rows, options) =>
     new zephyr.KtoTrainer({ policy, dataset: rows.pairs, optimizer: "adamw-8bit", ...options }),

@@ -6,7 +6,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { DpoTrainer, Mistral, SftTrainer, type SftTrainerOptions, type TrainerEvent, ZephyrError } from "../ts/index";
+import {
+  DpoTrainer,
+  type DpoTrainerOptions,
+  Mistral,
+  SftTrainer,
+  type SftTrainerOptions,
+  type TrainerEvent,
+  ZephyrError,
+} from "../ts/index";
 import { buildProgram, mountSmallDisk, smallRows, unmount } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
@@ -142,6 +150,30 @@ describe("a resume", () => {
     const forced = await dpo(await tiny(8), true, { resumeForce: true });
     expect(forced.error).toBeUndefined();
     expect(forced.warnings.join()).toMatch(/reference model differ: they are computed again/);
+  });
+
+  it("with a reference that follows the policy has that reference again (TR-DPO)", async () => {
+    const following = async (outputDir: string, more: Partial<DpoTrainerOptions> = {}) => {
+      const sync = { syncRefModel: true, refModelSyncSteps: 3, refModelMixupAlpha: 0.5 };
+      const policy = await tiny();
+      return follow(new DpoTrainer({ dataset: pairs, ...common, ...sync, outputDir, ...more, policy }));
+    };
+    expect((await following(at("following"))).error).toBeUndefined();
+    const undisturbed = results(at("following"));
+    const still = at("standing-still");
+    expect((await following(still, { refModelSyncSteps: 1000 })).error).toBeUndefined();
+    expect(results(still).weights).not.toBe(undisturbed.weights);
+    // Steps 6, where the reference moved just before, and 4, where it moved a step ago.
+    for (const newest of ["step-6", "step-4"]) {
+      rmSync(join(at("following"), "model"), { recursive: true });
+      for (const name of checkpoints(at("following"))) {
+        if (name > newest) rmSync(join(at("following"), "checkpoints", name), { recursive: true });
+      }
+      const { events, error } = await following(at("following"), { resume: true });
+      expect(error).toBeUndefined();
+      expect(events.find(({ type }) => type === "start")).toMatchObject({ doneSteps: Number(newest.slice(5)) });
+      expect(results(at("following"))).toEqual(undisturbed);
+    }
   });
 
   it("skips a broken checkpoint, names it, keeps it, and ends as the undisturbed run", async () => {

@@ -89,6 +89,17 @@ export const errorCodes = {
   ZA_TRAIN_STALLED: "A step took longer than stepTimeoutSeconds.",
   ZA_CHECKPOINT_BROKEN: "A run folder holds checkpoints, but none that verifies.",
   ZA_RESUME_DIFFERS: "A run is to be resumed with other options, data, template or version than it was saved with.",
+  // Judging.
+  ZA_JUDGE_FILES: "A benchmark's folder lacks a file, or a file is not what the benchmark's own scripts read.",
+  ZA_JUDGE_PROMPT: "A judge's prompt has a placeholder that cannot be filled.",
+  ZA_JUDGE_JOIN: "Questions, answers or outputs do not belong together: ids or instructions are missing on one side.",
+  ZA_JUDGE_DUPLICATE: "The same question, answer or judgment is there more than once.",
+  ZA_JUDGE_INCOMPLETE: "Too few judgments can be used for a score.",
+  ZA_JUDGE_CAPABILITY: "The judge cannot do what the protocol needs.",
+  ZA_JUDGE_RESULT: "A file is no judged run, or one of a version that is not known.",
+  ZA_JUDGE_FIT: "A length-controlled rate cannot be computed from what was given.",
+  ZA_PULL: "A file of a benchmark cannot be fetched.",
+  ZA_PULL_HASH: "A fetched file is not the one whose hash is known.",
   // Run folder and disk.
   ZA_IO: "A file operation failed.",
   ZA_DISK_FULL: "There is no space left on the device.",

@@ -125,6 +125,11 @@ export class TrainingError extends ZephyrError {
   override readonly name = "TrainingError";
 }
 
+/** Judging cannot start, or gives no score (`ZA_JUDGE_…`, `ZA_PULL…`). */
+export class JudgeError extends ZephyrError {
+  override readonly name = "JudgeError";
+}
+
 /** The work was stopped by its abort signal (`ZA_ABORTED`). */
 export class AbortedError extends ZephyrError {
   override readonly name = "AbortedError";
@@ -166,6 +171,8 @@ const classesByPrefix: readonly (readonly [prefix: string, errorClass: ErrorClas
   ["ZA_BATCH", TrainingError],
   ["ZA_LOSS", TrainingError],
   ["ZA_NOT_FINITE", TrainingError],
+  ["ZA_JUDGE", JudgeError],
+  ["ZA_PULL", JudgeError],
   ["ZA_ABORTED", AbortedError],
   ["ZA_HUB", HubError],
   ["ZA_IO", IoError],

@@ -1,10 +1,13 @@
 /**
  * zephyr-align: align a language model from TypeScript.
  *
- * `Mistral` loads a model, `SftTrainer` and `DpoTrainer` train it, `dataset` and its readers stream the rows.
+ * `Mistral` loads a model, `SftTrainer` and `DpoTrainer` train it, `dataset` and its readers stream the rows;
+ * `generateConversations`, `rateResponses` and `binarise` make rows with a teacher.
  */
 export { recipes } from "../recipes/zephyr";
+export * from "./client";
 export * from "./data";
+export * from "./distill";
 export {
   AbortedError,
   ConfigError,
@@ -14,6 +17,7 @@ export {
   errorCodes,
   HubError,
   IoError,
+  JudgeError,
   ModelError,
   OutOfMemoryError,
   type Place,
@@ -23,6 +27,7 @@ export {
   ZephyrError,
 } from "./errors";
 export { type Snapshot, type SnapshotOptions, snapshotDownload } from "./hub/snapshot";
+export * from "./judge";
 export {
   type FinishReason,
   type Generated,

@@ -160,14 +160,17 @@ export declare class NativeSession {
    * The state is that of this moment; the writing goes on beside later work, which is not held up until `apply`.
    * The promise settles when the checkpoint is verified.
    */
-  save(folder: string, step: number, keep: number, extra: string): Promise<NativeSaved>
-  /** Restores what is trained, moments and counters from the checkpoint that was found. */
-  restore(found: NativeCheckpoints): Promise<undefined>
+  save(folder: string, step: number, keep: number, extra: string, reference?: NativeModel | undefined | null): Promise<NativeSaved>
+  /**
+   * Restores what is trained, moments and counters from the checkpoint that was found, and the weights of a
+   * `reference` that follows the policy.
+   */
+  restore(found: NativeCheckpoints, reference?: NativeModel | undefined | null): Promise<undefined>
   /**
    * Throws `ZA_DISK_SPACE` when `folder` has no room for the checkpoints that will be there at once (`keep` stay,
-   * `present` are there, `planned` will be written) and `more` bytes.
+   * `present` are there, `planned` will be written) and `more` bytes; `with_reference`: its weights are saved as well.
    */
-  checkSpace(folder: string, keep: number, present: number, planned: number, more: number): void
+  checkSpace(folder: string, keep: number, present: number, planned: number, more: number, withReference: boolean): void
   /** Gives gradients, moments and workspace back at once; waiting for the garbage collector could take long. */
   release(): Promise<undefined>
   /** Bytes of gradients, moments and workspace. */

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::config::Config;
+use crate::splitmix;
 use crate::storage::Frozen;
 
 /// One named parameter: `shape` as transformers writes it (`[out, in]` for projections), `range` in floats.
@@ -46,13 +47,16 @@ pub struct Layout {
     pub len: usize,
 }
 
-struct Builder {
-    tensors: Vec<TensorSpec>,
-    len: usize,
+/// Lays tensors one behind the other.
+#[derive(Default)]
+pub(crate) struct Builder {
+    pub tensors: Vec<TensorSpec>,
+    /// Floats so far.
+    pub len: usize,
 }
 
 impl Builder {
-    fn add(&mut self, name: String, shape: &[usize]) -> Range<usize> {
+    pub fn add(&mut self, name: String, shape: &[usize]) -> Range<usize> {
         let range = self.len..self.len + shape.iter().product::<usize>();
         self.len = range.end;
         self.tensors.push(TensorSpec { name, shape: shape.to_vec(), range: range.clone() });
@@ -65,7 +69,7 @@ impl Layout {
     pub fn new(config: &Config) -> Self {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (q_rows, kv_rows) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let mut build = Builder { tensors: Vec::new(), len: 0 };
+        let mut build = Builder::default();
         let embed = build.add("model.embed_tokens.weight".into(), &[config.vocab_size, hidden]);
         let layers = (0..config.layers)
             .map(|index| {
@@ -141,14 +145,7 @@ impl Weights {
 
 /// Two independent standard normals (Box–Muller over splitmix64).
 fn normal_pair(state: &mut u64) -> (f64, f64) {
-    let mut uniform = || {
-        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = *state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^= mixed >> 31;
-        ((mixed >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    };
+    let mut uniform = || ((splitmix::next(state) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     let (radius, angle) = ((-2.0 * uniform().ln()).sqrt(), std::f64::consts::TAU * uniform());
     (radius * angle.cos(), radius * angle.sin())
 }

@@ -8,13 +8,13 @@ import { whole } from "../report/format";
 import { numberBetween, wholeNumber } from "./arguments";
 import { templateOf } from "./config-options";
 import { interruptible } from "./interrupt";
+import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
 import { reportError } from "./report-error";
 import { styleOf } from "./style";
 import { table } from "./train";
 
-interface ChatFlags {
+interface ChatFlags extends LoadingFlags {
   model: string;
-  tokenizer?: string;
   template?: string;
   system?: string;
   maxTokens: number;
@@ -28,11 +28,12 @@ interface ChatFlags {
 
 /** `zephyr-align chat`: talk with a model. */
 export function addChat(program: Command): void {
-  program
+  const command = program
     .command("chat")
     .helpGroup("Use and judge:")
     .description("Talk with a model. Lines from a pipe are answered one by one.")
-    .requiredOption("--model <path>", "Model: a folder in Hugging Face's layout, or a GGUF file.")
+    .requiredOption("--model <path>", "Model: a folder in Hugging Face's layout, or a GGUF file.");
+  addLoadingOptions(command)
     .option("--system <text>", "System message.")
     .option("--max-tokens <n>", "Longest answer in tokens.", wholeNumber(1), 512)
     .option("--temperature <n>", "0 is greedy: always the likeliest token.", numberBetween(0, 100), 0.7)
@@ -41,7 +42,6 @@ export function addChat(program: Command): void {
     .option("--repetition-penalty <n>", "Above 1, words that were said are less likely.", numberBetween(0.01, 100), 1)
     .option("--seed <n>", "The same seed gives the same answers.", wholeNumber(0), 0)
     .option("--template <name|file>", "Chat template: model, zephyr, or a Jinja file.", "model")
-    .option("--tokenizer <folder>", "Folder of the tokenizer, when it is not the model's.")
     .option("--once <text>", "Print the answer to this text and end.")
     .addHelpText(
       "after",
@@ -117,8 +117,7 @@ async function chat(flags: ChatFlags): Promise<void> {
 }
 
 async function load(flags: ChatFlags): Promise<Mistral> {
-  const { tokenizer } = flags;
-  const model = await Mistral.fromPretrained(flags.model, tokenizer === undefined ? {} : { tokenizer });
+  const model = await Mistral.fromPretrained(flags.model, loadingOf(flags));
   return model.withTemplate(templateOf(flags.template ?? "model"));
 }
 

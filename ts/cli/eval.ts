@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import { dataset } from "../data";
+import { dataPurpose } from "../data/purpose";
 import {
   evaluateConversations,
   evaluatePairs,
@@ -12,17 +13,16 @@ import { packageVersion } from "../native/load";
 import { figure, percent, whole } from "../report/format";
 import { numberBetween, wholeNumber } from "./arguments";
 import { templateOf, usageProblem } from "./config-options";
-import { dataPurpose } from "./data-purpose";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
+import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
 import { styleOf } from "./style";
 import { table } from "./train";
 
-interface EvalFlags {
+interface EvalFlags extends LoadingFlags {
   model: string;
   data: string;
   ref?: string;
-  tokenizer?: string;
   template?: string;
   beta?: number;
   maxLength?: number;
@@ -36,15 +36,15 @@ interface EvalFlags {
 
 /** `zephyr-align eval`: log-probabilities of held-out rows. */
 export function addEval(program: Command): void {
-  program
+  const command = program
     .command("eval")
     .helpGroup("Use and judge:")
     .description("Loss and accuracy on held-out conversations, or rewards on held-out pairs.")
     .requiredOption("--model <path>", "Model: a folder in Hugging Face's layout, or a GGUF file.")
     .requiredOption("--data <file>", "Conversations (loss, perplexity, token accuracy) or pairs (rewards).")
     .option("--ref <path>", "For pairs: the reference model of the rewards.")
-    .option("--beta <n>", "For pairs: factor of the rewards. (default: 0.1)", numberBetween(0, 1e6))
-    .option("--tokenizer <folder>", "Folder of the tokenizer, when it is not the model's.")
+    .option("--beta <n>", "For pairs: factor of the rewards. (default: 0.1)", numberBetween(0, 1e6));
+  addLoadingOptions(command)
     .option("--template <name|file>", "Chat template: model, zephyr, or a Jinja file. (default: model)")
     .option("--max-length <n>", "Longest sequence in tokens. (default: 1024)", wholeNumber(2))
     .option("--max-prompt-length <n>", "For pairs: prompt tokens kept when a pair is too long.", wholeNumber(1))
@@ -70,17 +70,17 @@ async function evaluate(flags: EvalFlags, signal: AbortSignal): Promise<void> {
   const started = performance.now();
   const rows = dataset(flags.data, limit === undefined ? {} : { limit });
   const purpose = await dataPurpose(rows);
-  if (purpose === "sft" && (flags.ref !== undefined || beta !== undefined)) {
+  if (purpose !== "pair" && (flags.ref !== undefined || beta !== undefined)) {
     const remedy = "Leave it out, or give pairs {prompt, chosen, rejected}.";
     throw usageProblem(flags.ref === undefined ? "beta" : "--ref", "the rows are conversations, not pairs", remedy);
   }
-  const loading = flags.tokenizer === undefined ? {} : { tokenizer: flags.tokenizer };
+  const loading = loadingOf(flags);
   const model = await Mistral.fromPretrained(flags.model, loading);
   const ref = flags.ref === undefined ? undefined : await Mistral.fromPretrained(flags.ref, loading);
   const template = flags.template === undefined ? undefined : templateOf(flags.template);
   const options = { maxLength, onBadRow, threads, template, signal, onRow: flags.quiet ? undefined : rowProgress() };
   const found =
-    purpose === "sft"
+    purpose !== "pair"
       ? await evaluateConversations(model, rows, options)
       : await evaluatePairs(model, rows, { ...options, ref, beta, maxPromptLength });
   const seconds = (performance.now() - started) / 1000;

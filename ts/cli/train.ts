@@ -24,15 +24,14 @@ import {
 } from "./config-options";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
+import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
 import { openRows, rowsInputHelp } from "./rows-input";
 import { styleOf } from "./style";
 
 /** Flags that are not fields of the trainer. */
-interface TrainFlags extends Record<string, unknown> {
+interface TrainFlags extends Record<string, unknown>, Omit<LoadingFlags, "tokenizer"> {
   out?: string;
   overwrite?: boolean;
-  dtype?: "float32" | "bfloat16";
-  quantization?: "nf4";
   quiet?: boolean;
   json?: string;
   watch?: true | number;
@@ -74,17 +73,7 @@ export function addTrainOptions(command: Command, method: Method): Command {
     .option("--eval-split <name>", "The split of the held-out rows; of --data when --eval-data is left out.");
   if (method === "dpo" || method === "kto")
     command.option("--ref <path>", "Frozen reference model. (default: the model as it starts)");
-  command
-    .option("--tokenizer <folder>", "Folder of the tokenizer, when it is not the model's.")
-    .addOption(
-      new Option(
-        "--dtype <name>",
-        "Keep the weights as float32, or frozen as bfloat16, for --lora. (default: float32)",
-      ).choices(["float32", "bfloat16"]),
-    )
-    .addOption(
-      new Option("--quantization <name>", "Keep the weights frozen in 4 bits, for --lora (QLoRA).").choices(["nf4"]),
-    )
+  addLoadingOptions(command, ", frozen under --lora")
     .option("--out <folder>", `Folder of the run. (default: runs/${method}-<time>)`)
     .option("--overwrite", "Replace an earlier run in --out.")
     .option("--config <file>", "JSON file of options (camelCase), for example the config.json of a run. Flags win.")
@@ -110,11 +99,8 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
   const source = required(inputs, "data", "Give the file of the rows, or a data set of the Hub.");
   const { evalData: heldSource = inputs.evalSplit === undefined ? undefined : source } = inputs;
   const outputDir = flags.out ?? `runs/${method}-${timestamp(new Date())}`;
-  const loading = {
-    ...(inputs.tokenizer === undefined ? {} : { tokenizer: inputs.tokenizer }),
-    ...(flags.dtype === undefined ? {} : { dtype: flags.dtype }),
-    ...(flags.quantization === undefined ? {} : { quantization: flags.quantization }),
-  };
+  const { dtype, quantization } = flags;
+  const loading = loadingOf({ tokenizer: inputs.tokenizer, dtype, quantization });
   await interruptible(async (signal) => {
     const watch = typeof flags.watch === "number" ? { port: flags.watch } : flags.watch === true;
     // The configuration is checked before a model of gigabytes is read.

@@ -71,7 +71,7 @@ function seedState(seed: number): number {
 }
 
 /** The finaliser of MurmurHash3 (32 bits): every input bit reaches every output bit. */
-function mix(value: number): number {
+export function mix(value: number): number {
   let h = value >>> 0;
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);

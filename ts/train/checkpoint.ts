@@ -20,6 +20,8 @@ interface Extra {
   guards: GuardState;
   /** The step that was evaluated last. */
   evaluated: number;
+  /** The step after which the reference followed the policy last; its weights are in the checkpoint. */
+  followed: number | null;
   /** Mean of the reference's log-probs, of runs that compute them before the first step. */
   reference: number | null;
   /** Size of metrics.jsonl: the log goes on exactly there. */
@@ -67,7 +69,14 @@ export async function openCheckpoints(run: Run): Promise<string[]> {
   const { keepCheckpoints, saveSteps } = config;
   const { totalSteps } = run.plan;
   const planned = saveSteps > 0 ? Math.floor((totalSteps - 1 - (found.step ?? 0)) / saveSteps) : 0;
-  run.session.checkSpace(run.folder.path, keepCheckpoints, present, Math.max(0, planned), 4 * run.model.parameters);
+  run.session.checkSpace(
+    run.folder.path,
+    keepCheckpoints,
+    present,
+    Math.max(0, planned),
+    4 * run.model.parameters,
+    "syncRefModel" in config && config.syncRefModel,
+  );
   if (!config.resume) return [];
 
   const warnings = found.broken.map(({ path, reason }) => `${path} is no checkpoint and is skipped: ${reason}`);
@@ -100,7 +109,8 @@ export async function resumeRun(run: Run): Promise<void> {
   if (!run.folder || !found) return;
   const saved: Extra = JSON.parse(found.extra!);
   refuseOtherReference(run, saved.reference, found.path!);
-  await run.session.restore(found);
+  await run.session.restore(found, run.following?.model.native);
+  if (run.following) run.following.step = saved.followed!;
   // Old checkpoints that a killed process had no time to remove; they are only in the way.
   await found.trim(folderOf(run), run.config.keepCheckpoints).catch((error) => run.warn(fromNative(error).message));
   run.doneSteps = found.step!;
@@ -162,10 +172,12 @@ async function snapshot(run: Run): Promise<{ published: Promise<void> }> {
     pending,
     guards: guards.state,
     evaluated,
+    followed: run.following?.step ?? null,
     reference: run.referenceMean ?? null,
     metricsBytes,
   };
-  const saved = run.session.save(folderOf(run), step, config.keepCheckpoints, JSON.stringify(extra));
+  const following = run.following?.model.native;
+  const saved = run.session.save(folderOf(run), step, config.keepCheckpoints, JSON.stringify(extra), following);
   return { published: saved.then((checkpoint) => published(run, step, checkpoint)) };
 }
 

@@ -221,7 +221,7 @@ export const referenceFields = {
   refBatchSize: count.nullable().optional(),
   /**
    * Let the reference follow the policy: every refModelSyncSteps it becomes refModelMixupAlpha of it and the rest of
-   * itself (TR-DPO). A model given as `ref` is copied first. Such a run cannot be resumed. TRL `sync_ref_model`. @default false
+   * itself (TR-DPO). A model given as `ref` is copied first. TRL `sync_ref_model`. @default false
    */
   syncRefModel: z.boolean().optional(),
   /** The policy's share when the reference follows it. TRL `ref_model_mixup_alpha`. @default 0.6 */

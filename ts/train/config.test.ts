@@ -155,7 +155,6 @@ describe("resolveConfig", () => {
     [{ lossType: ["sft", "sigmoid"], useWeighting: true }, "useWeighting"],
     [{ syncRefModel: true, precomputeRefLogps: true }, "syncRefModel"],
     [{ syncRefModel: true, refBatchSize: 4 }, "refBatchSize"],
-    [{ syncRefModel: true, resume: true, outputDir: "run" }, "resume"],
     [{ refModelMixupAlpha: 0.5 }, "refModelMixupAlpha"],
     [{ refModelSyncSteps: 4 }, "refModelSyncSteps"],
     [{ neftuneNoiseAlpha: 5 }, "neftuneNoiseAlpha"],

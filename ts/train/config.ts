@@ -322,10 +322,6 @@ export function referenceCombinations(input: Partial<ReferenceInput & SharedInpu
         "Remove one of the two.",
       );
     }
-    if (input.resume === true || input.resumeForce === true) {
-      const problem = "the reference that followed the policy is in no checkpoint";
-      add("resume", problem, "Begin the run anew, or turn syncRefModel off.");
-    }
   } else {
     for (const key of ["refModelMixupAlpha", "refModelSyncSteps"] as const) {
       if (input[key] !== undefined) add(key, "it belongs to syncRefModel, which is off", "Turn it on, or remove this.");

@@ -6,7 +6,7 @@ import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
 import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
-import { followPolicy, referenceModel, startOf, warnAboutFollowing } from "./follow";
+import { followPolicy, referenceModel, startOf } from "./follow";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
 import { nativePairs } from "./native-batch";
 import { packPairs } from "./packing";
@@ -118,7 +118,6 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       await announce(run);
       await watchRun(run, watch);
       const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
-      warnAboutFollowing(run, config);
       if (config.gradientAccumulation > 1 && config.lossType.some((loss) => loss.startsWith("aot"))) {
         run.warn(
           "aot losses sort each micro-batch: with gradientAccumulation they differ from the large batch, as in TRL",
@@ -140,7 +139,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       if (precomputed) await frozen.release();
       await resumeRun(run);
       beginSteps(run);
-      // A run that was stopped between a step and its evaluation.
+      // A run that was stopped between a step and what comes after it.
+      await followPolicy(run);
       if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
 
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
@@ -160,7 +160,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           return loss;
         });
         await sampleDuring(run, shown, step);
-        await followPolicy(frozen.model, policy, config, step);
+        await followPolicy(run);
         if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
         await saveIfDue(run);
       }

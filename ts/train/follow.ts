@@ -1,7 +1,7 @@
 /** The frozen model that a policy is compared with, and how it may follow the policy (TR-DPO, arXiv 2404.09656). */
 import { ConfigError } from "../errors";
 import type { Mistral } from "../model/mistral";
-import type { Run } from "./run";
+import type { Run, TrainConfig } from "./run";
 import type { Reference } from "./trainer";
 
 /** What decides about a reference. */
@@ -34,23 +34,16 @@ export function referenceModel(
   return syncRefModel ? ref.frozenCopy() : ref;
 }
 
-/** Moves the reference towards the policy when it is time. */
-export async function followPolicy(
-  reference: Mistral,
-  policy: Mistral,
-  { syncRefModel, refModelMixupAlpha, refModelSyncSteps }: Following,
-  step: number,
-): Promise<void> {
-  if (syncRefModel && step % refModelSyncSteps === 0) {
-    await reference.native.follow(policy.native, refModelMixupAlpha);
-  }
-}
-
-/** Checkpoints hold the policy; a run whose reference has moved could not go on from them. */
-export function warnAboutFollowing(run: Run, { syncRefModel }: Following): void {
-  if (syncRefModel && run.folder) {
-    run.warn("syncRefModel: the reference that follows the policy is in no checkpoint, so this run cannot be resumed");
-  }
+/**
+ * Moves the reference towards the policy when it is time and it has not been done: a run may have been stopped between a
+ * step and this.
+ */
+export async function followPolicy(run: Run): Promise<void> {
+  const { following, doneSteps } = run;
+  const { refModelMixupAlpha, refModelSyncSteps } = run.config as TrainConfig & Following;
+  if (!following || doneSteps === following.step || doneSteps % refModelSyncSteps !== 0) return;
+  await following.model.native.follow(run.model.native, refModelMixupAlpha);
+  following.step = doneSteps;
 }
 
 /** What the policy's own start is. A new adapter changes nothing yet, so that its start is the weights under it. */

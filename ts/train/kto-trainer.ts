@@ -7,7 +7,7 @@ import { type BatchPlan, planBatches } from "./batches";
 import { resolveConfig } from "./config";
 import { EventStream, type TrainerEvent } from "./events";
 import { answerExamples, type EncodedAnswer, type Examples } from "./examples";
-import { followPolicy, referenceModel, startOf, warnAboutFollowing } from "./follow";
+import { followPolicy, referenceModel, startOf } from "./follow";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
 import { nativeBatch } from "./native-batch";
 import { type KtoConfig, type KtoConfigInput, ktoConfig } from "./preference-config";
@@ -116,7 +116,6 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
       await watchRun(run, watch);
       const shown = await sampleBefore(run, dataset, samples ?? (folder ? 2 : 0));
       warnAboutBalance(run, examples.rows);
-      warnAboutFollowing(run, config);
       if (config.gradientAccumulation > 1 && lossType === "kto") {
         run.warn("the KL estimate is of the whole optimizer step; TRL estimates it in each micro-batch");
       }
@@ -149,7 +148,8 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
       };
       await resumeRun(run);
       beginSteps(run);
-      // A run that was stopped between a step and its evaluation.
+      // A run that was stopped between a step and what comes after it.
+      await followPolicy(run);
       if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
 
       const policyLogps = (batch: NativeBatch) => session.sequenceLogps(batch);
@@ -171,7 +171,7 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
           return loss;
         });
         await sampleDuring(run, shown, step);
-        await followPolicy(frozen.model, policy, config, step);
+        await followPolicy(run);
         if (held && evaluationIsDue(run)) await aside(run, evaluateHeld);
         await saveIfDue(run);
       }

@@ -82,7 +82,9 @@ export class FrozenReference {
   constructor(run: Run, model: Mistral, isStart: boolean) {
     this.model = model;
     this.#run = run;
-    this.#policyScores = isStart && (run.config as DpoConfig | KtoConfig).precomputeRefLogps;
+    const { precomputeRefLogps, syncRefModel } = run.config as DpoConfig | KtoConfig;
+    this.#policyScores = isStart && precomputeRefLogps;
+    if (syncRefModel) run.following = { model, step: 0 };
   }
 
   /** Log-prob sums of a batch's sequences. The session is made when it is first needed. */

@@ -77,6 +77,8 @@ export interface Run {
   before: { steps: number; tokens: number };
   /** The step that was evaluated last. */
   evaluated: number;
+  /** The reference, where it follows the policy (TR-DPO), and the step after which it did so last. */
+  following: { model: Mistral; step: number } | undefined;
   /** Tells the user something, now and in the report. */
   warn(message: string): void;
 }
@@ -133,6 +135,7 @@ export function newRun(
     doneSteps: 0,
     before: { steps: 0, tokens: 0 },
     evaluated: 0,
+    following: undefined,
     warn,
   };
 }

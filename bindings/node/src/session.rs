@@ -379,13 +379,17 @@ impl NativeSession {
         step: f64,
         keep: u32,
         extra: String,
+        reference: Option<&NativeModel>,
     ) -> napi::Result<Object<'env>> {
         let (session, parts, writer) = (self.session.clone(), self.parts.clone(), self.writer.clone());
+        let reference = reference.map(|model| model.parts.clone());
         submit_detached::<NativeSaved>(env, move |promised, _| {
             let snapshot = {
                 let session = session.lock().unwrap_or_else(PoisonError::into_inner);
                 let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
-                Snapshot::of(&session, parts.shared(), step as u64, extra)
+                let reference =
+                    reference.map(|parts| parts.read().unwrap_or_else(PoisonError::into_inner).weights.clone());
+                Snapshot::of(&session, parts.shared(), step as u64, extra).with_reference(reference)
             };
             writer.start(move || {
                 promised.settle(move || {
@@ -396,26 +400,44 @@ impl NativeSession {
         })
     }
 
-    /// Restores what is trained, moments and counters from the checkpoint that was found.
+    /// Restores what is trained, moments and counters from the checkpoint that was found, and the weights of a
+    /// `reference` that follows the policy.
     #[napi(ts_return_type = "Promise<undefined>")]
-    pub fn restore<'env>(&self, env: &'env Env, found: &NativeCheckpoints) -> napi::Result<Object<'env>> {
+    pub fn restore<'env>(
+        &self,
+        env: &'env Env,
+        found: &NativeCheckpoints,
+        reference: Option<&NativeModel>,
+    ) -> napi::Result<Object<'env>> {
+        let reference = reference.map(|model| model.parts.clone());
         let (found, writer) = (found.found.clone(), self.writer.clone());
         self.job(env, move |session, parts| {
             writer.wait();
             let newest = found.newest.as_ref();
             let newest = newest.ok_or_else(|| Failure::new("ZA_ARGUMENT", "there is no checkpoint to restore"))?;
             let mut parts = parts.write().unwrap_or_else(PoisonError::into_inner);
-            Ok(checkpoint::restore(session, parts.trained(), newest, &Disk)?)
+            let mut reference = reference.as_ref().map(|parts| parts.write().unwrap_or_else(PoisonError::into_inner));
+            let reference = reference.as_mut().map(|parts| &mut Arc::make_mut(&mut parts.weights).data[..]);
+            Ok(checkpoint::restore(session, parts.trained(), reference, newest, &Disk)?)
         })
     }
 
     /// Throws `ZA_DISK_SPACE` when `folder` has no room for the checkpoints that will be there at once (`keep` stay,
-    /// `present` are there, `planned` will be written) and `more` bytes.
+    /// `present` are there, `planned` will be written) and `more` bytes; `with_reference`: its weights are saved as well.
     #[napi]
-    pub fn check_space(&self, folder: String, keep: u32, present: u32, planned: f64, more: f64) -> napi::Result<()> {
+    pub fn check_space(
+        &self,
+        folder: String,
+        keep: u32,
+        present: u32,
+        planned: f64,
+        more: f64,
+        with_reference: bool,
+    ) -> napi::Result<()> {
         guard(|| {
             let trained = self.parts.read().unwrap_or_else(PoisonError::into_inner).model().trainable();
-            let size = checkpoint::planned_bytes(trained, self.optimizer);
+            let reference = if with_reference { trained } else { 0 };
+            let size = checkpoint::planned_bytes(trained, self.optimizer, reference);
             let count = checkpoint::room_for(keep.into(), present.into(), planned as u64);
             Ok(checkpoint::check_space(&Disk, folder.as_ref(), size, count, more as u64)?)
         })

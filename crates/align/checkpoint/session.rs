@@ -11,6 +11,8 @@ use crate::error::Result;
 use crate::session::{Optimizer, OptimizerKind, Session, decay_runs, state_bytes};
 
 const PARAMETERS: &str = "parameters";
+/// Weights of a reference that follows the policy (TR-DPO).
+const REFERENCE: &str = "reference";
 
 /// What a session trains, shared.
 #[derive(Clone)]
@@ -33,6 +35,7 @@ impl Trained {
 #[derive(Clone)]
 pub struct Snapshot {
     trained: Trained,
+    reference: Option<Arc<Weights>>,
     optimizer: Arc<Optimizer>,
     pub record: Record,
 }
@@ -41,29 +44,38 @@ impl Snapshot {
     /// `step` is the run's own count, skipped steps included; `extra` the caller's JSON.
     pub fn of(session: &Session, trained: Trained, step: u64, extra: String) -> Self {
         let record = Record { step, updates: session.step(), tokens_seen: session.finished_tokens(), extra };
-        Self { trained, optimizer: session.shared_optimizer(), record }
+        Self { trained, reference: None, optimizer: session.shared_optimizer(), record }
     }
 
-    /// Parameters and optimizer state.
+    /// With the weights of a reference that moves with the run.
+    pub fn with_reference(self, reference: Option<Arc<Weights>>) -> Self {
+        Self { reference, ..self }
+    }
+
+    /// Parameters, the moving reference, and optimizer state.
     pub fn sections(&self) -> Vec<Section<'_>> {
         let mut sections = vec![Section::floats(PARAMETERS, self.trained.parameters())];
+        sections.extend(self.reference.iter().map(|weights| Section::floats(REFERENCE, &weights.data)));
         sections.extend(self.optimizer.sections());
         sections
     }
 }
 
-/// Bytes of a checkpoint once the optimizer has made a step: that many parameters, and their state.
-pub fn planned_bytes(parameters: usize, optimizer: OptimizerKind) -> u64 {
-    (parameters * size_of::<f32>() + state_bytes(optimizer, parameters)) as u64
+/// Bytes of a checkpoint once the optimizer has made a step: that many parameters, their state, and the weights of a
+/// reference that moves.
+pub fn planned_bytes(parameters: usize, optimizer: OptimizerKind, reference: usize) -> u64 {
+    ((parameters + reference) * size_of::<f32>() + state_bytes(optimizer, parameters)) as u64
 }
 
-/// Goes back to a saved step boundary: overwrites what is trained (weights or adapter), moments and counters.
+/// Goes back to a saved step boundary: overwrites what is trained (weights or adapter), the weights of a moving
+/// `reference`, moments and counters.
 ///
 /// # Errors
 /// [`crate::Error::State`] when the checkpoint is of another model or optimizer; everything is unchanged then.
 pub fn restore<'p>(
     session: &mut Session,
     trained: impl Into<Parameters<'p>>,
+    reference: Option<&mut [f32]>,
     from: &Verified,
     files: &dyn Files,
 ) -> Result<()> {
@@ -72,6 +84,7 @@ pub fn restore<'p>(
     // Before the first update there is no state yet.
     let mut optimizer = Optimizer::sized(kind, from.record.updates, &decay_runs(tensors));
     let mut sections = vec![SectionMut::floats(PARAMETERS, data)];
+    sections.extend(reference.map(|data| SectionMut::floats(REFERENCE, data)));
     sections.extend(optimizer.sections_mut());
     from.read(files, sections)?;
     session.restore(from.record.tokens_seen, optimizer);

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use zephyr_mistral::weights::safetensors::HeaderBuilder;
+
 use super::files::{Files, Output};
 use super::manifest::{Entry, MANIFEST, Manifest, RECORD, STATE};
 use super::read::{Found, Verified, newest, steps, verify};
@@ -248,21 +250,12 @@ fn in_order<'a>(sections: &'a [Section<'a>]) -> impl Iterator<Item = &'a Section
 
 /// The safetensors header, its length in front.
 fn header_of(sections: &[Section<'_>]) -> io::Result<Vec<u8>> {
-    let mut header = serde_json::Map::new();
-    let mut start = 0;
+    let mut header = HeaderBuilder::default();
     for section in in_order(sections) {
-        let end = start + section.bytes.len();
         let values = section.bytes.len() * 8 / section.dtype.bitsize();
-        let entry = serde_json::json!({ "dtype": section.dtype, "shape": [values], "data_offsets": [start, end] });
-        if header.insert(section.name.clone(), entry).is_some() {
+        if !header.add(&section.name, &section.dtype.to_string(), &[values], section.bytes.len()) {
             return Err(io::Error::other(format!("two sections are named {}", section.name)));
         }
-        start = end;
     }
-    let mut text = serde_json::to_vec(&header)?;
-    // The values start at a multiple of 8 bytes.
-    text.resize(text.len().next_multiple_of(8), b' ');
-    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(text);
-    Ok(bytes)
+    Ok(header.bytes())
 }

@@ -40,27 +40,35 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn head_forward(&mut self, model: Model, packed: &Packed) {
+    /// What the rows say about their targets. With `keep` the gradient follows by [`Self::head_backward`].
+    ///
+    /// A frozen head has no gradient of its own, and that of a row is linear in the row's coefficient: it is made here for
+    /// coefficient 1, from logits that are there, so that no logits are computed a second time.
+    pub(super) fn head_forward(&mut self, model: Model, packed: &Packed, keep: bool) {
         let head = head_of(model, &self.options);
-        let scratch = &mut self.head;
-        head::forward(&head, &scratch.hidden, &packed.targets, &mut scratch.stats, &mut scratch.logits);
+        let HeadScratch { hidden, d_hidden, coefficient, stats, logits } = &mut self.head;
+        if keep && model.adapter.is_some() {
+            coefficient.clear();
+            coefficient.resize(packed.rows.len(), 1.0);
+            head::forward_backward(&head, hidden, &packed.targets, coefficient, d_hidden, None, stats, logits);
+        } else {
+            head::forward(&head, hidden, &packed.targets, stats, logits);
+        }
     }
 
     /// From the coefficients in the scratch to gradients: the head's, then the decoder's.
     pub(super) fn head_backward(&mut self, model: Model, packed: &Packed) {
         self.prepare_gradients(model.trainable());
-        let d_weight = head_gradient(model, &mut self.gradients);
-        let scratch = &mut self.head;
-        head::backward(
-            &head_of(model, &self.options),
-            &scratch.hidden,
-            &packed.targets,
-            &scratch.stats.lse,
-            &scratch.coefficient,
-            &mut scratch.d_hidden,
-            d_weight,
-            &mut scratch.logits,
-        );
+        let head = head_of(model, &self.options);
+        let HeadScratch { hidden, d_hidden, coefficient, stats, logits } = &mut self.head;
+        match head_gradient(model, &mut self.gradients) {
+            None => d_hidden.par_chunks_mut(head.width).zip(coefficient).for_each(|(row, coefficient)| {
+                row.iter_mut().for_each(|x| *x *= *coefficient);
+            }),
+            d_weight => {
+                head::backward(&head, hidden, &packed.targets, &stats.lse, coefficient, d_hidden, d_weight, logits);
+            }
+        }
         self.backward(model, packed);
     }
 }

@@ -301,7 +301,7 @@ impl Session {
 
     fn score(&mut self, model: Model, packed: &Packed) -> Result<()> {
         self.forward(model, packed, false)?;
-        self.head_forward(model, packed);
+        self.head_forward(model, packed, false);
         Ok(())
     }
 

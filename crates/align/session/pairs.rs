@@ -112,7 +112,7 @@ impl Session {
     ) -> Result<(PairLoss, PairSums)> {
         check_pairs(packed, objective)?;
         self.forward(model, packed, keep)?;
-        self.head_forward(model, packed);
+        self.head_forward(model, packed, keep);
         let sums = packed.sum_by_sequence(&self.head.stats.logp);
         let side = |values: &[f64], offset: usize| values.iter().skip(offset).step_by(2).copied().collect::<Vec<f64>>();
         let lengths: Vec<f64> = packed.predicted.iter().map(|&count| f64::from(count)).collect();

@@ -76,7 +76,7 @@ impl Session {
             return Err(Error::Config(format!("{} labels for {} answers", desirable.len(), packed.sequences())));
         }
         self.forward(model, packed, keep)?;
-        self.head_forward(model, packed);
+        self.head_forward(model, packed, keep);
         let policy = packed.sum_by_sequence(&self.head.stats.logp);
         let loss = config.loss(&UnpairedLogps { policy: &policy, reference, desirable, kl }, answers)?;
         let sums = UnpairedSums::of(&self.head.stats, packed, &policy, desirable, &loss);

@@ -142,7 +142,7 @@ fn a_resumed_run_with_dropout_is_the_same_run_bit_for_bit() {
         steps(&mut session, &mut whole, 2);
         let (mut resumed, mut session) = (start.clone(), new_session());
         let saved = checkpoint::newest(&Disk, place.path()).unwrap().newest.unwrap();
-        checkpoint::restore(&mut session, &mut resumed, &saved, &Disk).unwrap();
+        checkpoint::restore(&mut session, &mut resumed, None, &saved, &Disk).unwrap();
         steps(&mut session, &mut resumed, 2);
         assert!(bits(&whole.data) == bits(&resumed.data));
         assert!(bits(&whole.data) != bits(&start.data));

@@ -107,11 +107,11 @@ fn a_saved_run_goes_on_with_every_kind() {
         on_disk(path.clone(), 2).save(&snapshot.record, &snapshot.sections()).unwrap();
         let saved = checkpoint::newest(&Disk, &path).unwrap().newest.unwrap();
         let (mut again, mut resumed) = trained(&folder, kind, 1, 1e-3);
-        checkpoint::restore(&mut resumed, &mut again, &saved, &Disk).unwrap();
+        checkpoint::restore(&mut resumed, &mut again, None, &saved, &Disk).unwrap();
         assert!(resumed.optimizer() == session.optimizer() && bits(&again.data) == bits(&model.data));
         // A state of another kind is not read as this one's.
         let (mut other, mut foreign) = trained(&folder, KINDS[(index + 1) % 3], 1, 1e-3);
-        let error = checkpoint::restore(&mut foreign, &mut other, &saved, &Disk).unwrap_err();
+        let error = checkpoint::restore(&mut foreign, &mut other, None, &saved, &Disk).unwrap_err();
         assert_eq!(error.code(), "ZA_TRAIN_STATE");
     }
 }

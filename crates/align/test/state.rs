@@ -45,7 +45,7 @@ fn a_resumed_run_is_the_same_run_bit_for_bit() {
         let (mut resumed_model, mut resumed) = (start.clone(), session(&start));
         // What the session did before is overwritten, also half a step.
         resumed.accumulate_sft(&resumed_model, &packed(&rows[..1]), 9.0).unwrap();
-        checkpoint::restore(&mut resumed, &mut resumed_model, &saved, &Disk).unwrap();
+        checkpoint::restore(&mut resumed, &mut resumed_model, None, &saved, &Disk).unwrap();
         assert_eq!(resumed.step(), 3);
         train(&mut resumed, &mut resumed_model, &rows, 3..6);
         assert_eq!(everything(&resumed, &resumed_model), everything(&whole, &model));
@@ -60,7 +60,7 @@ fn a_state_before_the_first_step_is_a_state() {
     let saved = save(&session(&start), &start, place.path(), "");
     let (mut model, mut trained) = (start.clone(), session(&start));
     train(&mut trained, &mut model, &documents(&folder), 0..1);
-    checkpoint::restore(&mut trained, &mut model, &saved, &Disk).unwrap();
+    checkpoint::restore(&mut trained, &mut model, None, &saved, &Disk).unwrap();
     assert_eq!(everything(&trained, &model), everything(&session(&start), &start));
     train(&mut trained, &mut model, &documents(&folder), 0..1);
 }
@@ -89,7 +89,7 @@ fn a_snapshot_is_of_its_moment_and_costs_no_copy_until_the_session_goes_on() {
     drop(snapshot);
     let saved = checkpoint::newest(&Disk, place.path()).unwrap().newest.unwrap();
     let mut restored = session(&model);
-    checkpoint::restore(&mut restored, &mut model, &saved, &Disk).unwrap();
+    checkpoint::restore(&mut restored, &mut model, None, &saved, &Disk).unwrap();
     assert_eq!(bits(restored.moments().0), expected);
     assert_eq!(bits(&model.data), bits(&shared.data));
     assert_eq!(restored.step(), 2);
@@ -110,7 +110,7 @@ fn a_checkpoint_of_another_model_is_refused_whole() {
 
     let start = weights(other.join("model.safetensors"));
     let (mut foreign, mut session) = (start.clone(), session(&start));
-    let error = checkpoint::restore(&mut session, &mut foreign, &saved, &Disk).unwrap_err();
+    let error = checkpoint::restore(&mut session, &mut foreign, None, &saved, &Disk).unwrap_err();
     assert_eq!(error.code(), "ZA_TRAIN_STATE");
     assert!(error.to_string().contains(&(4 * start.data.len()).to_string()), "{error}");
     assert_eq!(bits(&foreign.data), bits(&start.data));

@@ -67,11 +67,7 @@ dispatch! {
 
 /// The nearest bf16, ties to even; NaN stays NaN.
 pub fn to_bf16(value: f32) -> u16 {
-    let bits = value.to_bits();
-    if value.is_nan() {
-        return (bits >> 16) as u16 | 0x40;
-    }
-    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+    half::bf16::from_f32(value).to_bits()
 }
 
 /// `C[m, n] = beta·C + A[m, k]·Wᵀ`, W `[n, k]`: a linear layer forwards.

@@ -1,6 +1,8 @@
 //! xoshiro256++ (Blackman and Vigna 2019), seeded by splitmix64 as its authors advise: small, fast, and the same on
 //! every machine.
 
+use crate::splitmix;
+
 pub(super) struct Random {
     state: [u64; 4],
 }
@@ -8,14 +10,7 @@ pub(super) struct Random {
 impl Random {
     pub fn new(seed: u64) -> Self {
         let mut mixer = seed;
-        let state = std::array::from_fn(|_| {
-            mixer = mixer.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = mixer;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        });
-        Random { state }
+        Random { state: std::array::from_fn(|_| splitmix::next(&mut mixer)) }
     }
 
     pub fn next_u64(&mut self) -> u64 {

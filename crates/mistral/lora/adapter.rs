@@ -7,7 +7,7 @@ use super::dropout::key;
 use super::target;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::layout::TensorSpec;
+use crate::layout::{Builder, TensorSpec};
 use crate::linear::Projection;
 
 /// The pair of one projection: `W + scale·B·A`.
@@ -37,23 +37,17 @@ pub struct AdapterLayout {
 
 impl AdapterLayout {
     fn new(config: &LoraConfig, base: &Config) -> Self {
-        let mut layout = Self { tensors: Vec::new(), pairs: Vec::new(), slots: vec![[None; 7]; base.layers], len: 0 };
+        let mut build = Builder::default();
+        let (mut pairs, mut slots) = (Vec::new(), vec![[None; 7]; base.layers]);
         for (layer, projection, path) in target::paths(base).filter(|(_, _, path)| config.adapts(path)) {
             let [outputs, inputs] = projection.shape(base);
             let (rank, scale) = (config.rank_of(&path), config.scale_of(&path) as f32);
-            let a = layout.add(format!("base_model.model.{path}.lora_A.weight"), rank, inputs);
-            let b = layout.add(format!("base_model.model.{path}.lora_B.weight"), outputs, rank);
-            layout.slots[layer][projection as usize] = Some(layout.pairs.len());
-            layout.pairs.push(LowRank { layer, projection, rank, scale, a, b });
+            let a = build.add(format!("base_model.model.{path}.lora_A.weight"), &[rank, inputs]);
+            let b = build.add(format!("base_model.model.{path}.lora_B.weight"), &[outputs, rank]);
+            slots[layer][projection as usize] = Some(pairs.len());
+            pairs.push(LowRank { layer, projection, rank, scale, a, b });
         }
-        layout
-    }
-
-    fn add(&mut self, name: String, rows: usize, columns: usize) -> Range<usize> {
-        let range = self.len..self.len + rows * columns;
-        self.len = range.end;
-        self.tensors.push(TensorSpec { name, shape: vec![rows, columns], range: range.clone() });
-        range
+        Self { tensors: build.tensors, pairs, slots, len: build.len }
     }
 
     /// The pair of that projection, if it is adapted.

@@ -5,6 +5,8 @@
 
 use rayon::prelude::*;
 
+use crate::splitmix::{GAMMA, mix};
+
 /// The mask of one projection in one micro-batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mask {
@@ -18,16 +20,9 @@ pub(crate) struct Mask {
 /// Elements of one task.
 const CHUNK: usize = 1 << 14;
 
-/// SplitMix64's finaliser (Steele et al. 2014).
-fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    bits ^ (bits >> 31)
-}
-
 /// A key of several numbers, one after the other.
 pub fn key(parts: &[u64]) -> u64 {
-    parts.iter().fold(0, |key, &part| mix(key.wrapping_add(part).wrapping_add(0x9E37_79B9_7F4A_7C15)))
+    parts.iter().fold(0, |key, &part| mix(key.wrapping_add(part).wrapping_add(GAMMA)))
 }
 
 impl Mask {
@@ -38,7 +33,7 @@ impl Mask {
     }
 
     fn factor(self, index: usize) -> f32 {
-        let random = mix(self.key.wrapping_add((index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15))) >> 40;
+        let random = mix(self.key.wrapping_add((index as u64).wrapping_mul(GAMMA))) >> 40;
         if random < self.threshold { 0.0 } else { self.scale }
     }
 

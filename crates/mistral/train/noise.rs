@@ -2,6 +2,7 @@
 //! before, so that the same step of the same run has the same noise, however often it was interrupted.
 
 use super::Batch;
+use crate::splitmix;
 
 /// Uniform noise of up to `alpha/√(L·h)` on each element, L the tokens of its document, h the width.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,25 +16,22 @@ pub struct Noise {
 impl Noise {
     /// Adds it to `embeddings` `[T, h]`.
     pub(super) fn add(&self, batch: &Batch, width: usize, embeddings: &mut [f32]) {
-        let key = mix(mix(self.seed).wrapping_add(self.counter));
+        let key = at(at(self.seed).wrapping_add(self.counter));
         for document in batch.segments.windows(2) {
             let (start, end) = (document[0] as usize * width, document[1] as usize * width);
             let reach = self.alpha / ((end - start) as f32).sqrt();
             for (index, value) in (start as u64..).zip(&mut embeddings[start..end]) {
                 // 24 bits: every f32 of [0, 1) on that grid, and no 1.
-                let uniform = (mix(key.wrapping_add(index)) >> 40) as f32 / (1u32 << 24) as f32;
+                let uniform = (at(key.wrapping_add(index)) >> 40) as f32 / (1u32 << 24) as f32;
                 *value += reach * (2.0 * uniform - 1.0);
             }
         }
     }
 }
 
-/// splitmix64 at one place of its sequence (Steele, Lea and Flood 2014).
-fn mix(counter: u64) -> u64 {
-    let mut z = counter.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+/// splitmix64 at one place of its sequence.
+fn at(counter: u64) -> u64 {
+    splitmix::mix(counter.wrapping_add(1).wrapping_mul(splitmix::GAMMA))
 }
 
 #[cfg(test)]

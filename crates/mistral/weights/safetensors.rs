@@ -12,6 +12,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 pub use safetensors::Dtype;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -25,6 +26,43 @@ const MAX_RANK: usize = 8;
 
 /// The types that can be read as weights.
 pub const WEIGHT_DTYPES: &str = "F32, F16, BF16";
+
+/// The start of a file that is being written: what lies where.
+#[derive(Debug, Default)]
+pub struct HeaderBuilder {
+    entries: Map<String, Value>,
+    /// Bytes of all values so far.
+    end: usize,
+}
+
+impl HeaderBuilder {
+    /// A header with that metadata; without any it has no entry for it.
+    pub fn new(metadata: &[(&str, &str)]) -> Self {
+        let mut header = Self::default();
+        if !metadata.is_empty() {
+            let words: Map<String, Value> = metadata.iter().map(|&(key, word)| (key.to_owned(), json!(word))).collect();
+            header.entries.insert("__metadata__".to_owned(), Value::Object(words));
+        }
+        header
+    }
+
+    /// A tensor of that many bytes behind those before it. Returns whether its name is new.
+    pub fn add(&mut self, name: &str, dtype: &str, shape: &[usize], bytes: usize) -> bool {
+        let start = self.end;
+        self.end += bytes;
+        let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, self.end] });
+        self.entries.insert(name.to_owned(), entry).is_none()
+    }
+
+    /// Its length and text, padded so that the values start at a multiple of 8 bytes.
+    pub fn bytes(self) -> Vec<u8> {
+        let mut text = Value::Object(self.entries).to_string().into_bytes();
+        text.resize(text.len().next_multiple_of(8), b' ');
+        let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(text);
+        bytes
+    }
+}
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorInfo {

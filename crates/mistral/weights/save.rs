@@ -3,7 +3,7 @@
 
 use super::CHUNK;
 use super::folder::{index_path, single_path};
-use super::safetensors::FloatType;
+use super::safetensors::{FloatType, HeaderBuilder};
 use crate::error::{Error, Result};
 use crate::layout::{TensorSpec, Weights};
 use half::slice::HalfFloatSliceExt;
@@ -85,20 +85,12 @@ pub(crate) fn write_tensors(
     dtype: FloatType,
     read: impl Fn(&TensorSpec, usize, &mut [f32]),
 ) -> Result<()> {
-    let mut header = Map::new();
     // transformers refuses a file that does not name its format.
-    header.insert("__metadata__".to_string(), json!({ "format": "pt" }));
-    let mut offset = 0;
+    let mut head = HeaderBuilder::new(&[("format", "pt")]);
     for tensor in tensors {
-        let end = offset + tensor.range.len() * dtype.bytes();
-        let entry = json!({ "dtype": format!("{dtype:?}"), "shape": tensor.shape, "data_offsets": [offset, end] });
-        header.insert(tensor.name.clone(), entry);
-        offset = end;
+        head.add(&tensor.name, &format!("{dtype:?}"), &tensor.shape, tensor.range.len() * dtype.bytes());
     }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    file.write(&(header.len() as u64).to_le_bytes())?;
-    file.write(&header)?;
+    file.write(&head.bytes())?;
     let mut bytes = Vec::with_capacity(CHUNK * dtype.bytes());
     let mut values = vec![0.0; CHUNK];
     for tensor in tensors {
