@@ -4,6 +4,8 @@ import { type Dataset, dataset, type HubProgress } from "../data";
 /** Which part of it, and what is shown. */
 export interface RowsInputOptions {
   split?: string | undefined;
+  /** The first rows only. */
+  limit?: number | undefined;
   /** Read what is asked for instead of downloading whole files. */
   stream?: boolean | undefined;
   signal?: AbortSignal | undefined;
@@ -16,9 +18,13 @@ export const rowsInputHelp =
   "JSONL, JSON or Parquet (also .gz, .zst), a folder, an address, or the id of a data set of the Hub";
 
 /** Opens what the command line names; what is downloaded is shown on stderr. */
-export function openRows(source: string, { split, stream, signal, quiet }: RowsInputOptions = {}): Dataset<unknown> {
+export function openRows(
+  source: string,
+  { split, limit, stream, signal, quiet }: RowsInputOptions = {},
+): Dataset<unknown> {
   return dataset(source, {
     ...(split === undefined ? {} : { split }),
+    ...(limit === undefined ? {} : { limit }),
     ...(stream === undefined ? {} : { stream }),
     hub: { ...(signal ? { signal } : {}), ...(quiet ? {} : { onProgress: showDownload() }) },
   });

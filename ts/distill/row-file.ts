@@ -1,6 +1,6 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { type Dataset, jsonl } from "../data";
-import { chunksOf } from "../data/file-bytes";
+import { FileBytes } from "../data/file-bytes";
 import { ConfigError, fromNative } from "../errors";
 
 const LF = 10;
@@ -30,7 +30,7 @@ export class RowFile {
       file = await open(path, "a+");
       let rows = 0;
       let whole = 0;
-      for await (const { bytes, start } of chunksOf(path)) {
+      for await (const { bytes, start } of new FileBytes(path).chunks()) {
         for (let at = bytes.indexOf(LF); at >= 0; at = bytes.indexOf(LF, at + 1)) {
           rows++;
           whole = start + at + 1;
