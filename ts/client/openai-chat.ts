@@ -20,8 +20,6 @@ export interface OpenAiChatOptions {
   baseUrl?: string;
   /** The key, if the server wants one. It is sent nowhere else and written nowhere. */
   key?: string | undefined;
-  /** Name for people and files. @default the model's */
-  name?: string;
   /** Price, context and abilities. @default the row of our table, if there is one */
   facts?: ModelFacts | undefined;
   /** Let the server send the answer piece by piece, even when nobody looks. For servers that think for minutes. @default false */
@@ -50,7 +48,6 @@ export class OpenAiChat implements RawChatModel {
   readonly name: string;
   readonly endpoint: string;
   readonly facts?: ModelFacts;
-  readonly model: string;
   /** The npm package's client, for files and batches. */
   readonly client: OpenAI;
   /** Takes the key out of whatever comes from the server. */
@@ -61,8 +58,7 @@ export class OpenAiChat implements RawChatModel {
   /** @throws ConfigError `ZA_CONFIG_INVALID` for an address that cannot be used. */
   constructor(options: OpenAiChatOptions) {
     const address = addressOf(options.baseUrl ?? openAiAddress);
-    this.model = options.model;
-    this.name = options.name ?? options.model;
+    this.name = options.model;
     this.endpoint = publicAddress(address);
     const facts = options.facts ?? factsOf(options.model);
     if (facts) this.facts = facts;
@@ -81,7 +77,7 @@ export class OpenAiChat implements RawChatModel {
     const { body } = await this.send(request);
     const completion = readCompletion(body);
     const cost = this.facts && completion.usage ? priceOf(this.facts, completion.usage) : null;
-    return { ...completion, model: completion.model || this.model, cost, journalled: false };
+    return { ...completion, model: completion.model || this.name, cost, journalled: false };
   }
 
   async send(request: ChatRequest, clientId?: string): Promise<RawAnswer> {
@@ -102,7 +98,7 @@ export class OpenAiChat implements RawChatModel {
     const inWords = schema !== undefined && !this.#dialect.schema;
     const messages = inWords ? withSchemaInWords(request.messages, schema.schema) : request.messages;
     return {
-      model: this.model,
+      model: this.name,
       messages: messages.map(({ role, content }) => ({ role, content })),
       [this.#dialect.limit]: sampling.maxTokens,
       ...(sampling.temperature === undefined ? {} : { temperature: sampling.temperature }),
