@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { toFile } from "openai";
 import type { NativeIntent, NativeSettled } from "../../bindings/node/index";
 import { AbortedError, aborted, ClientError, ZephyrError } from "../errors";
@@ -10,7 +11,7 @@ import type { ModelFacts } from "./model-facts";
 import type { OpenAiChat } from "./openai-chat";
 import { backoff } from "./retry";
 import { settledAnswer, settledFailure } from "./settlement";
-import { wait } from "./wait";
+import { ofOneCall, wait } from "./wait";
 
 /** How batches are made. */
 export interface BatchOptions {
@@ -62,6 +63,8 @@ export class BatchDesk {
   readonly #options: Required<BatchOptions>;
   readonly #notice: (text: string) => void;
   readonly #stop = new AbortController();
+  /** Fires when the work is stopped, or the desk is closed. */
+  readonly #signal: AbortSignal;
   readonly #waiting = new Map<string, Waiting>();
   readonly #underWay = new Set<Promise<void>>();
   readonly #resumed: Promise<void>;
@@ -90,8 +93,9 @@ export class BatchDesk {
       ...options,
     };
     this.#notice = notice;
-    signal?.addEventListener("abort", () => this.#stop.abort(signal.reason), { once: true });
-    if (signal?.aborted) this.#stop.abort(signal.reason);
+    this.#signal = signal ? ofOneCall(signal, this.#stop.signal) : this.#stop.signal;
+    // Every request to the provider listens to it.
+    setMaxListeners(0, this.#signal);
     this.#resumed = this.#resume();
     this.#resumed.catch(() => {}); // Seen by the first who asks.
   }
@@ -110,7 +114,7 @@ export class BatchDesk {
   ask(intent: NativeIntent, request: ChatRequest): Promise<BatchAnswer> {
     const joined = this.#waiting.get(intent.key);
     if (joined) return joined.answer;
-    if (this.#stop.signal.aborted) return Promise.resolve({ failure: aborted(this.#stop.signal.reason) });
+    if (this.#signal.aborted) return Promise.resolve({ failure: aborted(this.#signal.reason) });
     const body = this.#model.body(request);
     const line = `${JSON.stringify({ custom_id: intent.key, method: "POST", url: "/v1/chat/completions", body })}\n`;
     const bytes = Buffer.byteLength(line);
@@ -158,7 +162,9 @@ export class BatchDesk {
   /** Takes up what earlier runs handed over. */
   async #resume(): Promise<void> {
     const batches = await this.#journal.openBatches();
-    const own = batches.filter(({ model, endpoint }) => model === this.#model.name && endpoint === this.#model.endpoint);
+    const own = batches.filter(
+      ({ model, endpoint }) => model === this.#model.name && endpoint === this.#model.endpoint,
+    );
     for (const { id, name, providerId, created } of own) {
       const calls = await this.#journal.waitingIn(id);
       for (const { call, key } of calls) this.#wait(key).call = call;
@@ -181,15 +187,15 @@ export class BatchDesk {
       }
       const left = giveUp - Date.now();
       if (left <= 0) return undefined;
-      await wait(Math.min(left, 2000), this.#stop.signal);
+      await wait(Math.min(left, 2000), this.#signal);
     }
   }
 
   async #handOver(entries: readonly Entry[]): Promise<void> {
     const keys = entries.map(({ intent }) => intent.key);
     const name = `zephyr-align-${randomUUID()}`;
-    if (this.#stop.signal.aborted) {
-      this.#end(keys, { failure: aborted(this.#stop.signal.reason) });
+    if (this.#signal.aborted) {
+      this.#end(keys, { failure: aborted(this.#signal.reason) });
       return;
     }
     let id: number;
@@ -205,7 +211,7 @@ export class BatchDesk {
     await this.#attempt(id, keys, async () => {
       const content = Buffer.from(entries.map(({ line }) => line).join(""));
       const { client } = this.#model;
-      const { signal } = this.#stop;
+      const signal = this.#signal;
       const file = await this.#retrying(async () =>
         client.files.create({ file: await toFile(content, `${name}.jsonl`), purpose: "batch" }, { signal }),
       );
@@ -232,7 +238,7 @@ export class BatchDesk {
           completion_window: "24h",
           metadata: { zephyr_align: name },
         },
-        { signal: this.#stop.signal },
+        { signal: this.#signal },
       );
       return batch.id;
     });
@@ -241,7 +247,7 @@ export class BatchDesk {
   /** The batch with our name, among those made since. */
   async #named(name: string, since: number): Promise<string | undefined> {
     return this.#retrying(async () => {
-      const options = { signal: this.#stop.signal };
+      const options = { signal: this.#signal };
       for await (const { id, metadata, created_at } of this.#model.client.batches.list({ limit: 100 }, options)) {
         if (metadata?.zephyr_align === name) return id;
         // Newest first; the clocks of two machines may differ by minutes.
@@ -280,7 +286,7 @@ export class BatchDesk {
   /** Waits until the provider is done, and takes the answers. @returns how it ended */
   async #take(providerId: string, keys: readonly string[]): Promise<string> {
     const { client } = this.#model;
-    const { signal } = this.#stop;
+    const signal = this.#signal;
     for (let pause = 1; ; pause = Math.min(pause * 1.5, this.#options.pollSeconds)) {
       const batch = await this.#retrying(() => client.batches.retrieve(providerId, { signal }));
       if (["completed", "expired", "cancelled", "failed"].includes(batch.status)) {
@@ -296,7 +302,7 @@ export class BatchDesk {
   /** Reads a file of answers or errors. What a lost connection left out is read by the next try; nothing is read twice. */
   async #read(file: string): Promise<void> {
     await this.#retrying(async () => {
-      const response = await this.#model.client.files.content(file, { signal: this.#stop.signal });
+      const response = await this.#model.client.files.content(file, { signal: this.#signal });
       let page: BatchAnswer[] = [];
       for await (const line of linesOf(response.body as unknown as AsyncIterable<Uint8Array>)) {
         const answer = this.#answerOf(line);
@@ -340,7 +346,10 @@ export class BatchDesk {
       message: secrets.inError(error.message ?? error.code ?? "no words"),
       requestId,
     });
-    const details = { ...(failure.remedy ? { remedy: failure.remedy } : {}), call: { ...failure.call!, billed: "no" } } as const;
+    const details = {
+      ...(failure.remedy ? { remedy: failure.remedy } : {}),
+      call: { ...failure.call!, billed: "no" },
+    } as const;
     return failed(key, call, new ClientError(failure.code, failure.problem, details));
   }
 
@@ -374,10 +383,10 @@ export class BatchDesk {
       try {
         return await work();
       } catch (thrown) {
-        if (this.#stop.signal.aborted) throw aborted(this.#stop.signal.reason);
+        if (this.#signal.aborted) throw aborted(this.#signal.reason);
         const error = thrown instanceof ZephyrError ? thrown : this.#model.failure(thrown);
         if (!(error instanceof ClientError) || !error.call?.retry || attempt >= 10) throw error;
-        await wait(backoff(attempt, error.call.retryAfter, Math.random()), this.#stop.signal);
+        await wait(backoff(attempt, error.call.retryAfter, Math.random()), this.#signal);
       }
     }
   }

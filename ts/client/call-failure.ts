@@ -34,7 +34,11 @@ export function failureOfServer(found: ServerError): ClientError {
   const refuse = (code: ConstructorParameters<typeof ClientError>[0], problem: string, remedy: string) =>
     new ClientError(code, problem, { remedy, call: facts });
   if (status === 402 || codes.some((code) => empty.test(code))) {
-    return refuse("ZA_CLIENT_QUOTA", `the account has nothing left: ${says}`, "Add credit at the provider, then go on.");
+    return refuse(
+      "ZA_CLIENT_QUOTA",
+      `the account has nothing left: ${says}`,
+      "Add credit at the provider, then go on.",
+    );
   }
   if (status === 401 || status === 403) {
     const remedy = "Name the environment variable that holds the key, and check that the key may use this model.";
@@ -74,7 +78,8 @@ export function failureOfConnection(thrown: unknown, address: string): ClientErr
   const chain = causes(thrown);
   const code = chain.map((each) => (each as NodeJS.ErrnoException).code).find((each) => typeof each === "string");
   const text = chain.at(-1)?.message ?? String(thrown);
-  const made = !(code && neverMade.test(code));
+  // fetch keeps some ports for itself, and says so without a code.
+  const made = !(code && neverMade.test(code)) && text !== "bad port";
   const problem = made
     ? `the connection to ${address} was lost: ${text}`
     : `${address} cannot be reached: ${text || code}`;

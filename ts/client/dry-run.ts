@@ -1,10 +1,10 @@
+import { existsSync } from "node:fs";
 import { CallJournal } from "./call-journal";
 import { callKey } from "./call-key";
 import type { ChatModel, ChatRequest, ChatResponse } from "./chat-model";
 import { readCompletion } from "./completion";
 import { factsOf, type ModelTable, priceOf } from "./model-facts";
 import { questionBytes, worstOf } from "./settlement";
-import { existsSync } from "node:fs";
 
 /** What the calls of a model would cost. */
 export interface EstimateLine {
@@ -52,7 +52,10 @@ export class DryRun {
   /** Opens the journal for reading, when there is one. */
   static async open(options: DryRunOptions): Promise<DryRun> {
     const { journal } = options;
-    return new DryRun(options, journal !== undefined && existsSync(journal) ? await CallJournal.read(journal) : undefined);
+    return new DryRun(
+      options,
+      journal !== undefined && existsSync(journal) ? await CallJournal.read(journal) : undefined,
+    );
   }
 
   /** A model in whose place the stand-in answers. */

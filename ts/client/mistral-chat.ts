@@ -88,7 +88,8 @@ class MistralChat implements ChatModel {
       } catch (error) {
         if (group.length === 1) group[0]!.reject(error);
         // One of them cannot be answered: each on its own, so that the others are.
-        else for (const each of group) await this.#answer([each]).then(([answer]) => each.resolve(answer!), each.reject);
+        else
+          for (const each of group) await this.#answer([each]).then(([answer]) => each.resolve(answer!), each.reject);
       }
     }
     this.#working = false;
@@ -141,7 +142,11 @@ function together(a: ChatRequest, b: ChatRequest): boolean {
 
 /** 48 bits that follow from the request and the number of the draw. */
 function seedOf({ messages, sampling, sampleIndex = 0 }: ChatRequest): number {
-  const text = canonicalJson({ messages: messages.map(({ role, content }) => ({ role, content })), sampling, sampleIndex });
+  const text = canonicalJson({
+    messages: messages.map(({ role, content }) => ({ role, content })),
+    sampling,
+    sampleIndex,
+  });
   return createHash("sha256").update(text).digest().readUIntBE(0, 6);
 }
 
@@ -160,8 +165,9 @@ function rendersSystem(model: Mistral): boolean {
 }
 
 /** A signal that fires when all have; undefined when one of them never can. */
-function allOf(signals: readonly (AbortSignal | undefined)[]): AbortSignal | undefined {
-  if (signals.some((signal) => signal === undefined)) return undefined;
+function allOf(given: readonly (AbortSignal | undefined)[]): AbortSignal | undefined {
+  const signals = [...new Set(given)];
+  if (signals.length === 1 || signals.includes(undefined)) return signals.length === 1 ? signals[0] : undefined;
   const all = new AbortController();
   let left = signals.length;
   for (const signal of signals) {

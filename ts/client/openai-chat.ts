@@ -8,6 +8,7 @@ import { factsOf, type ModelFacts, priceOf } from "./model-facts";
 import type { RawAnswer, RawChatModel } from "./raw-chat-model";
 import { publicAddress, Secrets, secretsInAddress } from "./secrets";
 import { eventData } from "./server-sent-events";
+import { ofOneCall } from "./wait";
 
 /** Where OpenAI's own API is. */
 export const openAiAddress = "https://api.openai.com/v1";
@@ -107,7 +108,9 @@ export class OpenAiChat implements RawChatModel {
       // Draws that must differ may not share a seed.
       ...(sampling.seed === undefined ? {} : { seed: sampling.seed + sampleIndex }),
       ...(topLogprobs === undefined ? {} : { logprobs: true, top_logprobs: topLogprobs }),
-      ...(schema && !inWords ? { response_format: { type: "json_schema", json_schema: { ...schema, strict: true } } } : {}),
+      ...(schema && !inWords
+        ? { response_format: { type: "json_schema", json_schema: { ...schema, strict: true } } }
+        : {}),
     };
   }
 
@@ -209,7 +212,11 @@ export class OpenAiChat implements RawChatModel {
       dialect.limit = "max_completion_tokens";
       return true;
     }
-    if (request.sampling.schema && dialect.schema && /response_format|json_schema|structured|grammar|schema/i.test(says)) {
+    if (
+      request.sampling.schema &&
+      dialect.schema &&
+      /response_format|json_schema|structured|grammar|schema/i.test(says)
+    ) {
       dialect.schema = false;
       return true;
     }
@@ -276,7 +283,8 @@ async function withErrorObject(response: Response): Promise<Response> {
     const parsed = JSON.parse(text);
     const { error: inside, detail, message = detail, code, type } = Object(parsed);
     if (typeof inside === "object" && inside !== null) error = inside;
-    else error = { message: textOf(inside ?? message ?? text), code: typeof code === "string" ? code : undefined, type };
+    else
+      error = { message: textOf(inside ?? message ?? text), code: typeof code === "string" ? code : undefined, type };
   } catch {
     error = { message: text.length > 500 ? `${text.slice(0, 500)}…` : text || "(no text)" };
   }
@@ -326,6 +334,7 @@ async function* watched(bytes: AsyncIterable<Uint8Array>, seen: () => void): Asy
 
 /** A signal that fires when the user's does, or when a time is up that can be set anew. */
 class Timer {
+  readonly signal: AbortSignal;
   readonly #controller = new AbortController();
   readonly #user: AbortSignal | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -333,13 +342,7 @@ class Timer {
 
   constructor(user: AbortSignal | undefined) {
     this.#user = user;
-    user?.addEventListener("abort", this.#stop, { once: true });
-  }
-
-  readonly #stop = () => this.#controller.abort();
-
-  get signal(): AbortSignal {
-    return this.#controller.signal;
+    this.signal = user ? ofOneCall(user, this.#controller.signal) : this.#controller.signal;
   }
 
   get aborted(): boolean {
@@ -352,17 +355,14 @@ class Timer {
 
   set(seconds: number, what: string): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(
-      () => {
-        this.expired = { seconds, what };
-        this.#controller.abort();
-      },
-      Math.min(seconds * 1000, 2 ** 31 - 1),
-    );
+    const ring = () => {
+      this.expired = { seconds, what };
+      this.#controller.abort();
+    };
+    this.#timer = setTimeout(ring, Math.min(seconds * 1000, 2 ** 31 - 1));
   }
 
   clear(): void {
     clearTimeout(this.#timer);
-    this.#user?.removeEventListener("abort", this.#stop);
   }
 }

@@ -1,4 +1,4 @@
-import { Slots, type SlotOutcome } from "./slots";
+import { type SlotOutcome, Slots } from "./slots";
 import { TokenBucket } from "./token-bucket";
 import { wait } from "./wait";
 

@@ -14,7 +14,7 @@ import { Pace, type PaceOptions } from "./pace";
 import { type RawAnswer, rawAnswer } from "./raw-chat-model";
 import { backoff } from "./retry";
 import { amountOf, settledAnswer, settledFailure, usualTokens, type Worst, worstOf } from "./settlement";
-import { unlessAborted, wait } from "./wait";
+import { ofOneCall, unlessAborted, wait } from "./wait";
 
 /** How calls are made safe. */
 export interface PaidCallsOptions extends Caps, PaceOptions {
@@ -118,9 +118,10 @@ export class PaidCalls {
    * @throws ClientError `ZA_CLIENT_PRICE` when dollars are capped and the model has no price
    */
   guard(model: ChatModel): ChatModel {
-    const facts = this.options.prices && Object.hasOwn(this.options.prices, model.name)
-      ? factsOf(model.name, this.options.prices)
-      : (model.facts ?? factsOf(model.name));
+    const facts =
+      this.options.prices && Object.hasOwn(this.options.prices, model.name)
+        ? factsOf(model.name, this.options.prices)
+        : (model.facts ?? factsOf(model.name));
     if (!facts && this.options.maxDollars !== undefined) throw withoutPrice(model.name, "it has none in the table");
     const { batch, signal } = this.options;
     let desk: BatchDesk | undefined;
@@ -144,7 +145,7 @@ export class PaidCalls {
   }
 
   async #close(): Promise<void> {
-    const paid = this.#running.size;
+    const paid = this.budget.underWay.calls;
     if (paid > 0 && this.journal && this.options.signal?.aborted && this.#desks.length === 0) {
       this.notice(`waiting for ${paid} answers that are paid for`);
     }
@@ -259,7 +260,7 @@ class GuardedModel implements ChatModel {
 
   async complete(request: ChatRequest): Promise<ChatResponse> {
     const signals = [request.signal, this.#calls.options.signal].filter((signal) => signal !== undefined);
-    const signal = signals.length > 1 ? AbortSignal.any(signals) : signals[0];
+    const signal = signals.length > 0 ? ofOneCall(...signals) : undefined;
     throwIfAborted(signal);
     const key = callKey(this, request);
     const response = await this.#calls.single(key.key, signal, () => this.#answer(key, request, signal));
@@ -312,7 +313,9 @@ class GuardedModel implements ChatModel {
     for (let attempt = 1; ; attempt++) {
       this.#breaker?.check(() => this.#calls.standing());
       try {
-        const response = await (this.#desk ? this.#inBatch(this.#desk, key, request, signal) : this.#once(key, request, signal));
+        const response = await (this.#desk
+          ? this.#inBatch(this.#desk, key, request, signal)
+          : this.#once(key, request, signal));
         this.#breaker?.answered();
         return response;
       } catch (error) {
@@ -382,7 +385,12 @@ class GuardedModel implements ChatModel {
   }
 
   /** The same through a batch, which may be one of an earlier run. */
-  async #inBatch(desk: BatchDesk, key: CallKey, request: ChatRequest, signal: AbortSignal | undefined): Promise<ChatResponse> {
+  async #inBatch(
+    desk: BatchDesk,
+    key: CallKey,
+    request: ChatRequest,
+    signal: AbortSignal | undefined,
+  ): Promise<ChatResponse> {
     const worst = worstOf(request, this.facts, desk.share);
     const most = { tokens: worst.tokens, dollars: worst.dollars ?? 0 };
     const { budget } = this.#calls;
@@ -430,9 +438,13 @@ function intentOf({ key, request }: CallKey, model: string, purpose: string, wor
 }
 
 function gaveUp(last: ClientError, attempts: number): ClientError {
-  return new ClientError("ZA_CLIENT_GAVE_UP", `the call failed ${attempts} times, the last time: ${last.problem}`, {
-    ...(last.remedy ? { remedy: last.remedy } : {}),
-    call: { ...last.call!, retry: false },
-    cause: last,
-  });
+  return new ClientError(
+    "ZA_CLIENT_GAVE_UP",
+    `the call failed ${attempts === 1 ? "once" : `${attempts} times, the last time`}: ${last.problem}`,
+    {
+      ...(last.remedy ? { remedy: last.remedy } : {}),
+      call: { ...last.call!, retry: false },
+      cause: last,
+    },
+  );
 }

@@ -27,7 +27,8 @@ export function retryAfterOf(headers: { get(name: string): string | null }, now:
   const text = headers.get("retry-after");
   const seconds = numberIn(text);
   if (seconds !== undefined) return seconds * 1000;
-  const date = text === null ? Number.NaN : Date.parse(text);
+  // A date of HTTP begins with the day of the week; Date.parse reads much else.
+  const date = text !== null && /^[A-Za-z]/.test(text) ? Date.parse(text) : Number.NaN;
   return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 

@@ -13,8 +13,9 @@ export async function wait(milliseconds: number, signal?: AbortSignal): Promise<
   throwIfAborted(signal);
 }
 
-function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+function pause(milliseconds: number, given: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
+    const signal = given && ofOneCall(given);
     throwIfAborted(signal);
     const stop = () => {
       clearTimeout(timer);
@@ -28,10 +29,16 @@ function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<v
   });
 }
 
+/** A signal that fires with another. Node warns of more than ten listeners on one, and thousands of calls may share it. */
+export function ofOneCall(...signals: AbortSignal[]): AbortSignal {
+  return AbortSignal.any(signals);
+}
+
 /** What `work` gives, or AbortedError as soon as the signal fires; `work` itself goes on. */
-export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (!signal) return work;
+export async function unlessAborted<T>(work: Promise<T>, given: AbortSignal | undefined): Promise<T> {
+  if (!given) return work;
   work.catch(() => {}); // Nobody may be left to see it.
+  const signal = ofOneCall(given);
   throwIfAborted(signal);
   let stop = () => {};
   const stopped = new Promise<never>((_, reject) => {
