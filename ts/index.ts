@@ -4,9 +4,12 @@
  * `Mistral` loads a model, `SftTrainer` and `DpoTrainer` train it, `dataset` and its readers stream the rows.
  */
 export { recipes } from "../recipes/zephyr";
+export * from "./client";
 export * from "./data";
 export {
   AbortedError,
+  type CallFailure,
+  ClientError,
   ConfigError,
   type ConfigProblem,
   DataError,

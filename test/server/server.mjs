@@ -39,6 +39,10 @@ function keyOf({ stream: _, stream_options: __, ...asked }) {
   return hashOf(asked);
 }
 
+function questionOf({ messages }) {
+  return String(messages.at(-1)?.content).slice(0, 80);
+}
+
 /** Numbers in [0, 1) that a seed repeats (mulberry32). */
 function randomOf(start) {
   let state = start;
@@ -106,7 +110,8 @@ function wordsOf(text, count) {
 
 function bill(body, id, made, more = {}) {
   const { promptTokens, completionTokens, dollars } = made;
-  log("billed.jsonl", { key: keyOf(body), id, model: body.model, promptTokens, completionTokens, dollars, ...more });
+  const asked = { key: keyOf(body), id, question: questionOf(body), model: body.model };
+  log("billed.jsonl", { ...asked, promptTokens, completionTokens, dollars, ...more });
 }
 
 function send(response, status, value, headers = {}) {
@@ -148,7 +153,7 @@ async function chat(request, response, body) {
   const id = request.headers["x-client-request-id"] ?? "";
   const fault = limitFault() ?? nextFault();
   const met = fault ? { fault: fault.fault } : {};
-  log("requests.jsonl", { key: keyOf(body), id, path: "/v1/chat/completions", atOnce: underWay, ...met });
+  log("requests.jsonl", { key: keyOf(body), id, question: questionOf(body), atOnce: underWay, ...met });
   if (settings.refuseSchema && body.response_format) {
     return sendError(response, 400, "response_format of type json_schema is not supported", "unsupported_parameter");
   }

@@ -70,6 +70,8 @@ export interface Billed {
   key: string;
   /** `X-Client-Request-Id`, or the custom id in a batch. */
   id: string;
+  /** The beginning of the last message. */
+  question: string;
   model: string;
   promptTokens: number;
   completionTokens: number;
@@ -83,7 +85,7 @@ export interface Requested {
   at: number;
   key: string;
   id: string;
-  path: string;
+  question: string;
   fault?: string;
   /** Requests under way at that moment, with it. */
   atOnce: number;

@@ -6,6 +6,7 @@ import { addDoctor } from "./doctor";
 import { addDpo } from "./dpo";
 import { addEval } from "./eval";
 import { addInspect } from "./inspect-mask";
+import { addJournal } from "./journal";
 import { addKto } from "./kto";
 import { addMerge } from "./merge";
 import { addPolicyPairs } from "./policy-pairs";
@@ -38,6 +39,7 @@ export function buildProgram(): Command {
     addMerge,
     addEval,
     addChat,
+    addJournal,
     addInspect,
     addDoctor,
   ]) {

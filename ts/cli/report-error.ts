@@ -25,11 +25,27 @@ const configKeys = [...new Set([...Object.keys(sftFields), ...Object.keys(dpoFie
 
 /** Errors of the options, the data and the model's files: the same start fails the same way. */
 const refusals = [ConfigError, DataError, ModelError, TokenizerError, TemplateError];
-const refusalCodes = ["ZA_FOLDER_NOT_EMPTY", "ZA_CHECKPOINT_BROKEN"];
+const refusalCodes = [
+  "ZA_FOLDER_NOT_EMPTY",
+  "ZA_CHECKPOINT_BROKEN",
+  "ZA_CLIENT_KEY",
+  "ZA_CLIENT_QUOTA",
+  "ZA_CLIENT_REFUSED",
+  "ZA_CLIENT_CONTEXT",
+  "ZA_CLIENT_CAP",
+  "ZA_CLIENT_PRICE",
+  "ZA_CLIENT_CAPABILITY",
+  "ZA_JOURNAL_FOREIGN",
+  "ZA_JOURNAL_DAMAGED",
+  "ZA_JOURNAL_VERSION",
+];
+
+/** Servers come back, and runs with a journal go on where they stopped. */
+const transientCodes = ["ZA_TRAIN_STALLED", "ZA_CLIENT_UNREACHABLE", "ZA_CLIENT_BUSY", "ZA_CLIENT_GAVE_UP"];
 
 function exitCodeOf(error: ZephyrError): number {
   if (error instanceof AbortedError) return exitCodes.stopped;
-  if (error.code === "ZA_TRAIN_STALLED") return exitCodes.transient;
+  if (transientCodes.includes(error.code)) return exitCodes.transient;
   if (refusalCodes.includes(error.code) || refusals.some((kind) => error instanceof kind)) return exitCodes.refused;
   return exitCodes.other;
 }
