@@ -8,7 +8,6 @@ import type { ChatModel, EstimateLine, Ledger, ModelTable } from "../client";
 import { DryRun, mistralChat, OpenAiChat, openAiAddress, PaidCalls, readPrices } from "../client";
 import { factsOf } from "../client/model-facts";
 import { Mistral } from "../model/mistral";
-import { whole } from "../report/format";
 import { numberBetween, wholeNumber } from "./arguments";
 import { usageProblem } from "./config-options";
 import { kebab } from "./flag-names";
@@ -314,9 +313,4 @@ function camel(key: string): string {
 function defined<T extends object>(values: T): { [Key in keyof T]?: Exclude<T[Key], undefined> } {
   const given = Object.entries(values).filter(([, value]) => value !== undefined);
   return Object.fromEntries(given) as { [Key in keyof T]?: Exclude<T[Key], undefined> };
-}
-
-/** `n calls` with the thousands apart. */
-export function callsText(count: number): string {
-  return `${whole(count)} ${count === 1 ? "call" : "calls"}`;
 }

@@ -56,7 +56,7 @@ export class PaidCalls {
   /** What was used when there is no journal. */
   readonly memory = new MemoryLedger();
   readonly #running = new Map<string, Promise<unknown>>();
-  readonly #desks: BatchDesk[] = [];
+  readonly #gates = new Map<string, Gate>();
   readonly #counts = { fresh: 0, journalled: 0, failed: 0 };
   #unnamed = 0;
   #closed: Promise<void> | undefined;
@@ -113,7 +113,7 @@ export class PaidCalls {
   }
 
   /**
-   * Guards a model.
+   * Guards a model. Its text comes to `onToken` in one piece, when it is written down.
    *
    * @throws ClientError `ZA_CLIENT_PRICE` when dollars are capped and the model has no price
    */
@@ -123,14 +123,26 @@ export class PaidCalls {
         ? factsOf(model.name, this.options.prices)
         : (model.facts ?? factsOf(model.name));
     if (!facts && this.options.maxDollars !== undefined) throw withoutPrice(model.name, "it has none in the table");
-    const { batch, signal } = this.options;
-    let desk: BatchDesk | undefined;
+    // A server counts what comes from all sides: who asks it for the same model shares the queue, and its batches.
+    const place = JSON.stringify([model.endpoint, model.name]);
+    const gate = this.#gates.get(place) ?? this.#gateOf(model, facts);
+    this.#gates.set(place, gate);
+    return new GuardedModel(this, model, facts, gate);
+  }
+
+  #gateOf(model: ChatModel, facts: ModelFacts | undefined): Gate {
+    const { batch, breaker, signal } = this.options;
+    const gate: Gate = { pace: new Pace(this.options) };
+    if (breaker !== false) gate.breaker = new Breaker(breaker);
     if (batch && this.journal && model instanceof OpenAiChat) {
       const options = batch === true ? {} : batch;
-      desk = new BatchDesk(model, facts, this.journal, options, signal, (text) => this.notice(text));
-      this.#desks.push(desk);
+      gate.desk = new BatchDesk(model, facts, this.journal, options, signal, (text) => this.notice(text));
     }
-    return new GuardedModel(this, model, facts, desk);
+    return gate;
+  }
+
+  get #desks(): BatchDesk[] {
+    return [...this.#gates.values()].flatMap(({ desk }) => desk ?? []);
   }
 
   /** What was spent, by purpose and model; with a journal over all its runs. */
@@ -225,6 +237,13 @@ function withoutPrice(model: string, why: string): ClientError {
   });
 }
 
+/** What stands before a model of a server. */
+interface Gate {
+  pace: Pace;
+  breaker?: Breaker;
+  desk?: BatchDesk;
+}
+
 /** How one try ended. */
 type Tried =
   | { settled: NativeSettled; raw: RawAnswer; completion: Completion; failure?: undefined }
@@ -237,21 +256,17 @@ class GuardedModel implements ChatModel {
   readonly facts?: ModelFacts;
   readonly #calls: PaidCalls;
   readonly #model: ChatModel;
-  readonly #pace: Pace;
-  readonly #breaker: Breaker | undefined;
-  readonly #desk: BatchDesk | undefined;
+  readonly #gate: Gate;
   /** Rejected answers that were given once more. */
   readonly #offered = new Set<number>();
 
-  constructor(calls: PaidCalls, model: ChatModel, facts: ModelFacts | undefined, desk: BatchDesk | undefined) {
+  constructor(calls: PaidCalls, model: ChatModel, facts: ModelFacts | undefined, gate: Gate) {
     this.name = model.name;
     if (model.endpoint !== undefined) this.endpoint = model.endpoint;
     if (facts) this.facts = facts;
     this.#calls = calls;
     this.#model = model;
-    this.#pace = new Pace(calls.options);
-    this.#breaker = calls.options.breaker === false ? undefined : new Breaker(calls.options.breaker);
-    this.#desk = desk;
+    this.#gate = gate;
   }
 
   get capabilities(): ChatCapabilities {
@@ -293,8 +308,8 @@ class GuardedModel implements ChatModel {
   async #earlier(key: string): Promise<ChatResponse | undefined> {
     const { journal, options } = this.#calls;
     if (!journal) return undefined;
-    await this.#desk?.resumed();
-    if (this.#desk?.waitsFor(key)) return undefined;
+    await this.#gate.desk?.resumed();
+    if (this.#gate.desk?.waitsFor(key)) return undefined;
     const found = await journal.find(key);
     if (found) return this.#response(found.call, found.response, found.cost ?? null, true);
     if (!options.reparse) return undefined;
@@ -311,17 +326,17 @@ class GuardedModel implements ChatModel {
   async #ask(key: CallKey, request: ChatRequest, signal: AbortSignal | undefined): Promise<ChatResponse> {
     const { maxAttempts = 10 } = this.#calls.options;
     for (let attempt = 1; ; attempt++) {
-      this.#breaker?.check(() => this.#calls.standing());
+      this.#gate.breaker?.check(() => this.#calls.standing());
       try {
-        const response = await (this.#desk
-          ? this.#inBatch(this.#desk, key, request, signal)
+        const response = await (this.#gate.desk
+          ? this.#inBatch(this.#gate.desk, key, request, signal)
           : this.#once(key, request, signal));
-        this.#breaker?.answered();
+        this.#gate.breaker?.answered();
         return response;
       } catch (error) {
         if (!(error instanceof ClientError) || !error.call) throw error;
         // A batch that expired says nothing about the requests in it.
-        if (error.code !== "ZA_CLIENT_BATCH") this.#breaker?.failed(error.problem);
+        if (error.code !== "ZA_CLIENT_BATCH") this.#gate.breaker?.failed(error.problem);
         if (!error.call.retry) throw error;
         if (attempt >= maxAttempts) throw gaveUp(error, attempt);
         const delay = backoff(attempt, error.call.retryAfter, Math.random());
@@ -336,7 +351,7 @@ class GuardedModel implements ChatModel {
     const { journal, budget, memory } = this.#calls;
     const worst = worstOf(request, this.facts, 1);
     const purpose = request.purpose ?? "call";
-    const turn = await this.#pace.enter(usualTokens(request), signal);
+    const turn = await this.#gate.pace.enter(usualTokens(request), signal);
     try {
       const reservation = await budget.reserve({ tokens: worst.tokens, dollars: worst.dollars ?? 0 }, signal);
       let used: ReturnType<typeof amountOf> = "nothing";
@@ -352,7 +367,7 @@ class GuardedModel implements ChatModel {
         else memory.add(purpose, this.name, settled, worst);
         if (failure) {
           const { status, retryAfter } = (failure instanceof ClientError && failure.call) || {};
-          if (retryAfter !== undefined) this.#pace.close(retryAfter);
+          if (retryAfter !== undefined) this.#gate.pace.close(retryAfter);
           turn.leave(status === 429 ? "limited" : "other", settled.billed === false ? 0 : undefined);
           throw failure;
         }
@@ -419,7 +434,7 @@ class GuardedModel implements ChatModel {
       cost,
       journalled,
       reject: async (reason) => {
-        if (!journalled) this.#breaker?.rejected(reason);
+        if (!journalled) this.#gate.breaker?.rejected(reason);
         await journal?.reject(call, reason);
       },
     };
