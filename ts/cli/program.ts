@@ -55,8 +55,8 @@ Examples:
   $ zephyr-align dpo --model runs/sft/model --data pairs.jsonl --recipe zephyr --out runs/dpo
   $ zephyr-align chat --model runs/dpo/model
 
-Exit codes: 0 done; 75 stopped by a signal, a training run is saved (--resume goes on); 76 hanging step, start again
-with --resume; 77 options, data or model files are refused, never try again; 1 other error.`,
+Exit codes: 0 done; 75 stopped by a signal, a training run is saved (--resume goes on); 76 hanging step (start again
+with --resume), judging that is not complete, or a file that cannot be fetched; 77 options, data or model files are refused, never try again; 1 other error.`,
   );
 }
 

@@ -140,6 +140,6 @@ export async function scoreAlpacaEval(options: ScoreAlpacaEvalOptions): Promise<
     judge: annotations[0]?.row.judge ?? protocol.judge,
     ledger,
     canaries: [],
-    promptHash: annotations[0]?.row.prompt_sha256 ?? "unknown",
+    promptHash: annotations[0]?.row.prompt_sha256 ?? null,
   });
 }

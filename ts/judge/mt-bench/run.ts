@@ -1,13 +1,12 @@
 /** MT-Bench from answers to a result. */
 import { basename, dirname, join } from "node:path";
 import type { ChatModel } from "../../client";
-import { JudgeError } from "../../errors";
 import { codePoints } from "../bias";
 import { canaries, canaryQuestions, canaryResult, evenly } from "../canaries";
 import { defaultFloor, mean } from "../figures";
 import { Ledger } from "../ledger";
 import type { CanaryResult, JudgedModel, JudgeIdentity, JudgeResult } from "../result";
-import { groupBy, type Placed, sha256 } from "../rows";
+import { type Placed, sha256 } from "../rows";
 import { readAnswers, turnsOf } from "./answers";
 import { type MtBench, type OpenMtBenchOptions, openMtBench, type Question } from "./bench";
 import { judgeMatches, judgeSampling, readJudgments } from "./judge";
@@ -120,7 +119,6 @@ export async function scoreMtBench(options: ScoreMtBenchOptions): Promise<JudgeR
       ("model" in value ? value.model : value.model_1) === name || ("model_2" in value && value.model_2 === name),
   );
   for (const { value } of mine) ledger.reuse(value.judge_returned ?? value.judge[0]);
-  if (mode === "strict") refuseOtherAnswers(bench, mine, model, opponent);
   const about = (who: string | Contestant): JudgedModel =>
     typeof who === "string"
       ? { name: who, answers: "file", file: null, template: null, sampling: null, meanLength: null }
@@ -143,27 +141,6 @@ export async function scoreMtBench(options: ScoreMtBenchOptions): Promise<JudgeR
     canaries: [],
     answersHash: typeof model === "string" ? null : hashOfAnswers(model, bench.questions),
   });
-}
-
-/** Where the answers are known, every judgment must be one of them, word by word. */
-function refuseOtherAnswers(
-  bench: MtBench,
-  rows: readonly Placed<Judgment>[],
-  model: string | Contestant,
-  opponent: string | Contestant | undefined,
-): void {
-  if (typeof model === "string" || typeof opponent === "string") return;
-  const matches = groupBy(matchesOf(bench, model, opponent ?? null), ({ question }) => question.question_id);
-  for (const { value: row, place } of rows) {
-    const match = matches.get(row.question_id)?.find(({ turn }) => turn === row.turn);
-    const shown = "model" in row ? [row.user_prompt] : [row.g1_user_prompt, row.g2_user_prompt];
-    if (!match || match.games.every(({ userPrompt }) => shown.includes(userPrompt))) continue;
-    throw new JudgeError(
-      "ZA_JUDGE_JOIN",
-      `the judgment of question ${row.question_id}, turn ${row.turn} is about another answer, reference or prompt`,
-      { place, remedy: "Give the answers that were judged, or judge these." },
-    );
-  }
 }
 
 /** The models that a judgment file is about. */
