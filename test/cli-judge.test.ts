@@ -253,7 +253,7 @@ describe("eval choice", () => {
     expect(format).toBe("arc");
     expect(questions[1]).toEqual({
       context: "Question: Two and two?\nAnswer:",
-      choices: arc[1]!.choices.text,
+      choices: ["four", "nine", "one hundred and seven"],
       answer: 2,
     });
     let right = 0;
