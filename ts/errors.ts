@@ -11,8 +11,10 @@ export { type ErrorCode, errorCodes } from "./error-codes";
 export interface Place {
   /** Path of the file, or the name of a data set that has no file. */
   file?: string;
-  /** Line in the file, 1-based (JSONL). */
+  /** Line of a JSONL file or row of a Parquet file, 1-based. */
   row?: number;
+  /** Row group of a Parquet file, 0-based as pyarrow counts. */
+  rowGroup?: number;
   /** Element of a JSON array, or row of an in-memory data set, 1-based. */
   element?: number;
   /** Byte offset in the file, 0-based. */
@@ -40,6 +42,7 @@ export function placeText(place: Place | undefined): string {
   if (place.element !== undefined) where += `${where ? " " : ""}element ${place.element}`;
   if (place.byte !== undefined) where += `${where ? " " : ""}(byte ${place.byte})`;
   if (where) parts.push(where);
+  if (place.rowGroup !== undefined) parts.push(`row group ${place.rowGroup}`);
   if (place.tensor !== undefined) parts.push(`tensor ${place.tensor}`);
   if (place.field !== undefined) parts.push(place.field);
   return parts.join(", ");
@@ -132,6 +135,11 @@ export class AbortedError extends ZephyrError {
   override readonly name = "AbortedError";
 }
 
+/** The Hub or a repository on it cannot be used (`ZA_HUB_…`). */
+export class HubError extends ZephyrError {
+  override readonly name = "HubError";
+}
+
 /** Reading or writing files failed (`ZA_IO_…`). */
 export class IoError extends ZephyrError {
   override readonly name = "IoError";
@@ -166,6 +174,7 @@ const classesByPrefix: readonly (readonly [prefix: string, errorClass: ErrorClas
   ["ZA_JUDGE", JudgeError],
   ["ZA_PULL", JudgeError],
   ["ZA_ABORTED", AbortedError],
+  ["ZA_HUB", HubError],
   ["ZA_IO", IoError],
   ["ZA_DISK", IoError],
   ["ZA_FOLDER", IoError],

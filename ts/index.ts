@@ -1,11 +1,13 @@
 /**
  * zephyr-align: align a language model from TypeScript.
  *
- * `Mistral` loads a model, `SftTrainer` and `DpoTrainer` train it, `dataset` and its readers stream the rows.
+ * `Mistral` loads a model, `SftTrainer` and `DpoTrainer` train it, `dataset` and its readers stream the rows;
+ * `generateConversations`, `rateResponses` and `binarise` make rows with a teacher.
  */
 export { recipes } from "../recipes/zephyr";
 export * from "./client";
 export * from "./data";
+export * from "./distill";
 export {
   AbortedError,
   ConfigError,
@@ -13,6 +15,7 @@ export {
   DataError,
   type ErrorCode,
   errorCodes,
+  HubError,
   IoError,
   JudgeError,
   ModelError,
@@ -23,6 +26,7 @@ export {
   TrainingError,
   ZephyrError,
 } from "./errors";
+export { type Snapshot, type SnapshotOptions, snapshotDownload } from "./hub/snapshot";
 export * from "./judge";
 export {
   type FinishReason,

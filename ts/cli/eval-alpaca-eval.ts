@@ -11,10 +11,10 @@ import { judgeAlpacaEval, scoreAlpacaEval } from "../judge/alpaca-eval/run";
 import { benchmarkFolder } from "../judge/pull";
 import { numberBetween, wholeNumber } from "./arguments";
 import { usageProblem } from "./config-options";
+import { rowProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
 import { judgeModel } from "./judge-models";
 import { addJudgingOptions, given, type JudgingFlags, nameOf, writeResults } from "./judging";
-import { rowProgress } from "./row-progress";
 
 interface AlpacaEvalFlags extends JudgingFlags {
   protocol: AlpacaEvalVersion;
@@ -109,7 +109,7 @@ async function run(flags: AlpacaEvalFlags, signal: AbortSignal): Promise<void> {
     file,
     ...given({ repeats, concurrency }),
     signal,
-    onJudgment: flags.quiet ? () => {} : rowProgress(`judge ${model.name}`),
+    onJudgment: rowProgress(`judge ${model.name}`, flags.quiet),
   });
   await writeResults(flags, [result]);
 }
@@ -127,7 +127,7 @@ async function generator(flags: AlpacaEvalFlags, baseline: Generator, signal: Ab
     file: join(out, `${name}.outputs.jsonl`),
     ...given({ maxTokens, temperature, template, concurrency }),
     signal,
-    onOutput: flags.quiet ? () => {} : rowProgress(`answer ${name}`),
+    onOutput: rowProgress(`answer ${name}`, flags.quiet),
   });
 }
 

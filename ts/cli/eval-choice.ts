@@ -5,11 +5,11 @@ import { packageVersion } from "../native/load";
 import { percent, whole } from "../report/format";
 import { wholeNumber } from "./arguments";
 import { usageProblem } from "./config-options";
+import { rowProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
 import { given } from "./judging";
 import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
-import { rowProgress } from "./row-progress";
 import { styleOf } from "./style";
 import { table } from "./train";
 
@@ -68,7 +68,7 @@ async function evaluate(flags: ChoiceFlags, signal: AbortSignal): Promise<void> 
     ...given({ maxLength, limit, threads }),
     shots: solved,
     signal,
-    onRow: flags.quiet ? () => {} : rowProgress("eval"),
+    onRow: rowProgress("eval", flags.quiet),
   });
   await writeJsonFile(flags.json, {
     model: flags.model,

@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import { dataset } from "../data";
+import { dataPurpose } from "../data/purpose";
 import {
   evaluateConversations,
   evaluatePairs,
@@ -12,11 +13,10 @@ import { packageVersion } from "../native/load";
 import { figure, percent, whole } from "../report/format";
 import { numberBetween, wholeNumber } from "./arguments";
 import { templateOf, usageProblem } from "./config-options";
-import { dataPurpose } from "./data-purpose";
+import { rowProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
 import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
-import { rowProgress } from "./row-progress";
 import { styleOf } from "./style";
 import { table } from "./train";
 
@@ -70,7 +70,7 @@ async function evaluate(flags: EvalFlags, signal: AbortSignal): Promise<void> {
   const started = performance.now();
   const rows = dataset(flags.data, limit === undefined ? {} : { limit });
   const purpose = await dataPurpose(rows);
-  if (purpose === "sft" && (flags.ref !== undefined || beta !== undefined)) {
+  if (purpose !== "pair" && (flags.ref !== undefined || beta !== undefined)) {
     const remedy = "Leave it out, or give pairs {prompt, chosen, rejected}.";
     throw usageProblem(flags.ref === undefined ? "beta" : "--ref", "the rows are conversations, not pairs", remedy);
   }
@@ -84,10 +84,10 @@ async function evaluate(flags: EvalFlags, signal: AbortSignal): Promise<void> {
     threads,
     template,
     signal,
-    onRow: flags.quiet ? undefined : rowProgress("eval"),
+    onRow: rowProgress("eval", flags.quiet),
   };
   const found =
-    purpose === "sft"
+    purpose !== "pair"
       ? await evaluateConversations(model, rows, options)
       : await evaluatePairs(model, rows, { ...options, ref, beta, maxPromptLength });
   const seconds = (performance.now() - started) / 1000;

@@ -12,10 +12,10 @@ import { benchmarkFolder } from "../judge/pull";
 import type { JudgeResult } from "../judge/result";
 import { numberBetween, wholeNumber } from "./arguments";
 import { usageProblem } from "./config-options";
+import { rowProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
 import { judgeModel } from "./judge-models";
 import { addJudgingOptions, given, type JudgingFlags, nameOf, writeResults } from "./judging";
-import { rowProgress } from "./row-progress";
 
 const modes = ["single", "pairwise-baseline", "pairwise-all"] as const;
 
@@ -108,7 +108,7 @@ async function judgeAll(
         canaries: flags.canaries ?? true,
         ...given({ concurrency, repeats, minComplete }),
         signal,
-        onJudgment: flags.quiet ? () => {} : rowProgress(`judge ${one.name}`),
+        onJudgment: rowProgress(`judge ${one.name}`, flags.quiet),
       }),
     );
   }
@@ -145,7 +145,7 @@ async function contestant(
     file,
     ...given({ maxTokens, temperature, choices, template, concurrency }),
     signal,
-    onAnswer: flags.quiet ? () => {} : rowProgress(`answer ${name}`),
+    onAnswer: rowProgress(`answer ${name}`, flags.quiet),
   });
   return { name, answers, file, generated: true };
 }

@@ -3,8 +3,8 @@ import { writeFile } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import type { Command } from "commander";
 import { fromNative } from "../errors";
-import { judgeMarkdown } from "../judge/markdown";
 import type { JudgeResult } from "../judge/result";
+import { renderEvaluationMarkdown } from "../report/evaluation/evaluation-text";
 import { numberBetween, wholeNumber } from "./arguments";
 import { writeJsonFile } from "./json-file";
 import { judgeText } from "./judge-text";
@@ -34,7 +34,7 @@ export function addJudgingOptions(command: Command, scripts: string): Command {
     .option("--limit <n>", "First questions only.", wholeNumber(1))
     .optionsGroup("Output:")
     .option("--json <file>", "Write the results: questions, answers, the judge's words, figures.")
-    .option("--markdown <file>", "Write the figures as a table.")
+    .option("--markdown <file>", "Write the figures as tables, with published rows beside them.")
     .option("--quiet", "No progress, no table.");
 }
 
@@ -42,7 +42,7 @@ export function addJudgingOptions(command: Command, scripts: string): Command {
 export async function writeResults(flags: JudgingFlags, results: readonly JudgeResult[]): Promise<void> {
   await writeJsonFile(flags.json, results.length === 1 ? results[0] : results);
   if (flags.markdown !== undefined) {
-    await writeFile(flags.markdown, judgeMarkdown(results)).catch((error) => {
+    await writeFile(flags.markdown, renderEvaluationMarkdown(results)).catch((error) => {
       throw fromNative(error, { file: flags.markdown! });
     });
   }

@@ -1,7 +1,9 @@
 import { Command } from "commander";
 import { packageVersion } from "../native/load";
+import { addBinarise } from "./binarise";
 import { addChat } from "./chat";
 import { addDemo } from "./demo";
+import { addDistil } from "./distil";
 import { addDoctor } from "./doctor";
 import { addDpo } from "./dpo";
 import { addEval } from "./eval";
@@ -10,8 +12,11 @@ import { addKto } from "./kto";
 import { addMerge } from "./merge";
 import { addPolicyPairs } from "./policy-pairs";
 import { addPull } from "./pull";
+import { addRate } from "./rate";
+import { addReport } from "./report";
 import { addSft } from "./sft";
 import { styleOf } from "./style";
+import { addView } from "./view";
 
 /** The whole command line. It throws instead of ending the process; `main.ts` does that. */
 export function buildProgram(): Command {
@@ -32,6 +37,9 @@ export function buildProgram(): Command {
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error/, error.red(error.bold("error")))) });
   for (const add of [
     addDemo,
+    addDistil,
+    addRate,
+    addBinarise,
     addSft,
     addDpo,
     addKto,
@@ -41,6 +49,8 @@ export function buildProgram(): Command {
     addPull,
     addChat,
     addInspect,
+    addView,
+    addReport,
     addDoctor,
   ]) {
     add(program);
