@@ -69,7 +69,7 @@ describe.runIf(present(join(mtBench, "expected.json")))("eval mt-bench", () => {
       reference: expect.any(String),
       answer: expect.stringMatching(/^About/),
     });
-    expect(readFileSync(at("mt.md"), "utf8")).toContain(`| dpo | ${result.figures[0]!.value!.toFixed(2)} (`);
+    expect(readFileSync(at("mt.md"), "utf8")).toContain(`| dpo | – | – | **${result.figures[0]!.value!.toFixed(2)}** (`);
     expect(existsSync(at("mt", "model_answer", "dpo.jsonl"))).toBe(true);
     await run(...args, "--quiet");
     expect([ours.requests.length, judge.requests.length]).toEqual([160, 184]);
