@@ -3,29 +3,36 @@ import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import { type Command, Option } from "commander";
 import type { Generator } from "../judge/alpaca-eval/comparison";
-import { readDifficulty, readGamed, readOutputs, readWeights } from "../judge/alpaca-eval/files";
+import { type Output, readDifficulty, readGamed, readOutputs, readWeights } from "../judge/alpaca-eval/files";
+import { checkJudge } from "../judge/alpaca-eval/judge";
 import { generateOutputs } from "../judge/alpaca-eval/outputs";
 import { type AlpacaEvalVersion, alpacaEvalProtocols } from "../judge/alpaca-eval/protocol";
 import type { LengthControlInput } from "../judge/alpaca-eval/result";
 import { judgeAlpacaEval, scoreAlpacaEval } from "../judge/alpaca-eval/run";
 import { benchmarkFolder } from "../judge/pull";
 import { numberBetween, wholeNumber } from "./arguments";
+import { addChatModelFlags } from "./chat-model-flags";
 import { usageProblem } from "./config-options";
 import { rowProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
-import { judgeModel } from "./judge-models";
-import { addJudgingOptions, given, type JudgingFlags, nameOf, writeResults } from "./judging";
+import {
+  type AskedModels,
+  addJudgingOptions,
+  given,
+  type JudgingFlags,
+  nameOf,
+  openAsked,
+  templateLabel,
+  writeResults,
+} from "./judging";
 
 interface AlpacaEvalFlags extends JudgingFlags {
   protocol: AlpacaEvalVersion;
   prompts: string;
-  model: string;
   baseline: string;
-  judge?: string;
   annotations?: string;
   out: string;
   name?: string;
-  template?: string;
   maxTokens?: number;
   temperature?: number;
   difficulty?: string;
@@ -44,9 +51,10 @@ export function addEvalAlpacaEval(group: Command): void {
         .default("2.0"),
     )
     .option("--prompts <folder>", "alpaca_eval's checkout or installed package.", benchmarkFolder("alpaca-eval"))
-    .requiredOption("--model <model>", "Outputs (model_outputs.json or JSON lines), or a model that answers now.")
-    .requiredOption("--baseline <file>", "Outputs of the baseline; their instructions are the benchmark.")
-    .option("--judge <model>", "The judge. Without it the annotations of --annotations are counted.")
+    .requiredOption("--baseline <file>", "Outputs of the baseline; their instructions are the benchmark.");
+  addChatModelFlags(command, "model", "To be judged: outputs (model_outputs.json or JSON lines), or who answers now");
+  addChatModelFlags(command, "judge", "The judge; without it the annotations of --annotations are counted");
+  command
     .option("--out <folder>", "Outputs and annotations; what is there is kept.", "runs/alpaca-eval")
     .option(
       "--annotations <file>",
@@ -54,7 +62,10 @@ export function addEvalAlpacaEval(group: Command): void {
     )
     .optionsGroup("Outputs:")
     .option("--name <name>", "Name of the outputs. (default: from their path)")
-    .option("--template <name>", "Chat template of the model, written beside its outputs.")
+    .option(
+      "--template <name|file>",
+      "Chat template of a local model: model, zephyr, or a Jinja file. (default: model)",
+    )
     .option("--max-tokens <n>", "Tokens of an output. (default: 2048)", wholeNumber(1))
     .option("--temperature <x>", "Sampling temperature of the outputs. (default: 0.7)", numberBetween(0, 2))
     .optionsGroup("Length control:")
@@ -75,57 +86,92 @@ Examples:
 }
 
 async function run(flags: AlpacaEvalFlags, signal: AbortSignal): Promise<void> {
-  const { protocol: version, limit, minComplete, judge: judgeName } = flags;
-  const baseline: Generator = {
-    name: alpacaEvalProtocols[version].baseline,
-    outputs: await readOutputs(flags.baseline),
-    file: flags.baseline,
-  };
-  const named = baseline.outputs.find(({ generator }) => generator !== undefined)?.generator;
-  if (named !== undefined) baseline.name = named;
-  const model = await generator(flags, baseline, signal);
-  const lengthControl = await lengthControlOf(flags, model.name);
-  const options = {
-    version,
-    model,
-    baseline,
-    mode: flags.compat ? ("compat" as const) : ("strict" as const),
-    ...given({ limit, minComplete, lengthControl }),
-  };
-  const file = flags.annotations ?? join(flags.out, `${model.name}.annotations.jsonl`);
-  if (judgeName === undefined) {
+  const { model: [named, ...more] = [], judge: [judge] = [] } = flags;
+  if (named === undefined || more.length > 0) {
+    throw usageProblem("--model", named === undefined ? "it is missing" : "there are several", "Name one model.");
+  }
+  const baseline = await baselineOf(flags);
+  const outputs = /\.jsonl?$/.test(named) && existsSync(named) ? named : undefined;
+  if (judge === undefined) {
+    if (outputs === undefined) throw usageProblem("--judge", "it is missing", "Name the judge of what the model says.");
+    const model = await outputsOf(flags, outputs);
+    const file = annotationsFile(flags, model);
     if (!existsSync(file)) {
       throw usageProblem("--judge", "it is missing", "Name the judge, or give --annotations with what was judged.");
     }
-    await writeResults(flags, [await scoreAlpacaEval({ ...options, file })]);
+    await writeResults(flags, [await scoreAlpacaEval({ ...(await optionsOf(flags, model, baseline)), file })]);
     return;
   }
-  const { repeats, concurrency } = flags;
-  const result = await judgeAlpacaEval({
-    ...options,
-    prompts: flags.prompts,
-    judge: await judgeModel("--judge", judgeName),
-    canaries: flags.canaries ?? true,
-    file,
-    ...given({ repeats, concurrency }),
-    signal,
-    onJudgment: rowProgress(`judge ${model.name}`, flags.quiet),
-  });
-  await writeResults(flags, [result]);
+  const asked = await openAsked(flags, outputs === undefined ? [named] : [], flags.out, signal);
+  const { concurrency, keep } = asked;
+  try {
+    // The judge is looked at before a model answers.
+    checkJudge(asked.judge, alpacaEvalProtocols[flags.protocol]);
+    const model =
+      outputs === undefined ? await generated(flags, baseline, named, asked, signal) : await outputsOf(flags, outputs);
+    const { repeats } = flags;
+    const options = await optionsOf(flags, model, baseline);
+    const result = await judgeAlpacaEval({
+      ...options,
+      prompts: flags.prompts,
+      judge: asked.judge,
+      canaries: flags.canaries ?? true,
+      file: annotationsFile(flags, model),
+      keep,
+      concurrency,
+      // What stands in for the judge in a dry run need not be readable.
+      ...given({ repeats, minComplete: keep ? options.minComplete : 0 }),
+      signal,
+      onJudgment: rowProgress(`judge ${model.name}`, flags.quiet),
+    });
+    if (keep) await writeResults(flags, [result]);
+    if (!flags.quiet) process.stdout.write(await asked.summary());
+  } finally {
+    await asked.close();
+  }
 }
 
-async function generator(flags: AlpacaEvalFlags, baseline: Generator, signal: AbortSignal): Promise<Generator> {
-  const { model: named, out, maxTokens, temperature, template, concurrency, limit } = flags;
-  if (/\.jsonl?$/.test(named) && existsSync(named)) {
-    const outputs = await readOutputs(named);
-    const own = outputs.find((each) => each.generator !== undefined)?.generator;
-    return { name: flags.name ?? own ?? basename(named).replace(/\.jsonl?$/, ""), outputs, file: named };
-  }
+async function baselineOf({ baseline: file, protocol }: AlpacaEvalFlags): Promise<Generator> {
+  const outputs = await readOutputs(file);
+  return { name: generatorIn(outputs) ?? alpacaEvalProtocols[protocol].baseline, outputs, file };
+}
+
+async function outputsOf({ name }: AlpacaEvalFlags, file: string): Promise<Generator> {
+  const outputs = await readOutputs(file);
+  return { name: name ?? generatorIn(outputs) ?? basename(file).replace(/\.jsonl?$/, ""), outputs, file };
+}
+
+function generatorIn(outputs: readonly Output[]): string | undefined {
+  return outputs.find(({ generator }) => generator !== undefined)?.generator;
+}
+
+function annotationsFile({ annotations, out }: AlpacaEvalFlags, { name }: Generator): string {
+  return annotations ?? join(out, `${name}.annotations.jsonl`);
+}
+
+async function optionsOf(flags: AlpacaEvalFlags, model: Generator, baseline: Generator) {
+  const { protocol: version, limit, minComplete } = flags;
+  const lengthControl = await lengthControlOf(flags, model.name);
+  const mode = flags.compat ? ("compat" as const) : ("strict" as const);
+  return { version, model, baseline, mode, ...given({ limit, minComplete, lengthControl }) };
+}
+
+async function generated(
+  flags: AlpacaEvalFlags,
+  baseline: Generator,
+  named: string,
+  { models, concurrency, keep }: AskedModels,
+  signal: AbortSignal,
+): Promise<Generator> {
+  const { out, maxTokens, temperature, limit } = flags;
   const name = flags.name ?? nameOf(named);
-  return await generateOutputs(await judgeModel("--model", named), baseline.outputs.slice(0, limit), {
+  const model = models.get(named)!;
+  return await generateOutputs(model, baseline.outputs.slice(0, limit), {
     name,
     file: join(out, `${name}.outputs.jsonl`),
-    ...given({ maxTokens, temperature, template, concurrency }),
+    keep,
+    concurrency,
+    ...given({ maxTokens, temperature, template: templateLabel(model, flags.template) }),
     signal,
     onOutput: rowProgress(`answer ${name}`, flags.quiet),
   });

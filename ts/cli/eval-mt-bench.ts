@@ -11,19 +11,26 @@ import { contestantFrom, judgeMtBench, modelsOf, scoreMtBench } from "../judge/m
 import { benchmarkFolder } from "../judge/pull";
 import type { JudgeResult } from "../judge/result";
 import { numberBetween, wholeNumber } from "./arguments";
+import { addChatModelFlags } from "./chat-model-flags";
 import { usageProblem } from "./config-options";
 import { rowProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
-import { judgeModel } from "./judge-models";
-import { addJudgingOptions, given, type JudgingFlags, nameOf, writeResults } from "./judging";
+import {
+  type AskedModels,
+  addJudgingOptions,
+  given,
+  type JudgingFlags,
+  nameOf,
+  openAsked,
+  templateLabel,
+  writeResults,
+} from "./judging";
 
 const modes = ["single", "pairwise-baseline", "pairwise-all"] as const;
 
 interface MtBenchFlags extends JudgingFlags {
   bench: string;
-  model?: string[];
   name?: string;
-  judge?: string;
   mode: (typeof modes)[number];
   baseline: string;
   judgments?: string;
@@ -32,19 +39,20 @@ interface MtBenchFlags extends JudgingFlags {
   maxTokens?: number;
   temperature?: number;
   choices?: number;
-  template?: string;
 }
 
 export function addEvalMtBench(group: Command): void {
   const command = group
     .command("mt-bench")
     .description("MT-Bench: two-turn questions in eight categories, graded or compared by a judge.")
-    .option("--bench <folder>", "FastChat's checkout or data folder.", benchmarkFolder("mt-bench"))
-    .option(
-      "--model <model...>",
-      "Models to judge: answer files, names of answers in --out or --bench, or models that answer now.",
-    )
-    .option("--judge <model>", "The judge. Without it the judgments of --judgments are counted.")
+    .option("--bench <folder>", "FastChat's checkout or data folder.", benchmarkFolder("mt-bench"));
+  addChatModelFlags(
+    command,
+    "model",
+    "To be judged: answers (a file, or a name in --out or --bench), or who answers now",
+  );
+  addChatModelFlags(command, "judge", "The judge; without it the judgments of --judgments are counted");
+  command
     .addOption(
       new Option("--mode <mode>", "Grade alone, against a baseline, or all pairs; as FastChat's.")
         .choices(modes)
@@ -56,7 +64,10 @@ export function addEvalMtBench(group: Command): void {
     .option("--references <file>", "Reference answers. (default: the judge's own, else gpt-4's)")
     .optionsGroup("Answers:")
     .option("--name <name>", "Name of the answers of one model. (default: from its path)")
-    .option("--template <name>", "Chat template of the model, written beside its answers.")
+    .option(
+      "--template <name|file>",
+      "Chat template of a local model: model, zephyr, or a Jinja file. (default: model)",
+    )
     .option("--max-tokens <n>", "Tokens of an answer. (default: 1024)", wholeNumber(1))
     .option("--temperature <x>", "One for all categories. (default: by category, as FastChat)", numberBetween(0, 2))
     .option("--choices <n>", "Answers to each question; the first is judged. (default: 1)", wholeNumber(1));
@@ -74,76 +85,97 @@ Examples:
 }
 
 async function run(flags: MtBenchFlags, signal: AbortSignal): Promise<void> {
-  const { judge, limit, references } = flags;
+  const { judge: [judge] = [], limit, references } = flags;
   const bench = await openMtBench(flags.bench, given({ judge, limit, references }));
-  const results = judge === undefined ? await count(flags, bench) : await judgeAll(flags, bench, judge, signal);
-  await writeResults(flags, results);
+  if (judge === undefined) await writeResults(flags, await count(flags, bench));
+  else await judgeAll(flags, bench, signal);
 }
 
-async function judgeAll(
-  flags: MtBenchFlags,
-  bench: MtBench,
-  judgeName: string,
-  signal: AbortSignal,
-): Promise<JudgeResult[]> {
-  const { mode, out, model = [], concurrency, repeats, minComplete } = flags;
+async function judgeAll(flags: MtBenchFlags, bench: MtBench, signal: AbortSignal): Promise<void> {
+  const { mode, out, model = [], repeats, minComplete } = flags;
   if (model.length === 0) throw usageProblem("--model", "it is missing", "Name what is to be judged.");
-  const judge = await judgeModel("--judge", judgeName);
-  const contestants: Contestant[] = [];
-  for (const name of model) contestants.push(await contestant(flags, bench, name, signal));
-  const pairs =
-    mode === "single" ? contestants.map((each) => [each] as const) : await opponents(flags, bench, contestants, signal);
-  const file =
-    flags.judgments ?? join(out, "model_judgment", judgmentFileName(judge.name, mode === "single" ? "single" : "pair"));
-  const results: JudgeResult[] = [];
-  for (const [one, two] of pairs) {
-    results.push(
-      await judgeMtBench({
-        bench,
-        model: one,
-        ...(two ? { opponent: two } : {}),
-        judge,
-        file,
-        mode: flags.compat ? "compat" : "strict",
-        canaries: flags.canaries ?? true,
-        ...given({ concurrency, repeats, minComplete }),
-        signal,
-        onJudgment: rowProgress(`judge ${one.name}`, flags.quiet),
-      }),
-    );
+  const named = mode === "pairwise-baseline" ? [...model, flags.baseline] : model;
+  // A baseline that answers now would be asked, and perhaps paid, without having been named.
+  if (mode === "pairwise-baseline" && answersFile(flags, bench, flags.baseline) === undefined) {
+    const remedy = "Name one whose answers are in --out or --bench, or a file of answers.";
+    throw usageProblem("--baseline", `there are no answers of ${flags.baseline}`, remedy);
   }
-  return results;
+  const answering = [...new Set(named)].filter((name) => answersFile(flags, bench, name) === undefined);
+  const asked = await openAsked(flags, answering, out, signal);
+  const { judge, concurrency, keep } = asked;
+  try {
+    const contestants: Contestant[] = [];
+    for (const name of named) contestants.push(await contestant(flags, bench, name, asked, signal));
+    const file =
+      flags.judgments ??
+      join(out, "model_judgment", judgmentFileName(judge.name, mode === "single" ? "single" : "pair"));
+    const results: JudgeResult[] = [];
+    for (const [one, two] of pairsOf(mode, contestants)) {
+      results.push(
+        await judgeMtBench({
+          bench,
+          model: one,
+          ...(two ? { opponent: two } : {}),
+          judge,
+          file,
+          keep,
+          concurrency,
+          mode: flags.compat ? "compat" : "strict",
+          canaries: flags.canaries ?? true,
+          // What stands in for the judge in a dry run need not be readable.
+          ...given({ repeats, minComplete: keep ? minComplete : 0 }),
+          signal,
+          onJudgment: rowProgress(`judge ${one.name}`, flags.quiet),
+        }),
+      );
+    }
+    if (keep) await writeResults(flags, results);
+    if (!flags.quiet) process.stdout.write(await asked.summary());
+  } finally {
+    await asked.close();
+  }
 }
 
-async function opponents(flags: MtBenchFlags, bench: MtBench, contestants: readonly Contestant[], signal: AbortSignal) {
-  if (flags.mode === "pairwise-all") {
+/** Who is judged against whom; the baseline is the last. */
+function pairsOf(
+  mode: MtBenchFlags["mode"],
+  contestants: readonly Contestant[],
+): (readonly [Contestant, Contestant?])[] {
+  if (mode === "single") return contestants.map((one) => [one] as const);
+  if (mode === "pairwise-all") {
     if (contestants.length < 2) throw usageProblem("--model", "one model makes no pair", "Name at least two models.");
     return contestants.flatMap((one, i) => contestants.slice(i + 1).map((two) => [one, two] as const));
   }
-  const baseline = await contestant(flags, bench, flags.baseline, signal);
+  const baseline = contestants.at(-1)!;
   return contestants.filter(({ name }) => name !== baseline.name).map((one) => [one, baseline] as const);
 }
 
-/** Answers from a file, by name, or of a model that answers now. */
+/** The file of a model's answers: named itself, or by its name in the folders of the run and of the benchmark. */
+function answersFile({ out }: MtBenchFlags, { folder }: MtBench, named: string): string | undefined {
+  if (named.endsWith(".jsonl") && existsSync(named)) return named;
+  return [out, folder].map((each) => join(each, "model_answer", `${named}.jsonl`)).find(existsSync);
+}
+
+/** Answers from a file, or of a model that answers now. */
 async function contestant(
   flags: MtBenchFlags,
   bench: MtBench,
   named: string,
+  { models, concurrency, keep }: AskedModels,
   signal: AbortSignal,
 ): Promise<Contestant> {
-  if (named.endsWith(".jsonl") && existsSync(named)) return await contestantFrom(named, flags.name);
-  const known = [flags.out, bench.folder]
-    .map((folder) => join(folder, "model_answer", `${named}.jsonl`))
-    .find(existsSync);
-  if (known !== undefined) return await contestantFrom(known, named);
-  const model = await judgeModel("--model", named);
+  const known = answersFile(flags, bench, named);
+  if (known !== undefined) return await contestantFrom(known, known === named ? flags.name : named);
+  const model = models.get(named)!;
   const name = flags.name ?? nameOf(named);
   const file = join(flags.out, "model_answer", `${name}.jsonl`);
-  const { maxTokens, temperature, choices, template, concurrency } = flags;
+  const { maxTokens, temperature, choices } = flags;
   const answers = await answerQuestions(model, bench.questions, {
     name,
     file,
-    ...given({ maxTokens, temperature, choices, template, concurrency }),
+    keep,
+    concurrency,
+    ...given({ maxTokens, temperature, choices, template: templateLabel(model, flags.template) }),
     signal,
     onAnswer: rowProgress(`answer ${name}`, flags.quiet),
   });
@@ -183,8 +215,6 @@ async function count(flags: MtBenchFlags, bench: MtBench): Promise<JudgeResult[]
 
 /** The answers of a name, where they are; compat does not look at them. */
 async function known(flags: MtBenchFlags, bench: MtBench, name: string): Promise<Contestant | string> {
-  const file = [flags.out, bench.folder]
-    .map((folder) => join(folder, "model_answer", `${name}.jsonl`))
-    .find(existsSync);
+  const file = answersFile(flags, bench, name);
   return file === undefined || flags.compat ? name : await contestantFrom(file, name);
 }

@@ -40,6 +40,8 @@ export interface JudgeMtBenchOptions extends MtBenchScoreOptions {
   canaries?: boolean;
   /** FastChat's judgment file: what is judged there already is not asked again. */
   file?: string;
+  /** Write what is new into the file; false only reads it, for a dry run. @default true */
+  keep?: boolean;
   /** Judgments in work at once. @default 4 */
   concurrency?: number;
   signal?: AbortSignal;
@@ -57,7 +59,7 @@ export async function contestantFrom(file: string, name = basename(file, ".jsonl
  * @throws JudgeError `ZA_JUDGE_…`, and what the judge's client throws; what was judged until then is in the file.
  */
 export async function judgeMtBench(options: JudgeMtBenchOptions): Promise<JudgeResult> {
-  const { model, judge, mode = "strict", repeats = 1, file, signal, concurrency } = options;
+  const { model, judge, mode = "strict", repeats = 1, file, keep, signal, concurrency } = options;
   const opponent = options.opponent ?? null;
   const bench = await opened(options.bench, { judge: judge.name });
   const matches = matchesOf(bench, model, opponent, repeats);
@@ -68,7 +70,7 @@ export async function judgeMtBench(options: JudgeMtBenchOptions): Promise<JudgeR
           canaries.map((canary) => matchOf(bench, question, 1, canaryContestant(canary, question), opponent)),
         );
   const ledger = new Ledger();
-  const asking = { mode, concurrency, signal };
+  const asking = { mode, keep, concurrency, signal };
   const total = matches.length + canaryMatches.length;
   const rows = await judgeMatches(matches, judge, ledger, {
     ...asking,
