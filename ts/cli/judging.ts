@@ -3,7 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Command } from "commander";
 import type { ChatModel } from "../client";
-import { isOfflineName, offlineModel } from "../distill/offline";
+import { isOfflineName } from "../distill/offline";
 import { fromNative } from "../errors";
 import type { JudgeResult } from "../judge/result";
 import { renderEvaluationMarkdown } from "../report/evaluation/evaluation-text";
@@ -80,7 +80,6 @@ export async function openAsked(
     journal: join(out, "calls.sqlite"),
     signal,
     ...given({ quiet }),
-    offline: (name) => (isOfflineName(name) ? offlineModel(name) : undefined),
     ...(template === undefined ? {} : { templates: { model: templateOf(template) } }),
   });
   const { models, concurrency, dryRun } = opened;
