@@ -41,7 +41,10 @@ export interface OpenChatModelsOptions {
   quiet?: boolean;
   /** Chat template with which the local models of a role answer: Jinja source, "zephyr" or "model". */
   templates?: Readonly<Record<string, string | undefined>>;
-  /** The offline model of a name; undefined for other names. It also answers in the place of all models in a dry run. */
+  /**
+   * The offline model of a name; undefined for other names. It also answers in the place of all models in a dry run.
+   * @default the offline teacher and its flawed writers
+   */
   offline?: (name: string) => ChatModel | undefined | Promise<ChatModel | undefined>;
 }
 
@@ -65,12 +68,12 @@ export interface OpenChatModels<Role extends string = string> {
 
 const collect = (text: string, before: string[] = []) => [...before, text];
 
-/** Adds `--<role>`, `--<role>-url` and `--<role>-key-env`, each repeatable. */
-export function addChatModelFlags(command: Command, role: string, what = `The ${role}`): Command {
+/** Adds `--<role>`, `--<role>-url` and `--<role>-key-env`, each repeatable; a pool takes several names at once. */
+export function addChatModelFlags(command: Command, role: string, what = `The ${role}`, pool = false): Command {
   return command
     .option(
-      `--${role} <model>`,
-      `${what}: offline, a model folder or GGUF file, or what a server calls its model. Repeat it for a pool.`,
+      `--${role} <model${pool ? "..." : ""}>`,
+      `${what}: offline, a model folder or GGUF file, or what a server calls its model.`,
       collect,
     )
     .option(
@@ -118,8 +121,9 @@ export function addPaidFlags(command: Command): Command {
 export async function openChatModels<Role extends string>(
   flags: PaidFlags & Readonly<Record<string, unknown>>,
   roles: readonly Role[],
-  options: OpenChatModelsOptions = {},
+  { offline = offlineOf, ...rest }: OpenChatModelsOptions = {},
 ): Promise<OpenChatModels<Role>> {
+  const options = { ...rest, offline };
   const prices = flags.prices === undefined ? {} : await readPrices(flags.prices);
   const opener = new Opener(flags, prices, options);
   const raw = {} as Record<Role, ChatModel[]>;
@@ -128,6 +132,30 @@ export async function openChatModels<Role extends string>(
   return flags.dryRun
     ? dryRun(raw, roles, flags, prices, journal, options)
     : guarded(raw, roles, flags, prices, journal, options);
+}
+
+/** Loaded when it is asked for: it brings its world along. */
+async function offlineOf(name: string): Promise<ChatModel | undefined> {
+  const { isOfflineName, offlineModel } = await import("../distill/offline");
+  return isOfflineName(name) ? offlineModel(name) : undefined;
+}
+
+/** The model of a role that is played by one. @throws ConfigError when there is none, or more */
+export function onlyModel(models: readonly ChatModel[], role: string): ChatModel {
+  const [model, ...more] = models;
+  if (model && more.length === 0) return model;
+  const problem = model ? `${models.length} models are given, one is needed` : "no model is given";
+  throw usageProblem(
+    `--${role}`,
+    problem,
+    "Give offline, a model folder or GGUF file, or what a server calls its model.",
+  );
+}
+
+/** What `--json` says of the calls. */
+export async function spending(asked: OpenChatModels): Promise<{ ledger?: Ledger; estimate?: EstimateLine[] }> {
+  const [ledger, estimate] = [await asked.ledger(), asked.estimate()];
+  return { ...(ledger ? { ledger } : {}), ...(estimate ? { estimate } : {}) };
 }
 
 async function guarded<Role extends string>(

@@ -1,6 +1,5 @@
 import { randomUUID } from "node:crypto";
 import { setMaxListeners } from "node:events";
-import { toFile } from "openai";
 import type { NativeIntent, NativeSettled } from "../../bindings/node/index";
 import { AbortedError, aborted, ClientError, ZephyrError } from "../errors";
 import { failureOfServer } from "./call-failure";
@@ -210,10 +209,10 @@ export class BatchDesk {
     }
     await this.#attempt(id, keys, async () => {
       const content = Buffer.from(entries.map(({ line }) => line).join(""));
-      const { client } = this.#model;
+      const client = await this.#model.client();
       const signal = this.#signal;
-      const file = await this.#retrying(async () =>
-        client.files.create({ file: await toFile(content, `${name}.jsonl`), purpose: "batch" }, { signal }),
+      const file = await this.#retrying(() =>
+        client.files.create({ file: new File([content], `${name}.jsonl`), purpose: "batch" }, { signal }),
       );
       await this.#journal.nameBatch(id, { inputFile: file.id });
       const providerId = await this.#make(name, file.id);
@@ -231,7 +230,7 @@ export class BatchDesk {
       const made = unsure ? await this.#named(name, started) : undefined;
       if (made) return made;
       unsure = true;
-      const batch = await this.#model.client.batches.create(
+      const batch = await (await this.#model.client()).batches.create(
         {
           input_file_id: file,
           endpoint: "/v1/chat/completions",
@@ -247,8 +246,9 @@ export class BatchDesk {
   /** The batch with our name, among those made since. */
   async #named(name: string, since: number): Promise<string | undefined> {
     return this.#retrying(async () => {
+      const client = await this.#model.client();
       const options = { signal: this.#signal };
-      for await (const { id, metadata, created_at } of this.#model.client.batches.list({ limit: 100 }, options)) {
+      for await (const { id, metadata, created_at } of client.batches.list({ limit: 100 }, options)) {
         if (metadata?.zephyr_align === name) return id;
         // Newest first; the clocks of two machines may differ by minutes.
         if (created_at * 1000 < since - 3_600_000) return undefined;
@@ -285,7 +285,7 @@ export class BatchDesk {
 
   /** Waits until the provider is done, and takes the answers. @returns how it ended */
   async #take(providerId: string, keys: readonly string[]): Promise<string> {
-    const { client } = this.#model;
+    const client = await this.#model.client();
     const signal = this.#signal;
     for (let pause = 1; ; pause = Math.min(pause * 1.5, this.#options.pollSeconds)) {
       const batch = await this.#retrying(() => client.batches.retrieve(providerId, { signal }));
@@ -302,7 +302,7 @@ export class BatchDesk {
   /** Reads a file of answers or errors. What a lost connection left out is read by the next try; nothing is read twice. */
   async #read(file: string): Promise<void> {
     await this.#retrying(async () => {
-      const response = await this.#model.client.files.content(file, { signal: this.#signal });
+      const response = await (await this.#model.client()).files.content(file, { signal: this.#signal });
       let page: BatchAnswer[] = [];
       for await (const line of linesOf(response.body as unknown as AsyncIterable<Uint8Array>)) {
         const answer = this.#answerOf(line);

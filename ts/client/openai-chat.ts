@@ -1,4 +1,5 @@
-import OpenAI, { APIError } from "openai";
+import type OpenAI from "openai";
+import type { APIError } from "openai";
 import type { ChatCompletionCreateParams } from "openai/resources";
 import { aborted, ClientError, ConfigError, throwIfAborted } from "../errors";
 import { failureOfConnection, failureOfServer, failureOfTime } from "./call-failure";
@@ -49,12 +50,12 @@ export class OpenAiChat implements RawChatModel {
   readonly name: string;
   readonly endpoint: string;
   readonly facts?: ModelFacts;
-  /** The npm package's client, for files and batches. */
-  readonly client: OpenAI;
   /** Takes the key out of whatever comes from the server. */
   readonly secrets: Secrets;
   readonly #options: OpenAiChatOptions;
   readonly #dialect: Dialect;
+  readonly #address: URL;
+  #client: Promise<OpenAI> | undefined;
 
   /** @throws ConfigError `ZA_CONFIG_INVALID` for an address that cannot be used. */
   constructor(options: OpenAiChatOptions) {
@@ -66,12 +67,18 @@ export class OpenAiChat implements RawChatModel {
     this.secrets = new Secrets([options.key, ...secretsInAddress(address)]);
     this.#options = options;
     this.#dialect = { limit: facts?.limit ?? "max_tokens", schema: facts?.schema ?? true, streamUsage: true };
-    this.client = clientOf(address, options.key);
+    this.#address = address;
   }
 
   get capabilities(): ChatCapabilities {
     const { topLogprobs = 20, system = true } = this.facts ?? {};
     return { topLogprobs, schema: this.#dialect.schema, system };
+  }
+
+  /** The npm package's client, loaded when it is first needed: that takes a while, and most commands ask nobody. */
+  client(): Promise<OpenAI> {
+    this.#client ??= clientOf(this.#address, this.#options.key);
+    return this.#client;
   }
 
   async complete(request: ChatRequest): Promise<ChatResponse> {
@@ -117,11 +124,12 @@ export class OpenAiChat implements RawChatModel {
   async #sendOnce(request: ChatRequest, clientId: string | undefined): Promise<RawAnswer> {
     const { timeoutSeconds = 300, idleSeconds = 120 } = this.#options;
     const stream = this.#options.stream === true || request.onToken !== undefined;
+    const client = await this.client();
     const timer = new Timer(request.signal);
     try {
       timer.set(timeoutSeconds, stream ? "no piece of an answer" : "no answer");
       const usage = stream && this.#dialect.streamUsage ? { stream_options: { include_usage: true } } : {};
-      const response = await this.client.chat.completions
+      const response = await client.chat.completions
         .create({ ...this.body(request), ...(stream ? { stream } : {}), ...usage } as ChatCompletionCreateParams, {
           signal: timer.signal,
           ...(clientId === undefined ? {} : { headers: { "X-Client-Request-Id": clientId } }),
@@ -171,7 +179,7 @@ export class OpenAiChat implements RawChatModel {
     const failure =
       thrown instanceof ClientError
         ? thrown
-        : thrown instanceof APIError && (thrown.status !== undefined || thrown.error !== undefined)
+        : isServerError(thrown)
           ? failureOfServer({
               status: thrown.status,
               code: thrown.code,
@@ -246,7 +254,15 @@ function addressOf(text: string): URL {
   });
 }
 
-function clientOf(address: URL, key: string | undefined): OpenAI {
+/** Whether the npm package's error holds a server's words; without them the connection failed. */
+function isServerError(thrown: unknown): thrown is APIError {
+  if (!(thrown instanceof Error) || !("requestID" in thrown)) return false;
+  const { status, error } = thrown as APIError;
+  return status !== undefined || error !== undefined;
+}
+
+async function clientOf(address: URL, key: string | undefined): Promise<OpenAI> {
+  const { OpenAI } = await import("openai");
   const own = address.origin === new URL(openAiAddress).origin;
   const basic = address.username || address.password ? basicAuthorization(address) : undefined;
   const authorization = basic ?? (key === undefined || key === "" ? null : `Bearer ${key}`);
