@@ -14,6 +14,7 @@ import { styleOf } from "./style";
 
 interface ViewFlags extends MaskFlags {
   split?: string;
+  revision?: string;
   limit?: number;
   port: number;
   row?: number;
@@ -28,7 +29,8 @@ export function addView(program: Command): void {
     .helpGroup("Look inside:")
     .description("Browse conversations and pairs on a page: search, filters, duplicates, token masks.")
     .argument("<data>", "Conversations, pairs, or answers with a label.")
-    .option("--split <name>", "For a folder: its split.")
+    .option("--split <name>", "Of a folder or a data set of the Hub: its split.")
+    .option("--revision <name>", "Of a data set of the Hub: branch, tag or commit.")
     .option("--limit <n>", "The first rows only.", wholeNumber(1))
     .option("--port <n>", "Port on this machine; 0 takes a free one.", wholeNumber(0), viewPort)
     .option("--row <n>", "Begin at this row, counted from 0.", wholeNumber(0))
@@ -47,10 +49,12 @@ Examples:
 }
 
 async function browse(source: string, flags: ViewFlags, signal: AbortSignal): Promise<void> {
-  const { split, limit, port, row, json } = flags;
+  const { split, revision, limit, port, row, json } = flags;
   const tokenizer = await tokenizerOf(flags);
   const rows = dataset(source, {
+    hub: { signal },
     ...(split === undefined ? {} : { split }),
+    ...(revision === undefined ? {} : { revision }),
     ...(limit === undefined ? {} : { limit }),
   });
   const { bold, dim, yellow } = styleOf(process.stderr);
@@ -96,7 +100,7 @@ function summary({ rows, usable, bad, equalPairs, exactDuplicates, nearDuplicate
     ...bad.map(({ code, rows: count }) => `${whole(count)} × ${code}`),
     ...(equalPairs > 0 ? [`${whole(equalPairs)} with chosen equal to rejected`] : []),
     `${whole(exactDuplicates?.rows ?? 0)} the same as another`,
-    `${whole(nearDuplicates?.rows ?? 0)} with prompts alike (${percent(nearDuplicates?.similarity ?? 0)} or more of their word pairs)`,
+    `${whole(nearDuplicates?.rows ?? 0)} with prompts alike (${percent(nearDuplicates?.similarity ?? 0)} or more of their runs of three words)`,
   ];
   return parts.join("; ");
 }
