@@ -12,67 +12,49 @@ const path = (name) => fileURLToPath(new URL(`../${name}`, import.meta.url));
 const folder = process.argv[2] ?? mkdtempSync(join(tmpdir(), "distil-example-"));
 const conversations = process.argv[3] ?? "800";
 const at = (...names) => join(folder, ...names);
-const base = path("recipes/demo/base");
 
-/** Runs a command of the program and returns what it writes to --json. */
-function zephyr(command, ...flags) {
-  console.log(`\n$ zephyr-align ${command} ${flags.join(" ")}`);
+/** Runs a command of the program and returns what it writes to --json. Flags are words of a text, or paths by name. */
+function zephyr(command, flags, paths) {
+  const named = Object.entries(paths).flatMap(([name, value]) => [`--${name}`, value]);
+  const words = [...flags.split(" "), ...named];
+  console.log(`\n$ zephyr-align ${command} ${words.join(" ")}`);
   const json = at(`${command}.json`);
-  const { status } = spawnSync(process.execPath, [path("dist/cli.js"), command, ...flags, "--json", json], {
-    stdio: "inherit",
-  });
+  const args = [path("dist/cli.js"), command, ...words, "--json", json];
+  const { status } = spawnSync(process.execPath, args, { stdio: "inherit" });
   if (status !== 0) process.exit(status ?? 1);
   return JSON.parse(readFileSync(json, "utf8"));
 }
 
-// What suits a model of 1.3 M parameters; the world of the demo writes everything small.
-const small = ["--max-length", "256", "--lr-scheduler", "cosine", "--warmup-ratio", "0.1", "--recompute", "none"];
-const world = ["--rounds", "2", "--no-truecase", "--min-answer-words", "1"];
+// What suits a model of 1.3 M parameters; the demo's world writes everything small and has conversations of two rounds.
+const small = "--max-length 256 --lr-scheduler cosine --warmup-ratio 0.1 --recompute none --learning-rate 1e-3";
+const world = "--rounds 2 --no-truecase --min-answer-words 1";
 
 // 1. Distil: topics → subtopics → first messages → two roles.
-const distil = zephyr("distil", "--teacher", "offline", "--limit", conversations, ...world, "--out", at("chats"));
+const distil = zephyr("distil", `--teacher offline --limit ${conversations} ${world}`, { out: at("chats") });
 
 // 2. dSFT on them.
-const chats = ["--data", at("chats", "train_sft.jsonl"), "--eval-data", at("chats", "test_sft.jsonl")];
-const sft = zephyr(
-  "sft",
-  "--model",
-  base,
-  ...chats,
-  "--learning-rate",
-  "1e-3",
-  "--epochs",
-  "4",
-  "--batch-size",
-  "32",
-  ...small,
-  "--out",
-  at("sft"),
-);
+const sft = zephyr("sft", `--epochs 4 --batch-size 32 ${small}`, {
+  model: path("recipes/demo/base"),
+  data: at("chats", "train_sft.jsonl"),
+  "eval-data": at("chats", "test_sft.jsonl"),
+  out: at("sft"),
+});
 
-// 3. Rate: five models answer every user turn, the rater scores, best against one that is clearly worse.
-const pool = ["offline", "offline:careless", "offline:wordy", "offline:sloppy", "offline:poor"];
-const rate = zephyr(
-  "rate",
-  ...["--prompts", at("chats", "train_gen.jsonl"), "--turns", "all", "--pool", ...pool, "--rater", "offline"],
-  ...["--score", "overall", "--min-margin", "2", "--test-share", "0.1", "--out", at("rated")],
-);
+// 3. Rate: answers of a pool to every user turn; the best against one that is clearly worse.
+const pool = "offline offline:careless offline:wordy offline:sloppy offline:poor";
+const choice = "--score overall --min-margin 2 --test-share 0.1";
+const rate = zephyr("rate", `--pool ${pool} --rater offline --turns all ${choice}`, {
+  prompts: at("chats", "train_gen.jsonl"),
+  out: at("rated"),
+});
 
 // 4. dDPO. The chosen answers' own likelihood is in the loss, as in the demo: so small a model would unlearn them.
-const pairs = ["--data", at("rated", "train_prefs.jsonl"), "--eval-data", at("rated", "test_prefs.jsonl")];
-const loss = [
-  "--loss-type",
-  "sigmoid,sft",
-  "--beta",
-  "0.1",
-  "--learning-rate",
-  "6e-4",
-  "--epochs",
-  "2",
-  "--batch-size",
-  "16",
-];
-const dpo = zephyr("dpo", "--model", at("sft", "model"), ...pairs, ...loss, ...small, "--out", at("dpo"));
+const dpo = zephyr("dpo", `--loss-type sigmoid,sft --beta 0.1 --epochs 3 --batch-size 16 ${small}`, {
+  model: at("sft", "model"),
+  data: at("rated", "train_prefs.jsonl"),
+  "eval-data": at("rated", "test_prefs.jsonl"),
+  out: at("dpo"),
+});
 
 const best = Object.entries(rate.rating.models).map(([name, { overall }]) => `${name} ${overall.toFixed(1)}`);
 console.log(`

@@ -131,7 +131,7 @@ describe("the commands", () => {
       expect(status, stderr).toBe(77);
       return stderr;
     };
-    expect(refused("distil", "--teacher", "nobody", "--out", at("x"))).toContain('there is no model "nobody"');
+    expect(refused("distil", "--teacher", "nobody", "--out", at("x"))).toContain("nobody is no file here, and there is no key");
     expect(refused("distil", "--teacher", "offline", "--sectors", "moon=1", "--out", at("x"))).toContain(
       "world=1,writing=1,material=1",
     );

@@ -1,5 +1,5 @@
 /** Data sets of the Hub through the public API, against a server of ours that speaks the Hub's API, in its own process. */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import {
@@ -23,7 +23,16 @@ import { inspect } from "node:util";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { patience } from "../ts/hub/request";
-import { type DatasetOptions, dataset, type HubProgress, sftDataset, snapshotDownload } from "../ts/index";
+import {
+  type DatasetOptions,
+  dataset,
+  type HubProgress,
+  Mistral,
+  mix,
+  SftTrainer,
+  sftDataset,
+  snapshotDownload,
+} from "../ts/index";
 import { buildProgram, pythonWith } from "./shared";
 
 const fixtures = fileURLToPath(new URL("./fixtures/parquet/", import.meta.url));
@@ -487,6 +496,82 @@ describe("tokens", () => {
     const broken = await refusal(open("org/lines", { split: "train", hub: { token: "hf_a\nb" } }).length());
     expect(broken.code).toBe("ZA_CONFIG_INVALID");
     expect(broken.text).not.toMatch(/hf_a/);
+  });
+});
+
+describe("training", () => {
+  const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
+  const lines = (path: string) => readFileSync(path, "utf8");
+  const zephyr = (args: string[]) =>
+    spawnSync(process.execPath, [program, ...args], {
+      encoding: "utf8",
+      env: { ...process.env, HF_ENDPOINT: hub, HF_HUB_CACHE: cacheDir, NO_COLOR: "1" },
+    });
+  const common = ["--model", base, "--max-steps", "3", "--max-length", "256", "--batch-size", "4"];
+
+  it("by id and split from the command line: the same run as from a file of the same rows", async () => {
+    const hubRun = join(scratch, "hub-run");
+    const named = ["--data", "org/chats", "--split", "train_sft", "--eval-split", "test_sft"];
+    const trained = zephyr(["sft", ...common, ...named, "--out", hubRun]);
+    expect(trained.status, trained.stderr).toBe(0);
+    expect(trained.stderr).toMatch(/downloading org\/chats\/data\/train_sft-00002-of-00003/);
+    const write = (name: string, rows: unknown[]) => {
+      const path = join(scratch, name);
+      writeFileSync(path, rows.map((row) => JSON.stringify(row)).join("\n"));
+      return path;
+    };
+    const files = [
+      "--data",
+      write("train.jsonl", [...chats, ...chats, ...chats]),
+      "--eval-data",
+      write("test.jsonl", chats),
+    ];
+    const fileRun = join(scratch, "file-run");
+    expect(zephyr(["sft", ...common, ...files, "--out", fileRun]).status).toBe(0);
+    expect(lines(join(hubRun, "metrics.jsonl"))).toBe(lines(join(fileRun, "metrics.jsonl")));
+    expect(lines(join(hubRun, "metrics.jsonl"))).toMatch(/eval_loss/);
+
+    const mask = zephyr(["inspect", "mask", "org/chats", "--split", "test_sft", "--model", base, "--rows", "1"]);
+    expect(mask.stdout).toMatch(/hf:\/\/datasets\/org\/chats@[0-9a-f]{12}\/data\/test_sft.*:1/);
+    const missing = zephyr(["sft", ...common, "--data", "org/chats", "--out", join(scratch, "none")]);
+    expect(missing.status).not.toBe(0);
+    expect(missing.stderr).toMatch(/ZA_DATA_SPLIT.*train_sft, test_sft/s);
+    expect(existsSync(join(scratch, "none"))).toBe(false);
+  });
+
+  it("on a mix of the Hub and a file, stopped and gone on with: the bytes of the undisturbed run", async () => {
+    const extra = join(scratch, "extra.jsonl.gz");
+    writeFileSync(extra, gzipSync(jsonl(0, 40)));
+    const run = async (outputDir: string, stopAt?: number) => {
+      const controller = new AbortController();
+      const trainer = new SftTrainer({
+        model: await Mistral.fromPretrained(base),
+        dataset: mix([{ data: open("org/chats", { split: "train_sft" }), weight: 2 }, { data: extra }], { seed: 5 }),
+        maxSteps: 6,
+        maxLength: 256,
+        batchSize: 3,
+        saveSteps: 1,
+        outputDir,
+        resume: existsSync(outputDir),
+        signal: controller.signal,
+        samples: 0,
+      });
+      const watching = (async () => {
+        for await (const event of trainer) if (event.type === "step" && event.step === stopAt) controller.abort();
+      })().catch(() => {});
+      const fitted = await trainer.fit().then(
+        (result) => result.steps,
+        (error) => error.code,
+      );
+      await watching;
+      return fitted;
+    };
+    expect(await run(join(scratch, "whole"))).toBe(6);
+    expect(await run(join(scratch, "stopped"), 2)).toBe("ZA_ABORTED");
+    expect(await run(join(scratch, "stopped"))).toBe(6);
+    const weights = (name: string) => readFileSync(join(scratch, name, "model", "model.safetensors"));
+    expect(weights("stopped").equals(weights("whole"))).toBe(true);
+    expect(lines(join(scratch, "stopped", "metrics.jsonl"))).toBe(lines(join(scratch, "whole", "metrics.jsonl")));
   });
 });
 

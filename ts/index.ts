@@ -10,6 +10,8 @@ export * from "./data";
 export * from "./distill";
 export {
   AbortedError,
+  type CallFailure,
+  ClientError,
   ConfigError,
   type ConfigProblem,
   DataError,

@@ -175,6 +175,8 @@ function handle(host, request, response, others) {
 const addresses = {};
 for (const host of ["hub", "large"]) {
   const server = createServer((request, response) => handle(host, request, response, addresses));
+  // A test that waits for a program would find its connection closed.
+  server.keepAliveTimeout = 600_000;
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   addresses[host] = `http://127.0.0.1:${server.address().port}`;
 }

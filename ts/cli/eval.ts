@@ -1,5 +1,4 @@
 import { type Command, Option } from "commander";
-import { dataset } from "../data";
 import { dataPurpose } from "../data/purpose";
 import {
   evaluateConversations,
@@ -16,6 +15,7 @@ import { templateOf, usageProblem } from "./config-options";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
 import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
+import { openRows, rowsInputHelp } from "./rows-input";
 import { styleOf } from "./style";
 import { table } from "./train";
 
@@ -27,6 +27,7 @@ interface EvalFlags extends LoadingFlags {
   beta?: number;
   maxLength?: number;
   maxPromptLength?: number;
+  split?: string;
   onBadRow?: "error" | "skip";
   limit?: number;
   threads?: number;
@@ -41,7 +42,11 @@ export function addEval(program: Command): void {
     .helpGroup("Use and judge:")
     .description("Loss and accuracy on held-out conversations, or rewards on held-out pairs.")
     .requiredOption("--model <path>", "Model: a folder in Hugging Face's layout, or a GGUF file.")
-    .requiredOption("--data <file>", "Conversations (loss, perplexity, token accuracy) or pairs (rewards).")
+    .requiredOption(
+      "--data <source>",
+      `Conversations (loss, perplexity, token accuracy) or pairs (rewards): ${rowsInputHelp}.`,
+    )
+    .option("--split <name>", "The split of --data, where it has several.")
     .option("--ref <path>", "For pairs: the reference model of the rewards.")
     .option("--beta <n>", "For pairs: factor of the rewards. (default: 0.1)", numberBetween(0, 1e6));
   addLoadingOptions(command)
@@ -68,7 +73,7 @@ Examples:
 async function evaluate(flags: EvalFlags, signal: AbortSignal): Promise<void> {
   const { maxLength, maxPromptLength, onBadRow, limit, threads, beta } = flags;
   const started = performance.now();
-  const rows = dataset(flags.data, limit === undefined ? {} : { limit });
+  const rows = openRows(flags.data, { split: flags.split, limit, signal, quiet: flags.quiet });
   const purpose = await dataPurpose(rows);
   if (purpose !== "pair" && (flags.ref !== undefined || beta !== undefined)) {
     const remedy = "Leave it out, or give pairs {prompt, chosen, rejected}.";

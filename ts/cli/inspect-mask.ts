@@ -1,6 +1,6 @@
 /** `zephyr-align inspect mask`: what training would see of each row, token by token. */
 import type { Command } from "commander";
-import { dataset, pairDataset, sftDataset, unpairedDataset } from "../data";
+import { type Dataset, pairDataset, sftDataset, unpairedDataset } from "../data";
 import { dataPurpose } from "../data/purpose";
 import { DataError, type Place, placeText } from "../errors";
 import type { Tokenizer } from "../model/tokenizer";
@@ -11,9 +11,11 @@ import { usageProblem } from "./config-options";
 import { writeJsonFile } from "./json-file";
 import { addMaskFlags, type MaskFlags, seenOptions, tokenizerOf } from "./mask-flags";
 import { maskText } from "./mask-text";
+import { openRows, rowsInputHelp } from "./rows-input";
 import { styleOf } from "./style";
 
 interface InspectFlags extends MaskFlags {
+  split?: string;
   rows: number;
   json?: string;
 }
@@ -29,8 +31,9 @@ export function addInspect(program: Command): void {
   const mask = inspect
     .command("mask")
     .description("Rows as tokens: supervised ones green, the template dim.")
-    .argument("<file>", "Conversations, pairs, or answers with a label.");
+    .argument("<source>", `Conversations, pairs, or answers with a label: ${rowsInputHelp}.`);
   addMaskFlags(mask)
+    .option("--split <name>", "The split to show, where there are several.")
     .option("--rows <n>", "Rows to show; 0 shows all.", wholeNumber(0), 5)
     .option("--json <file>", "Write ids and masks of the rows shown.")
     .addHelpText(
@@ -43,13 +46,15 @@ Examples:
     .action(inspectMask);
 }
 
-async function inspectMask(file: string, flags: InspectFlags): Promise<void> {
+async function inspectMask(source: string, flags: InspectFlags): Promise<void> {
   const tokenizer = await tokenizerOf(flags);
   if (!tokenizer) throw usageProblem("--tokenizer", "it is missing", "Give its folder, or --model PATH.");
   const { bold, dim, yellow } = styleOf(process.stdout);
   const rows: Inspected[] = [];
   const bad: { place: Place; code: string; problem: string }[] = [];
-  for await (const row of inspected(file, tokenizer, seenOptions(flags))) {
+  // A few rows of the Hub need no download.
+  const data = openRows(source, { split: flags.split, stream: true });
+  for await (const row of inspected(data, tokenizer, seenOptions(flags))) {
     if (row instanceof DataError) {
       bad.push({ place: row.place ?? {}, code: row.code, problem: row.problem });
       process.stdout.write(`${bold(placeText(row.place))}  ${yellow(`cannot be used: ${row.problem}`)}\n\n`);
@@ -68,7 +73,7 @@ async function inspectMask(file: string, flags: InspectFlags): Promise<void> {
     straddling: sum(rows.map(({ straddling }) => straddling)),
     cut: sum(rows.map(({ cut }) => cut)),
   };
-  await writeJsonFile(flags.json, { file, totals, bad, rows: rows.map(rowJson) });
+  await writeJsonFile(flags.json, { file: source, totals, bad, rows: rows.map(rowJson) });
   process.stdout.write(`${dim(legend(styleOf(process.stdout).coloured))}\n`);
   const unusable = bad.length > 0 ? `, ${whole(bad.length)} cannot be used` : "";
   process.stdout.write(`${bold(`${whole(totals.rows)} rows`)}${unusable}: ${counts(totals)}\n`);
@@ -78,11 +83,10 @@ const datasets = { sft: sftDataset, pair: pairDataset, unpaired: unpairedDataset
 
 /** The rows one by one; those that cannot be used as their error. */
 async function* inspected(
-  file: string,
+  data: Dataset<unknown>,
   tokenizer: Tokenizer,
   options: SeenOptions,
 ): AsyncGenerator<Inspected | DataError> {
-  const data = dataset(file);
   for await (const { value, error, place } of datasets[await dataPurpose(data)](data).rows()) {
     if (error) {
       // A fault of the whole file, not of a row: nothing follows.

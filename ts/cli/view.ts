@@ -1,6 +1,5 @@
 /** `zephyr-align view`: a page on this machine to look at the rows of a data set. */
 import type { Command } from "commander";
-import { dataset } from "../data";
 import { aborted } from "../errors";
 import { packageVersion } from "../native/load";
 import { percent, whole } from "../report/format";
@@ -10,11 +9,11 @@ import { wholeNumber } from "./arguments";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
 import { addMaskFlags, type MaskFlags, seenOptions, tokenizerOf } from "./mask-flags";
+import { openRows, rowsInputHelp } from "./rows-input";
 import { styleOf } from "./style";
 
 interface ViewFlags extends MaskFlags {
   split?: string;
-  revision?: string;
   limit?: number;
   port: number;
   row?: number;
@@ -28,9 +27,8 @@ export function addView(program: Command): void {
     .command("view")
     .helpGroup("Look inside:")
     .description("Browse conversations and pairs on a page: search, filters, duplicates, token masks.")
-    .argument("<data>", "Conversations, pairs, or answers with a label.")
-    .option("--split <name>", "Of a folder or a data set of the Hub: its split.")
-    .option("--revision <name>", "Of a data set of the Hub: branch, tag or commit.")
+    .argument("<data>", `Conversations, pairs, or answers with a label: ${rowsInputHelp}.`)
+    .option("--split <name>", "The split to show, where there are several.")
     .option("--limit <n>", "The first rows only.", wholeNumber(1))
     .option("--port <n>", "Port on this machine; 0 takes a free one.", wholeNumber(0), viewPort)
     .option("--row <n>", "Begin at this row, counted from 0.", wholeNumber(0))
@@ -49,14 +47,9 @@ Examples:
 }
 
 async function browse(source: string, flags: ViewFlags, signal: AbortSignal): Promise<void> {
-  const { split, revision, limit, port, row, json } = flags;
+  const { split, limit, port, row, json } = flags;
   const tokenizer = await tokenizerOf(flags);
-  const rows = dataset(source, {
-    hub: { signal },
-    ...(split === undefined ? {} : { split }),
-    ...(revision === undefined ? {} : { revision }),
-    ...(limit === undefined ? {} : { limit }),
-  });
+  const rows = openRows(source, { split, limit, signal });
   const { bold, dim, yellow } = styleOf(process.stderr);
   const view = await viewDataset(rows, {
     port: flags.serve ? port : 0,
