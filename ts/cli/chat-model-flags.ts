@@ -39,6 +39,8 @@ export interface OpenChatModelsOptions {
   signal?: AbortSignal;
   /** Say nothing while waiting. */
   quiet?: boolean;
+  /** Chat template with which the local models of a role answer: Jinja source, "zephyr" or "model". */
+  templates?: Readonly<Record<string, string | undefined>>;
   /**
    * The offline model of a name; undefined for other names. It also answers in the place of all models in a dry run.
    * @default the offline teacher and its flawed writers
@@ -246,7 +248,7 @@ class Opener {
     const models: ChatModel[] = [];
     for (const { name, offline } of kinds) {
       if (offline) models.push({ ...free, ...bound(offline) });
-      else if (isLocal(name)) models.push(await this.#loaded(name));
+      else if (isLocal(name)) models.push(await this.#loaded(name, this.#options.templates?.[role]));
       else {
         models.push(this.#remote(role, name, urls?.[server], keyNames?.[server]));
         server++;
@@ -274,11 +276,13 @@ class Opener {
     );
   }
 
-  #loaded(path: string): Promise<ChatModel> {
+  #loaded(path: string, template = "model"): Promise<ChatModel> {
     this.worthRemembering = true;
+    const key = JSON.stringify([path, template]);
     const loading =
-      this.#local.get(path) ?? Mistral.fromPretrained(path).then((model) => mistralChat(model, { name: path }));
-    this.#local.set(path, loading);
+      this.#local.get(key) ??
+      Mistral.fromPretrained(path).then((model) => mistralChat(model.withTemplate(template), { name: path }));
+    this.#local.set(key, loading);
     return loading;
   }
 
@@ -326,7 +330,8 @@ function bound(model: ChatModel): ChatModel {
   };
 }
 
-function isLocal(name: string): boolean {
+/** Whether a name is a folder or a file here, and no server's model. */
+export function isLocal(name: string): boolean {
   if (name.startsWith(serverPrefix)) return false;
   // A path that is not there is a mistake, not a server's name; loading says so.
   return name.endsWith(".gguf") || /^\.{0,2}\//.test(name) || (existsSync(name) && statSync(name).isDirectory());

@@ -5,6 +5,7 @@ import {
   DataError,
   fromNative,
   IoError,
+  JudgeError,
   ModelError,
   placeText,
   TemplateError,
@@ -24,11 +25,10 @@ export const exitCodes = { done: 0, other: 1, stopped: 75, transient: 76, refuse
 const configKeys = [...new Set([...Object.keys(sftFields), ...Object.keys(dpoFields)])];
 
 /** Errors of the options, the data and the model's files: the same start fails the same way. */
-const refusals = [ConfigError, DataError, ModelError, TokenizerError, TemplateError];
+const refusals = [ConfigError, DataError, JudgeError, ModelError, TokenizerError, TemplateError];
 const refusalCodes = [
   "ZA_FOLDER_NOT_EMPTY",
   "ZA_CHECKPOINT_BROKEN",
-  "ZA_JUDGE_RESULT",
   "ZA_CLIENT_KEY",
   "ZA_CLIENT_REFUSED",
   "ZA_CLIENT_CONTEXT",
@@ -42,8 +42,15 @@ const refusalCodes = [
 /** A cap is reached, or the account is empty: with a higher cap or more credit the same command goes on. */
 const budgetCodes = ["ZA_CLIENT_CAP", "ZA_CLIENT_QUOTA"];
 
-/** Servers come back, and runs with a journal go on where they stopped. */
-const transientCodes = ["ZA_TRAIN_STALLED", "ZA_CLIENT_UNREACHABLE", "ZA_CLIENT_BUSY", "ZA_CLIENT_GAVE_UP"];
+/** Servers come back, and runs go on where they stopped: training, judging, runs with a journal. */
+const transientCodes = [
+  "ZA_TRAIN_STALLED",
+  "ZA_JUDGE_INCOMPLETE",
+  "ZA_PULL",
+  "ZA_CLIENT_UNREACHABLE",
+  "ZA_CLIENT_BUSY",
+  "ZA_CLIENT_GAVE_UP",
+];
 
 function exitCodeOf(error: ZephyrError): number {
   if (error instanceof AbortedError) return exitCodes.stopped;

@@ -328,7 +328,7 @@ const origins: readonly (readonly [label: string, value: (result: JudgeResult) =
         : `temperature ${s.temperature}, ${whole(s.maxTokens)} tokens, ${s.choices} ${s.choices === 1 ? "choice" : "choices"}, seed ${s.seed}`,
   ],
   ["sha256 of the questions", ({ hashes }) => hashes.questions],
-  ["sha256 of the judge's prompts", ({ hashes }) => hashes.prompts],
+  ["sha256 of the judge's prompts", ({ hashes }) => hashes.prompts ?? "–"],
   ["sha256 of the references", ({ hashes }) => hashes.references ?? "–"],
   ["sha256 of the answers", ({ hashes }) => hashes.answers ?? "–"],
   ["Calls", ({ cost }) => `${whole(cost.calls)} new, ${whole(cost.reused)} from the journal or a file`],
