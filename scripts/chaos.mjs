@@ -61,6 +61,7 @@ async function work({ url, journal, calls, concurrency, maxDollars, seen }) {
       try {
         const messages = [{ role: "user", content: questionOf(index) }];
         const { text, journalled } = await model.complete({ messages, sampling: { maxTokens }, purpose: "chaos" });
+        if (!journalled) process.send({});
         appendFileSync(seen, `${JSON.stringify({ index, hash: hashOf(text), journalled, at: Date.now() })}\n`);
       } catch (error) {
         if (error.code !== "ZA_CLIENT_CAP") throw error;
@@ -73,8 +74,11 @@ async function work({ url, journal, calls, concurrency, maxDollars, seen }) {
   process.exit(capped ? capReached : 0);
 }
 
-/** Starts a life; kills it `milliseconds` after its work began, unless it is done before. */
-function live(job, milliseconds) {
+/**
+ * Starts a life; kills it `milliseconds` after its call number `last`, unless it is done before. Calls, not only time: a
+ * slow machine would be killed before it began, and a fast one would be done.
+ */
+function live(job, { last, milliseconds } = {}) {
   return new Promise((resolve, reject) => {
     const child = fork(fileURLToPath(import.meta.url), ["--worker", JSON.stringify(job)], {
       stdio: ["ignore", "ignore", "pipe", "ipc"],
@@ -86,9 +90,11 @@ function live(job, milliseconds) {
     child.stderr.on("data", (text) => {
       errors += text;
     });
+    let calls = 0;
     child.on("message", (message) => {
-      orphans = message.orphans;
-      if (milliseconds === undefined) return;
+      orphans = message.orphans ?? orphans;
+      if (message.orphans === undefined) calls++;
+      if (calls !== last || timer !== undefined) return;
       timer = setTimeout(() => {
         killedAt = Date.now();
         child.kill("SIGKILL");
@@ -185,10 +191,9 @@ async function main() {
       for (let over = false; !over; ) {
         const job = { url: server.url, journal, calls, concurrency, maxDollars, seen };
         const done = new Set(linesOf(seen).map(({ index }) => index)).size;
-        const speed = Math.max(20, (1000 * done) / Math.max(1000, performance.now() - started));
-        const left = (1000 * Math.max(0, target - done)) / speed;
-        const delay = inPhase < share ? 5 + (random() * 1.2 * left) / (share - inPhase) : undefined;
-        const life = await live(job, delay);
+        const left = Math.max(0, target - done) / Math.max(1, share - inPhase);
+        const kill = { last: Math.floor(random() * Math.max(1, left)), milliseconds: 40 * random() };
+        const life = await live(job, inPhase < share ? kill : undefined);
         orphans.push(life.orphans);
         if (life.killedAt !== undefined) {
           killedAt.push(life.killedAt);
@@ -202,7 +207,7 @@ async function main() {
     // The last word: everything again, which the journal must answer by itself.
     const requestsBefore = server.requests().length;
     const last = join(folder, "last.jsonl");
-    await live({ url: server.url, journal, calls, concurrency, maxDollars: 20 * calls * each, seen: last }, undefined);
+    await live({ url: server.url, journal, calls, concurrency, maxDollars: 20 * calls * each, seen: last });
     const answers = new Map(linesOf(last).map(({ index, hash, journalled }) => [index, { hash, journalled }]));
     const sightings = linesOf(seen);
     const firstSeen = new Map();
