@@ -548,6 +548,8 @@ describe("training", () => {
         model: await Mistral.fromPretrained(base),
         dataset: mix([{ data: open("org/chats", { split: "train_sft" }), weight: 2 }, { data: extra }], { seed: 5 }),
         maxSteps: 6,
+        truncation: "keep-start",
+        logSteps: 1,
         maxLength: 256,
         batchSize: 3,
         saveSteps: 1,
