@@ -4,6 +4,7 @@ import {
   ConfigError,
   DataError,
   fromNative,
+  HubError,
   IoError,
   ModelError,
   placeText,
@@ -24,12 +25,14 @@ export const exitCodes = { done: 0, other: 1, stopped: 75, transient: 76, refuse
 const configKeys = [...new Set([...Object.keys(sftFields), ...Object.keys(dpoFields)])];
 
 /** Errors of the options, the data and the model's files: the same start fails the same way. */
-const refusals = [ConfigError, DataError, ModelError, TokenizerError, TemplateError];
+const refusals = [ConfigError, DataError, HubError, ModelError, TokenizerError, TemplateError];
+/** What may be otherwise at the next start. */
+const transientCodes = ["ZA_TRAIN_STALLED", "ZA_HUB_NETWORK", "ZA_HUB_DIGEST"];
 const refusalCodes = ["ZA_FOLDER_NOT_EMPTY", "ZA_CHECKPOINT_BROKEN"];
 
 function exitCodeOf(error: ZephyrError): number {
   if (error instanceof AbortedError) return exitCodes.stopped;
-  if (error.code === "ZA_TRAIN_STALLED") return exitCodes.transient;
+  if (transientCodes.includes(error.code)) return exitCodes.transient;
   if (refusalCodes.includes(error.code) || refusals.some((kind) => error instanceof kind)) return exitCodes.refused;
   return exitCodes.other;
 }
