@@ -31,7 +31,7 @@ import { pipeline } from "node:stream/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { createGzip } from "node:zlib";
-import { fail, keep, lastLine, machine, median, requireOurs, shared, start, whole } from "./job.mjs";
+import { fail, keep, lastLine, machine, median, requireOurs, shared, start, whole, writeRows } from "./job.mjs";
 import { dataTable } from "./table.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -47,7 +47,8 @@ const { values: flags } = parseArgs({
 });
 const [rows, texts, repeat] = ["rows", "texts", "repeat"].map((name) => whole(flags, name, 1));
 const { python } = flags;
-const tokenizer = join(process.env.ZEPHYR_DATA ?? join(shared, "data"), "tokenizer", "tokenizer.json");
+const data = process.env.ZEPHYR_DATA ?? join(shared, "data");
+const tokenizer = join(data, "tokenizer", "tokenizer.json");
 requireOurs();
 if (!existsSync(tokenizer)) fail(`${tokenizer} is missing: set ZEPHYR_DATA to a folder with tokenizer/tokenizer.json.`);
 const versions = spawnSync(
@@ -159,49 +160,63 @@ function* conversations() {
   }
 }
 
-/** Ours and Python's in turns. */
-async function tokenising(file) {
+/** Ours and Python's in turns, over real texts where they are, and over the generated ones. */
+async function tokenising(generated) {
+  const answers = realTexts();
+  const sets = [
+    ...(answers ? [{ name: "answers of real models", file: answers }] : []),
+    { name: "generated", file: generated },
+  ];
   const results = [];
-  for (const threads of [1, 2]) {
-    const measured = { ours: [], peer: [] };
-    for (let round = 0; round < repeat; round++) {
-      for (const side of round % 2 === 0 ? ["ours", "peer"] : ["peer", "ours"]) {
-        process.stderr.write(`tokenising, ${threads} thread(s), ${side} … `);
-        const run =
-          side === "ours"
-            ? lastLine(
-                await start(
-                  process.execPath,
-                  [join(here, "data-tokens.mjs"), tokenizer, file, texts, threads],
-                  threads,
-                ),
-              )
-            : lastLine(
-                await start(python, [join(here, "data_tokens.py"), tokenizer, file, texts], threads, {
-                  RAYON_NUM_THREADS: String(threads),
-                  TOKENIZERS_PARALLELISM: threads > 1 ? "true" : "false",
-                }),
-              );
-        process.stderr.write(`${Math.round(run.tokens_per_s)} tok/s\n`);
-        measured[side].push(run);
-      }
-    }
-    const hashes = new Set([...measured.ours, ...measured.peer].map(({ hash }) => hash));
-    if (hashes.size > 1) fail("ours and Python's give different ids");
-    const summary = (runs) => {
-      const speeds = runs.map(({ tokens_per_s }) => tokens_per_s);
-      const middle = median(speeds);
-      return { tokens_per_s: middle, spread: { relative: (Math.max(...speeds) - Math.min(...speeds)) / middle }, runs };
-    };
-    const [ours, peer] = [summary(measured.ours), summary(measured.peer)];
-    results.push({
-      threads,
-      texts,
-      tokens: measured.ours[0].tokens,
-      ours,
-      peer,
-      ratio: ours.tokens_per_s / peer.tokens_per_s,
-    });
-  }
+  for (const { name, file } of sets) for (const threads of [1, 2]) results.push(await compared(name, file, threads));
   return results;
+}
+
+/** The answers of the models in mt_bench/model_answer of ../shared/data, as rows; undefined when they are not there. */
+function realTexts() {
+  const folder = join(data, "mt_bench", "model_answer");
+  if (!existsSync(folder)) {
+    console.error(`SKIPPED: ${folder} is missing, real texts are not tokenised`);
+    return undefined;
+  }
+  const lines = readdirSync(folder).flatMap((name) =>
+    readFileSync(join(folder, name), "utf8").split("\n").filter(Boolean),
+  );
+  const turns = lines.flatMap((line) => JSON.parse(line).choices.flatMap(({ turns: texts }) => texts));
+  const rows = turns.map((content) => JSON.stringify({ messages: [{ role: "assistant", content }] }));
+  return writeRows(join(scratch, "answers.jsonl"), rows);
+}
+
+async function compared(name, file, threads) {
+  const measured = { ours: [], peer: [] };
+  for (let round = 0; round < repeat; round++) {
+    for (const side of round % 2 === 0 ? ["ours", "peer"] : ["peer", "ours"]) {
+      process.stderr.write(`tokenising ${name}, ${threads} thread(s), ${side} … `);
+      const run = await tokenised(side, file, threads);
+      process.stderr.write(`${Math.round(run.tokens_per_s)} tok/s\n`);
+      measured[side].push(run);
+    }
+  }
+  const hashes = new Set([...measured.ours, ...measured.peer].map(({ hash }) => hash));
+  if (hashes.size > 1) fail(`${name}: ours and Python's give different ids`);
+  const [ours, peer] = [summary(measured.ours), summary(measured.peer)];
+  const { tokens } = measured.ours[0];
+  return { name, threads, tokens, ours, peer, ratio: ours.tokens_per_s / peer.tokens_per_s };
+}
+
+async function tokenised(side, file, threads) {
+  if (side === "ours") {
+    return lastLine(
+      await start(process.execPath, [join(here, "data-tokens.mjs"), tokenizer, file, texts, threads], threads),
+    );
+  }
+  const environment = { RAYON_NUM_THREADS: String(threads), TOKENIZERS_PARALLELISM: threads > 1 ? "true" : "false" };
+  return lastLine(await start(python, [join(here, "data_tokens.py"), tokenizer, file, texts], threads, environment));
+}
+
+function summary(runs) {
+  const speeds = runs.map(({ tokens_per_s }) => tokens_per_s);
+  const middle = median(speeds);
+  const relative = (Math.max(...speeds) - Math.min(...speeds)) / middle;
+  return { tokens_per_s: middle, spread: { relative }, ...(runs[0].way ? { ways: runs.map(({ way }) => way) } : {}) };
 }

@@ -105,8 +105,8 @@ export function dataTable(report) {
   );
   const speed = ({ tokens_per_s, spread }) =>
     `${tokens_per_s.toFixed(0)} ±${((spread.relative / 2) * 100).toFixed(0)} %`;
-  const tokens = tokenising.map(({ threads, ours, peer, ratio }) => [
-    `${threads} thread${threads === 1 ? "" : "s"}`,
+  const tokens = tokenising.map(({ name, threads, ours, peer, ratio }) => [
+    `${name}, ${threads} thread${threads === 1 ? "" : "s"}`,
     speed(ours),
     speed(peer),
     `${ratio.toFixed(2)}×`,
