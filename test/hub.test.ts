@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import {
   appendFileSync,
+  cpSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -109,6 +110,11 @@ beforeAll(async () => {
   put("datasets/org/gated-set/main/train.jsonl", jsonl(0, 3));
   put("datasets/org/private-set/main/train.jsonl", jsonl(0, 3));
   put("datasets/org/script/main/script.py", "print()");
+  cpSync(fileURLToPath(new URL("../recipes/demo/base", import.meta.url)), join(served, "models/org/base/main"), {
+    recursive: true,
+  });
+  put("models/org/base/main/pytorch_model.bin", "not wanted");
+  put("models/org/base/main/consolidated.safetensors", "not wanted");
   put("models/org/model/main/config.json", "{}");
   put("models/org/model/main/model.safetensors", Buffer.alloc(5000, 7));
   server = spawn(process.execPath, [fileURLToPath(new URL("./hub/server.mjs", import.meta.url)), served], {
@@ -266,6 +272,27 @@ describe("by id", () => {
     expect(readFileSync(join(folder, "model.safetensors")).length).toBe(5000);
     expect(existsSync(join(folder, "config.json"))).toBe(false);
     expect(folder).toContain("models--org--model");
+  });
+});
+
+describe("models by id", () => {
+  it("are downloaded, loaded and named by their id; what is not needed stays there", async () => {
+    const reach = { endpoint: hub, cacheDir, token: false } as const;
+    const model = await Mistral.fromPretrained("org/base", { hub: reach });
+    expect(model.source).toBe("org/base");
+    const asked = (await log()).map(({ url }) => url).filter((url) => url.includes("/resolve/"));
+    expect(asked.some((url) => url.endsWith("/model.safetensors"))).toBe(true);
+    expect(asked.filter((url) => /pytorch|consolidated/.test(url))).toEqual([]);
+    const adapter = join(scratch, "adapter");
+    await (await model.withLora({ rank: 2 })).saveAdapter(adapter);
+    expect(JSON.parse(readFileSync(join(adapter, "adapter_config.json"), "utf8")).base_model_name_or_path).toBe(
+      "org/base",
+    );
+    const again = await Mistral.fromPretrained(adapter, { hub: { ...reach, offline: true } });
+    expect(again.adapter).toBeDefined();
+    const missing = await refusal(Mistral.fromPretrained("org/none", { hub: reach }));
+    expect(missing.code).toBe("ZA_HUB_NOT_FOUND");
+    expect(missing.text).toMatch(/no file or folder org\/none on this machine either/);
   });
 });
 
@@ -548,6 +575,8 @@ describe("training", () => {
         model: await Mistral.fromPretrained(base),
         dataset: mix([{ data: open("org/chats", { split: "train_sft" }), weight: 2 }, { data: extra }], { seed: 5 }),
         maxSteps: 6,
+        truncation: "keep-start",
+        logSteps: 1,
         maxLength: 256,
         batchSize: 3,
         saveSteps: 1,

@@ -241,6 +241,8 @@ export declare class NativeTokenizer {
   /** tokenizer_config.json, as transformers reads it. */
   configJson(): string
   encode(text: string, addSpecial: boolean, parseSpecials: boolean): Uint32Array
+  /** Several texts at once, on the compute threads. */
+  encodeBatch(texts: Array<string>, addSpecial: boolean, parseSpecials: boolean): Promise<Array<Uint32Array>>
   decode(ids: Uint32Array, skipSpecial: boolean): string
   /** The rendering of a conversation (JSON list of messages). */
   render(conversation: string, addGenerationPrompt: boolean): string

@@ -4,6 +4,7 @@ import {
   ConfigError,
   DataError,
   fromNative,
+  HubError,
   IoError,
   JudgeError,
   ModelError,
@@ -25,7 +26,7 @@ export const exitCodes = { done: 0, other: 1, stopped: 75, transient: 76, refuse
 const configKeys = [...new Set([...Object.keys(sftFields), ...Object.keys(dpoFields)])];
 
 /** Errors of the options, the data and the model's files: the same start fails the same way. */
-const refusals = [ConfigError, DataError, JudgeError, ModelError, TokenizerError, TemplateError];
+const refusals = [ConfigError, DataError, HubError, JudgeError, ModelError, TokenizerError, TemplateError];
 const refusalCodes = [
   "ZA_FOLDER_NOT_EMPTY",
   "ZA_CHECKPOINT_BROKEN",
@@ -47,6 +48,8 @@ const transientCodes = [
   "ZA_TRAIN_STALLED",
   "ZA_JUDGE_INCOMPLETE",
   "ZA_PULL",
+  "ZA_HUB_NETWORK",
+  "ZA_HUB_DIGEST",
   "ZA_CLIENT_UNREACHABLE",
   "ZA_CLIENT_BUSY",
   "ZA_CLIENT_GAVE_UP",

@@ -66,7 +66,10 @@ export function addTrainOptions(command: Command, method: Method): Command {
   const rows = rowsOf[methods[method].rows];
   command
     .optionsGroup("Files:")
-    .option("--model <path>", "Model to train: a folder in Hugging Face's layout or of an adapter, or a GGUF file.")
+    .option(
+      "--model <path>",
+      "Model to train: a folder in Hugging Face's layout or of an adapter, a GGUF file, or the id of a model at the Hub.",
+    )
     .option("--data <source>", `Rows to train on: ${rows}; ${rowsInputHelp}.`)
     .option("--split <name>", "The split of --data to train on, where it has several.")
     .option("--eval-data <source>", "Held-out rows, evaluated every --eval-steps and at the end.")

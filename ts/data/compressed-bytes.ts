@@ -222,7 +222,7 @@ function zstd(): Unpacker {
       size = 0;
       try {
         // The pieces' buffer is used again, and the unpacker keeps what it cannot use yet.
-        stream.push(piece ? Uint8Array.from(piece) : new Uint8Array(0), piece === undefined);
+        stream.push(new Uint8Array(piece ?? []), piece === undefined);
         return { parts };
       } catch (error) {
         return { parts, error: error as Error };

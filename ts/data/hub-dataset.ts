@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { HubFile } from "../hub/cache";
-import { hubRequest } from "../hub/hub-request";
+import { hubRequest, notHereEither } from "../hub/hub-request";
 import { type Listing, listFiles } from "../hub/listing";
 import { checkedRevision, fileUrl, isRepositoryId, type Repository, repository, shownPath } from "../hub/repository";
 import { type HubOptions, type HubSettings, hubSettings } from "../hub/settings";
@@ -61,7 +61,9 @@ export function hubDataset(address: HubAddress, options: HubDatasetOptions): Dat
   const name = `${shownPath(repo, revision)}${what}`;
   return deferred(name, async () => {
     const settings = hubSettings(options.hub);
-    const listing = await listFiles(repo, revision, settings);
+    const listing = await listFiles(repo, revision, settings).catch((error) => {
+      throw notHereEither(error, address.id);
+    });
     const paths = await chosenPaths(repo, listing, address.path, options, settings);
     const parts = options.stream
       ? streamed(repo, listing, paths, settings)

@@ -97,3 +97,13 @@ function refusalOf(response: Response, { repository, revision, path, settings }:
   }
   return error("ZA_HUB_RESPONSE", `the Hub answered ${status}`, "Check the address of the Hub (HF_ENDPOINT).");
 }
+
+/** The error for what was looked for on this machine first. */
+export function notHereEither(error: unknown, path: string): unknown {
+  if (!(error instanceof HubError) || !["ZA_HUB_NOT_FOUND", "ZA_HUB_NETWORK"].includes(error.code)) return error;
+  return new HubError(error.code, `${error.problem}; there is no file or folder ${path} on this machine either`, {
+    cause: error,
+    ...(error.place ? { place: error.place } : {}),
+    ...(error.remedy ? { remedy: error.remedy } : {}),
+  });
+}

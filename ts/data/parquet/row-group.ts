@@ -9,7 +9,7 @@ import { ChunkPages, PageFault } from "./pages";
 import { BadValue } from "./value";
 
 /** Unpacked bytes that are made into rows at once: what bounds the memory when a writer made one huge row group. */
-const windowBytes = 8 << 20;
+const windowBytes = 2 << 20;
 /** Most rows that are made at once, however small they claim to be. */
 const windowRows = 10_000;
 
