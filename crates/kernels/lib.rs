@@ -17,6 +17,8 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod cast;
+pub mod cuda;
 pub mod embedding;
 pub mod gemm;
 pub mod head;
