@@ -148,11 +148,12 @@ fn every_code(device: &Device) -> Result<(), String> {
 fn halved_moments(device: &Device) -> Result<(), String> {
     let len = 515;
     let start = oracle::random(len, 1);
-    let (mut expected, mut m, mut v) = (start.clone(), vec![0.0; len], vec![0.0; len]);
-    let zeros = vec![Bf16::default(); len];
+    // A second moment of 1 that has to shrink by a thousandth a step.
+    let (mut expected, mut m, mut v) = (start.clone(), vec![0.0; len], vec![1.0; len]);
+    let (zeros, ones) = (vec![Bf16::default(); len], vec![Bf16::from_f32(1.0); len]);
     for halves in [false, true] {
         let held = Held::new(device, &start, halves);
-        let (m_there, v_there) = (device.upload("m", &zeros), device.upload("v", &zeros));
+        let (m_there, v_there) = (device.upload("m", &zeros), device.upload("v", &ones));
         let grad_scale = device.upload("grad_scale", &[1.0f32]);
         for number in 1..=60 {
             let g: Vec<f32> =
