@@ -5,6 +5,8 @@
 
 #[path = "adamw/emulated.rs"]
 mod adamw;
+#[path = "attention/emulated.rs"]
+mod attention;
 #[path = "cast/emulated.rs"]
 mod cast;
 #[path = "embedding/emulated.rs"]

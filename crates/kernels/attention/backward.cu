@@ -90,8 +90,8 @@ __device__ void key_gradients(const bf16* qkv, const bf16* d_out, const float* l
     if (threadIdx.x < ROWS) {
       const size_t at = static_cast<size_t>(head) * layout.tokens + row + threadIdx.x;
       const bool there = threadIdx.x < rows;
-      // Against +∞ the probabilities of queries that are not there come out as 0.
-      tile_lse[threadIdx.x] = there ? lse[at] * LOG2_E : INFINITY;
+      // dO of queries that are not there is 0, and so is what they add.
+      tile_lse[threadIdx.x] = there ? lse[at] * LOG2_E : 0.0f;
       tile_delta[threadIdx.x] = there ? delta[at] : 0.0f;
     }
     Sums<ROWS> p;
@@ -166,7 +166,7 @@ __device__ void query_gradients(const bf16* qkv, const bf16* d_out, const float*
   for (int half = 0; half < 2; ++half) {
     const uint32_t row = first_row + lane_index() / 4 + 8 * half;
     const size_t at = static_cast<size_t>(head) * layout.tokens + queries.row + row;
-    row_lse[half] = row < queries.rows ? lse[at] * LOG2_E : INFINITY;
+    row_lse[half] = row < queries.rows ? lse[at] * LOG2_E : 0.0f;
     row_delta[half] = row < queries.rows ? delta[at] : 0.0f;
   }
   Sums<D> d_q;

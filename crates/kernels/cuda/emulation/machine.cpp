@@ -124,7 +124,12 @@ void Machine::run_block(const Launch& wanted) {
 std::string Machine::deadlock() const {
   std::map<std::string, int> waiting;
   const uint32_t count = block_size.x * block_size.y * block_size.z;
-  for (uint32_t id = 0; id < count; ++id) ++waiting[threads[id].state == Thread::GONE ? "have left the kernel" : threads[id].waits_for];
+  for (uint32_t id = 0; id < count; ++id) {
+    const Thread& thread = threads[id];
+    if (thread.state == Thread::GONE) ++waiting["have left the kernel"];
+    else if (thread.waits_for) ++waiting[std::string("wait at ") + thread.waits_for];
+    else ++waiting["wait at barrier " + std::to_string(thread.waits_at) + " of " + std::to_string(barriers[thread.waits_at].expected) + " threads"];
+  }
   std::string text = std::string(launch->kernel->name) + ", block (" + std::to_string(block_index.x) + ", " + std::to_string(block_index.y) + ", " +
                      std::to_string(block_index.z) + "): no thread can go on:";
   for (auto& [what, number] : waiting) text += " " + std::to_string(number) + " " + what + ";";
@@ -141,10 +146,11 @@ void Machine::fault(const std::string& what) {
   std::abort();
 }
 
-void Machine::wait(const std::string& what) {
+void Machine::wait(const char* operation, uint32_t barrier) {
   Thread& thread = current();
   thread.state = Thread::WAITING;
-  thread.waits_for = what;
+  thread.waits_for = operation;
+  thread.waits_at = barrier;
   switch_stack(thread.fibre, host);
 }
 
@@ -183,7 +189,7 @@ void Machine::barrier(uint32_t id, uint32_t expected, bool wait_for_others) {
   tell(barrier.known, thread);
   if (wait_for_others) barrier.waiting.push_back(thread.id);
   if (++barrier.arrived < barrier.expected) {
-    if (wait_for_others) wait("wait at barrier " + std::to_string(id) + " of " + std::to_string(barrier.expected) + " threads");
+    if (wait_for_others) wait(nullptr, id);
     return;
   }
   ++statistics.barriers;
@@ -217,7 +223,7 @@ void Machine::collective(const char* operation, uint32_t mask, uint32_t paramete
   }
   warp.arrived |= bit;
   warp.lanes[thread.id % 32] = lane;
-  if (warp.arrived != mask) return wait(std::string("wait at ") + operation);
+  if (warp.arrived != mask) return wait(operation, 0);
   warp.arrived = 0;
   if (together) together(warp.lanes, mask, parameter);
   for (uint32_t other = 0; other < lanes; ++other) {

@@ -30,7 +30,9 @@ struct Thread {
   Index index{};
   uint16_t id = 0;
   State state = READY;
-  std::string waits_for;
+  /// At an operation of its warp, or at a barrier.
+  const char* waits_for = nullptr;
+  uint32_t waits_at = 0;
   /// This thread's moment: it moves on at every barrier.
   uint32_t clock = 1;
   /// What it knows of the others; empty: what the last barrier of the whole block told everybody.
@@ -114,7 +116,7 @@ private:
   friend void thread_main();
   void run_block(const Launch& launch);
   bool pick(uint32_t schedule);
-  void wait(const std::string& what);
+  void wait(const char* operation, uint32_t barrier);
   void tell(std::vector<uint32_t>& known, Thread& thread);
   void wake(Thread& thread);
   std::string deadlock() const;
