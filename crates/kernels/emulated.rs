@@ -11,6 +11,8 @@ mod attention;
 mod cast;
 #[path = "embedding/emulated.rs"]
 mod embedding;
+#[path = "cuda/emulated.rs"]
+mod emulation;
 #[path = "cuda/emulator.rs"]
 mod emulator;
 #[path = "head/emulated.rs"]

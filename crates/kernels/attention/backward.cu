@@ -6,7 +6,7 @@
 #include "tiles.cuh"
 
 /// Keys, and queries, of a tile: sixteen for each of four warps.
-constexpr int ROWS = 64, THREADS = 128;
+constexpr int ROWS = 64, HALF = ROWS / 2, THREADS = 128;
 
 /// Δ = rowsum(dO ∘ O) for each row and head: a warp a head, its lanes the packs.
 template <int D> __device__ void row_sums(const bf16* d_out, const bf16* out, float* delta, uint32_t tokens, uint32_t heads) {
@@ -94,38 +94,44 @@ __device__ void key_gradients(const bf16* qkv, const bf16* d_out, const float* l
       tile_lse[threadIdx.x] = there ? lse[at] * LOG2_E : 0.0f;
       tile_delta[threadIdx.x] = there ? delta[at] : 0.0f;
     }
-    Sums<ROWS> p;
-    p.clear();
-    add_product_with_columns(p, k_tile, first_row, q_tile(turn));
-    walk.advance();
-    wait_copies<0>();
-    __syncthreads(); // dO, lse and Δ are there, and nobody needs the queries before these any more
-    if (!walk.done()) fetch_queries(walk, turn + 1);
-
-    const uint32_t first_key = keys.position + first_row;
-    const bool masked = !sees(position, first_key + 15, layout.window) || !sees(position + ROWS - 1, first_key, layout.window) || visible < first_row + 16;
+    // By halves of the queries: whole, P and dS would not fit the registers.
 #pragma unroll
-    for (int column = 0; column < ROWS / 8; ++column) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const uint32_t query = column * 8 + lane_index() % 4 * 2 + i % 2, key = first_row + lane_index() / 4 + i / 2 * 8;
-        const bool hidden = masked && (!sees(position + query, keys.position + key, layout.window) || key >= visible);
-        p.at[column][i] = hidden ? 0.0f : exp2_approximate(fmaf(p.at[column][i], scale, -tile_lse[query]));
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t first_query = half * HALF, first_key = keys.position + first_row;
+      Sums<HALF> p;
+      p.clear();
+      add_product_with_columns(p, k_tile, first_row, q_tile(turn), first_query);
+      if (half == 0) {
+        walk.advance();
+        wait_copies<0>();
+        __syncthreads(); // dO, lse and Δ are there, and nobody needs the queries before these any more
+        if (!walk.done()) fetch_queries(walk, turn + 1);
       }
-    }
-    add_product_with_rows(d_v, p, d_out_tile);
-    Sums<ROWS> d_s;
-    d_s.clear();
-    add_product_with_columns(d_s, v_tile, first_row, d_out_tile);
+      const bool masked = !sees(position + first_query, first_key + 15, layout.window) ||
+                          !sees(position + first_query + HALF - 1, first_key, layout.window) || visible < first_row + 16;
 #pragma unroll
-    for (int column = 0; column < ROWS / 8; ++column) {
+      for (int column = 0; column < HALF / 8; ++column) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const uint32_t query = column * 8 + lane_index() % 4 * 2 + i % 2;
-        d_s.at[column][i] = p.at[column][i] * (d_s.at[column][i] - tile_delta[query]);
+        for (int i = 0; i < 4; ++i) {
+          const uint32_t query = first_query + column * 8 + lane_index() % 4 * 2 + i % 2, key = first_row + lane_index() / 4 + i / 2 * 8;
+          const bool hidden = masked && (!sees(position + query, keys.position + key, layout.window) || key >= visible);
+          p.at[column][i] = hidden ? 0.0f : exp2_approximate(fmaf(p.at[column][i], scale, -tile_lse[query]));
+        }
       }
+      add_product_with_rows(d_v, p, d_out_tile, first_query);
+      Sums<HALF> d_s;
+      d_s.clear();
+      add_product_with_columns(d_s, v_tile, first_row, d_out_tile, first_query);
+#pragma unroll
+      for (int column = 0; column < HALF / 8; ++column) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const uint32_t query = first_query + column * 8 + lane_index() % 4 * 2 + i % 2;
+          d_s.at[column][i] = p.at[column][i] * (d_s.at[column][i] - tile_delta[query]);
+        }
+      }
+      add_product_with_rows(d_k, d_s, q_tile(turn), first_query);
     }
-    add_product_with_rows(d_k, d_s, q_tile(turn));
   }
 
   const uint32_t valid = keys.rows > first_row ? keys.rows - first_row : 0;

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::Shape;
-use crate::cuda::{Bf16, Launch, Pointer, WARP, launch, narrow};
+use crate::cuda::{Bf16, Launch, Pointer, WARP, narrow, queue};
 
 /// Head dimensions that the kernels exist for.
 pub const HEAD_DIMS: [usize; 5] = [16, 32, 64, 96, 128];
@@ -101,7 +101,7 @@ impl Plan {
         };
         let shared = ((rows + 2 * TILE) * self.head_dim * size_of::<Bf16>()) as u32;
         let [tokens, heads, kv_heads] = self.sizes();
-        launch!(
+        queue!(
             kernel, grid(self.heads, &self.forward), THREADS, shared;
             qkv, words.offset(self.forward.start), out, lse, tokens, heads, kv_heads, self.window, self.scale
         )
@@ -133,12 +133,12 @@ impl Plan {
             (words.offset(self.backward.start), words.offset(self.keys.start), words.offset(self.readers));
         let warps = heads.min(8);
         [
-            launch!(names[0], [tokens, 1, 1], warps * WARP, 0; d_out, out, row_sums, tokens, heads),
-            launch!(
+            queue!(names[0], [tokens, 1, 1], warps * WARP, 0; d_out, out, row_sums, tokens, heads),
+            queue!(
                 names[1], grid(self.kv_heads, &self.keys), THREADS, shared + beside;
                 qkv, d_out, lse, row_sums, keys, readers, d_qkv, tokens, heads, kv_heads, self.window, self.scale
             ),
-            launch!(
+            queue!(
                 names[2], grid(self.heads, &self.backward), THREADS, shared;
                 qkv, d_out, lse, row_sums, tiles, d_qkv, tokens, heads, kv_heads, self.window, self.scale
             ),

@@ -41,7 +41,7 @@ template <int ROWS, int THREADS, int D, typename RowOf>
 __device__ __forceinline__ void fetch(Tile<D> tile, const bf16* from, uint32_t stride, uint32_t valid, RowOf row_of) {
   constexpr uint32_t CHUNKS = Tile<D>::CHUNKS;
   static_assert(ROWS * CHUNKS % THREADS == 0, "the same number of chunks for each thread");
-#pragma unroll
+#pragma unroll 2 // whole, the addresses would take the registers that the products need
   for (uint32_t turn = 0; turn < ROWS * CHUNKS / THREADS; ++turn) {
     const uint32_t number = turn * THREADS + threadIdx.x, row = number / CHUNKS, chunk = number % CHUNKS;
     const size_t source = row < valid ? static_cast<size_t>(row_of(row)) * stride + chunk * 8 : 0;
@@ -70,8 +70,9 @@ template <int COLUMNS> struct Sums {
   }
 };
 
-/// += 16 rows of `left` from `first` on times the transpose of the first ROWS rows of `right`.
-template <int ROWS, int D> __device__ __forceinline__ void add_product_with_columns(Sums<ROWS>& sums, Tile<D> left, uint32_t first, Tile<D> right) {
+/// += 16 rows of `left` from `first` on times the transpose of ROWS rows of `right` from `right_first` on.
+template <int ROWS, int D>
+__device__ __forceinline__ void add_product_with_columns(Sums<ROWS>& sums, Tile<D> left, uint32_t first, Tile<D> right, uint32_t right_first = 0) {
 #pragma unroll
   for (int step = 0; step < D / 16; ++step) {
     uint32_t a[4];
@@ -79,15 +80,16 @@ template <int ROWS, int D> __device__ __forceinline__ void add_product_with_colu
 #pragma unroll
     for (int pair = 0; pair < ROWS / 16; ++pair) {
       uint32_t b[4];
-      right.as_columns(b, 16 * pair, step);
+      right.as_columns(b, right_first + 16 * pair, step);
       multiply_add(sums.at[2 * pair], a, b[0], b[1]);
       multiply_add(sums.at[2 * pair + 1], a, b[2], b[3]);
     }
   }
 }
 
-/// += `weights`, rounded to bf16, times the first ROWS rows of `right`.
-template <int ROWS, int D> __device__ __forceinline__ void add_product_with_rows(Sums<D>& sums, const Sums<ROWS>& weights, Tile<D> right) {
+/// += `weights`, rounded to bf16, times ROWS rows of `right` from `right_first` on.
+template <int ROWS, int D>
+__device__ __forceinline__ void add_product_with_rows(Sums<D>& sums, const Sums<ROWS>& weights, Tile<D> right, uint32_t right_first = 0) {
 #pragma unroll
   for (int step = 0; step < ROWS / 16; ++step) {
     uint32_t a[4];
@@ -95,7 +97,7 @@ template <int ROWS, int D> __device__ __forceinline__ void add_product_with_rows
 #pragma unroll
     for (int pair = 0; pair < D / 16; ++pair) {
       uint32_t b[4];
-      right.as_rows(b, step, pair);
+      right.as_rows(b, right_first / 16 + step, pair);
       multiply_add(sums.at[2 * pair], a, b[0], b[1]);
       multiply_add(sums.at[2 * pair + 1], a, b[2], b[3]);
     }

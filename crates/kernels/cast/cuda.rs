@@ -1,6 +1,6 @@
 //! Launches of `kernel.cu`.
 
-use crate::cuda::{Bf16, Element, Launch, Pointer, kernel, launch, narrow};
+use crate::cuda::{Bf16, Element, Launch, Pointer, kernel, narrow, queue};
 
 const THREADS: u32 = 256;
 /// Elements of a thread.
@@ -9,13 +9,13 @@ const RUN: usize = 8;
 /// `from` `[len]` as f32.
 pub fn to_f32(from: Pointer<Bf16>, to: Pointer<f32>, len: usize) -> Launch {
     let aligned = u32::from(from.address.is_multiple_of(16) && to.address.is_multiple_of(16));
-    launch!("cast_f32", flat(len), THREADS, 0; from, to, len as u64, aligned)
+    queue!("cast_f32", flat(len), THREADS, 0; from, to, len as u64, aligned)
 }
 
 /// `from` `[len]` as the nearest bf16, ties to even.
 pub fn to_bf16(from: Pointer<f32>, to: Pointer<Bf16>, len: usize) -> Launch {
     let aligned = u32::from(from.address.is_multiple_of(16) && to.address.is_multiple_of(16));
-    launch!("cast_bf16", flat(len), THREADS, 0; from, to, len as u64, aligned)
+    queue!("cast_bf16", flat(len), THREADS, 0; from, to, len as u64, aligned)
 }
 
 fn flat(len: usize) -> [u32; 3] {
@@ -47,5 +47,5 @@ fn move_rows<T: Element>(kernel: &'static str, from: Rows<T>, to: Rows<T>, rows:
         && to.first.address.is_multiple_of(16);
     let pack = if aligned { T::PACK } else { 1 };
     let grid = [narrow("rows", rows), width.div_ceil(pack * THREADS), 1];
-    launch!(kernel, grid, THREADS, 0; from.first, from_stride, to.first, to_stride, width, u32::from(aligned))
+    queue!(kernel, grid, THREADS, 0; from.first, from_stride, to.first, to_stride, width, u32::from(aligned))
 }

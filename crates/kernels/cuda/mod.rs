@@ -12,6 +12,9 @@
 //!   `exp` and of the tensor cores, which generations round differently.
 //! - Nothing allocates: scratch memory is an argument, and a function beside the launch tells its size.
 
+#[cfg(feature = "cuda")]
+pub mod launch;
+
 use std::marker::PhantomData;
 
 /// A number in the upper half of an f32's bits.
@@ -157,8 +160,8 @@ pub struct Launch {
     pub arguments: Vec<Argument>,
 }
 
-/// `launch!(kernel, grid, block, shared; arguments…)`
-macro_rules! launch {
+/// `queue!(kernel, grid, block, shared; arguments…)`
+macro_rules! queue {
     ($kernel:expr, $grid:expr, $block:expr, $shared:expr; $($argument:expr),* $(,)?) => {
         $crate::cuda::Launch {
             kernel: $kernel,
@@ -169,7 +172,7 @@ macro_rules! launch {
         }
     };
 }
-pub(crate) use launch;
+pub(crate) use queue;
 
 /// Lanes of a warp.
 pub(crate) const WARP: u32 = 32;

@@ -72,6 +72,15 @@ __device__ __forceinline__ void multiply_add(float (&sums)[4], const uint32_t (&
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/// A barrier of `threads` threads of the block, by number: 0 is __syncthreads' own.
+__device__ __forceinline__ void named_barrier(uint32_t number, uint32_t threads) {
+  asm volatile("barrier.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+/// Counts for such a barrier without waiting at it.
+__device__ __forceinline__ void arrive_at_barrier(uint32_t number, uint32_t threads) {
+  asm volatile("barrier.arrive %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+
 /// 16 bytes from global to shared memory in the background; zeros when not `valid`, and then nothing is read.
 __device__ __forceinline__ void copy16_async(void* shared, const void* global, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(valid ? 16 : 0) : "memory");

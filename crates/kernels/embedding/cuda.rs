@@ -1,6 +1,6 @@
 //! Launches of `kernel.cu`. The caller has checked the ids against the table's rows.
 
-use crate::cuda::{Element, Launch, Pointer, Row, kernel, launch, narrow};
+use crate::cuda::{Element, Launch, Pointer, Row, kernel, narrow, queue};
 
 /// As [`super::forward`], for `tokens` ids.
 pub fn forward<T: Element>(
@@ -11,7 +11,7 @@ pub fn forward<T: Element>(
     tokens: usize,
 ) -> Launch {
     let Row { threads, width } = Row::of::<T>(width);
-    launch!(kernel!(T, "embedding_forward"), [narrow("tokens", tokens), 1, 1], threads, 0; table, ids, out, width)
+    queue!(kernel!(T, "embedding_forward"), [narrow("tokens", tokens), 1, 1], threads, 0; table, ids, out, width)
 }
 
 /// As [`super::backward`], for `tokens` ids; the sum of a row is rounded once.
@@ -24,5 +24,5 @@ pub fn backward<T: Element>(
 ) -> Launch {
     let Row { threads, width } = Row::of::<T>(width);
     let tokens = narrow("tokens", tokens);
-    launch!(kernel!(T, "embedding_backward"), [tokens, 1, 1], threads, 0; d_out, ids, d_table, tokens, width)
+    queue!(kernel!(T, "embedding_backward"), [tokens, 1, 1], threads, 0; d_out, ids, d_table, tokens, width)
 }

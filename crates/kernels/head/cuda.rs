@@ -1,7 +1,7 @@
 //! Launches of `kernel.cu`, on a chunk of logits `[N, V]` that a matrix product has made: [`statistics`] for
 //! [`super::forward`], [`gradient`] for [`super::backward`], whose two matrix products follow.
 
-use crate::cuda::{Bf16, Element, Launch, Pointer, WARP, kernel, launch, narrow};
+use crate::cuda::{Bf16, Element, Launch, Pointer, WARP, kernel, narrow, queue};
 
 const THREADS: u32 = 256;
 
@@ -28,7 +28,7 @@ pub fn statistics<T: Element>(
     let pack = if vocabulary.is_multiple_of(T::PACK) { T::PACK } else { 1 };
     let threads = vocabulary.div_ceil(pack).next_multiple_of(WARP).clamp(WARP, 512);
     let Stats { logp, lse, entropy, log_collision, logit_mean, correct } = *stats;
-    launch!(
+    queue!(
         kernel!(T, "head_statistics"), [narrow("rows", rows), 1, 1], threads, 0;
         logits, targets, vocabulary, logp, lse, entropy, log_collision, logit_mean, correct
     )
@@ -48,7 +48,7 @@ pub fn gradient<T: Element>(
     let vocabulary = narrow("tokens of the vocabulary", vocabulary);
     let pack = if vocabulary.is_multiple_of(8) { 8 } else { 1 };
     let grid = [narrow("rows", rows), vocabulary.div_ceil(pack * THREADS), 1];
-    launch!(
+    queue!(
         kernel!(T, "head_gradient"), grid, THREADS, 0;
         logits, targets, lse, coefficient, vocabulary, d_logits
     )

@@ -1,7 +1,7 @@
 //! Launches of `kernel.cu`.
 
 use super::{BLOCK, QUANTILES, dynamic_map};
-use crate::cuda::{Element, Launch, Pointer, kernel, launch, narrow};
+use crate::cuda::{Element, Launch, Pointer, kernel, narrow, queue};
 
 const THREADS: u32 = 256;
 /// Values of a thread.
@@ -28,7 +28,7 @@ pub fn dequantise<T: Element>(parts: &Parts, start: usize, count: usize, out: Po
     assert!(start.is_multiple_of(BLOCK), "value {start} begins no block of {BLOCK}");
     let grid = [narrow("blocks", count.div_ceil(THREADS as usize * RUN)), 1, 1];
     let Parts { packed, absmax, nested_absmax, offset, tables } = *parts;
-    launch!(
+    queue!(
         kernel!(T, "nf4_dequantise"), grid, THREADS, 0;
         packed, absmax, nested_absmax, offset, tables, start as u64, count as u64, out
     )

@@ -1,6 +1,6 @@
 //! Launches of `kernel.cu`. Several arrays are measured together by giving each its own stretch of the shares.
 
-use crate::cuda::{Element, Launch, Pointer, kernel, launch, narrow};
+use crate::cuda::{Element, Launch, Pointer, kernel, narrow, queue};
 
 const THREADS: u32 = 256;
 const RUN: usize = 8;
@@ -15,7 +15,7 @@ pub fn share_count(len: usize) -> usize {
 pub fn shares<T: Element>(x: Pointer<T>, len: usize, shares: Pointer<f64>) -> Launch {
     let aligned = u32::from(x.address.is_multiple_of(16));
     let grid = [narrow("blocks", share_count(len)), 1, 1];
-    launch!(kernel!(T, "norm_shares"), grid, THREADS, 0; x, len as u64, aligned, shares)
+    queue!(kernel!(T, "norm_shares"), grid, THREADS, 0; x, len as u64, aligned, shares)
 }
 
 /// Writes the norm of the gradients times `scale` to `norm` `[1]`, and to `grad_scale` `[1]` the factor that clips them to
@@ -29,5 +29,5 @@ pub fn clip(
     norm: Pointer<f32>,
 ) -> Launch {
     let (count, most) = (narrow("shares", count), max_norm.unwrap_or(f32::INFINITY));
-    launch!("norm_clip", [1, 1, 1], THREADS, 0; shares, count, scale, most, grad_scale, norm)
+    queue!("norm_clip", [1, 1, 1], THREADS, 0; shares, count, scale, most, grad_scale, norm)
 }

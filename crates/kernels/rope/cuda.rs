@@ -1,7 +1,7 @@
 //! Launches of `kernel.cu`.
 
 use super::Direction;
-use crate::cuda::{Element, Launch, Pointer, WARP, kernel, launch, narrow};
+use crate::cuda::{Element, Launch, Pointer, WARP, kernel, narrow, queue};
 
 /// As [`super::apply`], on `rows` rows. `cos` and `sin` are a [`Table`](super::Table)'s; the caller has seen to it that it
 /// covers all `positions` `[rows]`.
@@ -26,5 +26,5 @@ pub fn apply<T: Element>(
         Direction::Backward => -1.0,
     };
     let grid = [narrow("rows", rows), 1, 1];
-    launch!(kernel!(T, "rope"), grid, threads, 0; x, stride, heads, half, positions, cos, sin, sign)
+    queue!(kernel!(T, "rope"), grid, threads, 0; x, stride, heads, half, positions, cos, sin, sign)
 }

@@ -145,6 +145,8 @@ float log2_approximate(float x);
 void load_matrices(uint32_t (&registers)[4], const void* row);
 void load_matrices_transposed(uint32_t (&registers)[4], const void* row);
 void multiply_add(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+inline void named_barrier(uint32_t number, uint32_t threads) { emulation::barrier(number, threads, true); }
+inline void arrive_at_barrier(uint32_t number, uint32_t threads) { emulation::barrier(number, threads, false); }
 void copy16_async(void* shared, const void* global, bool valid);
 void commit_copies();
 void wait_copies_but(int pending);

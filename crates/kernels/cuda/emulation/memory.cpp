@@ -80,20 +80,18 @@ static std::string describe(const Buffer& buffer, uintptr_t address) {
 
 Buffer& Memory::checked(uintptr_t address, size_t bytes, size_t alignment, const char* verb) {
   Buffer* buffer = find(address);
+  const bool inside = buffer && address - reinterpret_cast<uintptr_t>(buffer->begin) + bytes <= buffer->bytes;
+  if (inside && address % alignment == 0) return *buffer;
   const std::string what = std::string(verb) + " " + std::to_string(bytes) + " bytes ";
-  if (!buffer) {
-    const uintptr_t offset = address - reinterpret_cast<uintptr_t>(arena);
-    if (offset >= ARENA) machine.fault(what + "outside device memory");
-    // In a stretch between buffers: tell which one was left.
-    for (const Buffer& other : buffers) {
-      const uintptr_t begin = reinterpret_cast<uintptr_t>(other.begin);
-      if (address + PAGE >= begin && address < begin + other.bytes + PAGE) machine.fault(what + "outside " + describe(other, address));
-    }
-    machine.fault(what + "of device memory that belongs to nobody");
+  if (inside) machine.fault(what + "of " + describe(*buffer, address) + ", which is no multiple of " + std::to_string(alignment));
+  if (buffer) machine.fault(what + "outside " + describe(*buffer, address));
+  if (!owns(address)) machine.fault(what + "outside device memory");
+  // In a stretch between buffers: tell which one was left.
+  for (const Buffer& other : buffers) {
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(other.begin);
+    if (address + PAGE >= begin && address < begin + other.bytes + PAGE) machine.fault(what + "outside " + describe(other, address));
   }
-  if (address - reinterpret_cast<uintptr_t>(buffer->begin) + bytes > buffer->bytes) machine.fault(what + "outside " + describe(*buffer, address));
-  if (address % alignment != 0) machine.fault(what + "of " + describe(*buffer, address) + ", which is no multiple of " + std::to_string(alignment));
-  return *buffer;
+  machine.fault(what + "of device memory that belongs to nobody");
 }
 
 void Memory::access(uintptr_t address, size_t bytes, size_t alignment, Access kind) {
