@@ -84,8 +84,7 @@ fn close<T: Tested>(what: &str, actual: &[T], expected: &[f32], tolerance: f64) 
         let (a, e) = (f64::from(a.to_f32()), f64::from(e));
         let bound = T::ROUNDING * e.abs() + tolerance * (e.abs() + scale) + 1e-30;
         let difference = (a - e).abs();
-        // Written so that NaN fails.
-        if !(difference <= bound) {
+        if difference.is_nan() || difference > bound {
             return Err(format!("{what}[{index}] is {a} where {e} is expected (off by {difference:e} > {bound:e})"));
         }
     }

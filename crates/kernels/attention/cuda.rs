@@ -1,4 +1,4 @@
-//! Launches of `forward.cu` and `backward.cu`: bf16 in and out, f32 within.
+//! Launches of `forward.cu` and `backward.cu` (bf16 in and out, f32 within, on tensor cores) and of `plain.cu` (f32).
 //!
 //! A [`Plan`] lists for a batch what each block works on: tiles of queries with the keys that they see, tiles of keys with
 //! the queries that see them. It depends on the batch's segments alone and goes to the GPU with its tokens. Longer walks
@@ -7,9 +7,9 @@
 use std::ops::Range;
 
 use super::Shape;
-use crate::cuda::{Bf16, Launch, Pointer, WARP, narrow, queue};
+use crate::cuda::{Argument, Element, Launch, Pointer, WARP, narrow, queue};
 
-/// Head dimensions that the kernels exist for.
+/// Head dimensions that the bf16 kernels exist for; f32 ones take any up to 128.
 pub const HEAD_DIMS: [usize; 5] = [16, 32, 64, 96, 128];
 /// Queries, and keys, of a tile of the backward pass; keys of one of the forward pass.
 const TILE: usize = 64;
@@ -57,7 +57,7 @@ impl Plan {
     pub fn new(shape: &Shape, forward_tile: ForwardTile) -> Self {
         let tokens = shape.segments.last().map_or(0, |&end| end as usize);
         shape.check(tokens * shape.row());
-        assert!(HEAD_DIMS.contains(&shape.head_dim), "no kernel for head dimension {}", shape.head_dim);
+        assert!(shape.head_dim <= 128, "no kernel for head dimension {}", shape.head_dim);
         let rows = match forward_tile {
             ForwardTile::Rows64 => 64,
             ForwardTile::Rows128 => 128,
@@ -88,8 +88,14 @@ impl Plan {
     }
 
     /// As [`super::forward`]; `words` are the plan's in device memory.
-    pub fn forward(&self, words: Pointer<u32>, qkv: Pointer<Bf16>, out: Pointer<Bf16>, lse: Pointer<f32>) -> Launch {
-        let (rows, kernel) = match (self.forward_tile, self.head_dim) {
+    pub fn forward<T: Element>(
+        &self,
+        words: Pointer<u32>,
+        qkv: Pointer<T>,
+        out: Pointer<T>,
+        lse: Pointer<f32>,
+    ) -> Launch {
+        let (rows, of_bf16) = match (self.forward_tile, self.head_dim) {
             (ForwardTile::Rows64, 16) => (64, "attention_forward_16_64"),
             (ForwardTile::Rows64, 32) => (64, "attention_forward_32_64"),
             (ForwardTile::Rows64, 64) => (64, "attention_forward_64_64"),
@@ -99,50 +105,68 @@ impl Plan {
             (ForwardTile::Rows128, 96) => (128, "attention_forward_96_128"),
             (ForwardTile::Rows128, _) => (128, "attention_forward_128_128"),
         };
-        let shared = ((rows + 2 * TILE) * self.head_dim * size_of::<Bf16>()) as u32;
+        let shared = self.shared::<T>((rows + 2 * TILE) * self.head_dim, 0);
         let [tokens, heads, kv_heads] = self.sizes();
-        queue!(
-            kernel, grid(self.heads, &self.forward), THREADS, shared;
+        let launch = queue!(
+            T::kernel("attention_forward_f32", of_bf16), grid(self.heads, &self.forward), THREADS, shared;
             qkv, words.offset(self.forward.start), out, lse, tokens, heads, kv_heads, self.window, self.scale
-        )
+        );
+        self.with_dim::<T>(launch)
     }
 
     /// As [`super::backward`], to be launched in this order. `row_sums` `[H, T]` is scratch.
-    pub fn backward(
+    pub fn backward<T: Element>(
         &self,
         words: Pointer<u32>,
-        d_out: Pointer<Bf16>,
-        qkv: Pointer<Bf16>,
-        out: Pointer<Bf16>,
+        d_out: Pointer<T>,
+        qkv: Pointer<T>,
+        out: Pointer<T>,
         lse: Pointer<f32>,
         row_sums: Pointer<f32>,
-        d_qkv: Pointer<Bf16>,
+        d_qkv: Pointer<T>,
     ) -> [Launch; 3] {
-        let names = match self.head_dim {
+        let of_bf16 = match self.head_dim {
             16 => ["attention_row_sums_16", "attention_key_gradients_16", "attention_query_gradients_16"],
             32 => ["attention_row_sums_32", "attention_key_gradients_32", "attention_query_gradients_32"],
             64 => ["attention_row_sums_64", "attention_key_gradients_64", "attention_query_gradients_64"],
             96 => ["attention_row_sums_96", "attention_key_gradients_96", "attention_query_gradients_96"],
             _ => ["attention_row_sums_128", "attention_key_gradients_128", "attention_query_gradients_128"],
         };
-        // Five tiles of bf16; the keys' kernel has its queries' log-sum-exps and row sums beside them.
-        let shared = (5 * TILE * self.head_dim * size_of::<Bf16>()) as u32;
-        let beside = (2 * TILE * size_of::<f32>()) as u32;
+        let of_f32 = ["attention_row_sums_f32", "attention_key_gradients_f32", "attention_query_gradients_f32"];
+        let name = |index: usize| T::kernel(of_f32[index], of_bf16[index]);
+        // Five tiles; the keys' kernel has its queries' log-sum-exps and row sums beside them.
+        let (five, states) = (5 * TILE * self.head_dim, 2 * TILE);
         let [tokens, heads, kv_heads] = self.sizes();
         let (tiles, keys, readers) =
             (words.offset(self.backward.start), words.offset(self.keys.start), words.offset(self.readers));
-        let warps = heads.min(8);
-        [
-            queue!(names[0], [tokens, 1, 1], warps * WARP, 0; d_out, out, row_sums, tokens, heads),
+        let launches = [
+            queue!(name(0), [tokens, 1, 1], heads.min(8) * WARP, 0; d_out, out, row_sums, tokens, heads),
             queue!(
-                names[1], grid(self.kv_heads, &self.keys), THREADS, shared + beside;
+                name(1), grid(self.kv_heads, &self.keys), THREADS, self.shared::<T>(five, states);
                 qkv, d_out, lse, row_sums, keys, readers, d_qkv, tokens, heads, kv_heads, self.window, self.scale
             ),
             queue!(
-                names[2], grid(self.heads, &self.backward), THREADS, shared;
+                name(2), grid(self.heads, &self.backward), THREADS, self.shared::<T>(five, 0);
                 qkv, d_out, lse, row_sums, tiles, d_qkv, tokens, heads, kv_heads, self.window, self.scale
             ),
-        ]
+        ];
+        launches.map(|launch| self.with_dim::<T>(launch))
+    }
+
+    /// Bytes of so many bf16 and f32; the f32 kernels share nothing.
+    fn shared<T: Element>(&self, halves: usize, floats: usize) -> u32 {
+        let bytes = halves * 2 + floats * size_of::<f32>();
+        if size_of::<T>() == 2 { bytes as u32 } else { 0 }
+    }
+
+    /// A bf16 kernel is one of a head dimension; an f32 kernel is told it.
+    fn with_dim<T: Element>(&self, mut launch: Launch) -> Launch {
+        if size_of::<T>() == 2 {
+            assert!(HEAD_DIMS.contains(&self.head_dim), "no bf16 kernel for head dimension {}", self.head_dim);
+        } else {
+            launch.arguments.push(Argument::from(narrow("elements", self.head_dim)));
+        }
+        launch
     }
 
     fn sizes(&self) -> [u32; 3] {

@@ -1,11 +1,12 @@
 use crate::emulator::{Device, Mutation, catches, prove};
-use crate::{close, random, widen};
+use crate::{Tested, close, random, widen};
 use zephyr_kernels::attention::cuda::{ForwardTile, Plan};
 use zephyr_kernels::attention::{Shape, backward, forward};
 use zephyr_kernels::cuda::Bf16;
 
 const FORWARD: &str = "attention/forward.cu";
 const BACKWARD: &str = "attention/backward.cu";
+const PLAIN: &str = "attention/plain.cu";
 
 /// Segments as `(rows, prefix)`.
 type Segments = &'static [(u32, u32)];
@@ -60,54 +61,61 @@ const CASES: [Case; 15] = [
 ];
 
 /// Query and key rows at about one and a half, so that the softmax is neither flat nor a single key.
-fn inputs(shape: &Shape) -> (Vec<Bf16>, Vec<f32>) {
-    let tokens = shape.segments[shape.segments.len() - 1] as usize;
-    random(tokens * (shape.heads + 2 * shape.kv_heads) * shape.head_dim, 1, 1.5)
+fn inputs<T: Tested>(shape: &Shape) -> (Vec<T>, Vec<f32>) {
+    random(tokens(shape) * (shape.heads + 2 * shape.kv_heads) * shape.head_dim, 1, 1.5)
 }
 
-fn proof_forward(device: &Device, case: &Case, tile: ForwardTile) -> Result<(), String> {
-    case.with(|shape| {
-        let (qkv, qkv32) = inputs(shape);
-        let tokens = shape.segments[shape.segments.len() - 1] as usize;
-        let (width, sums) = (tokens * shape.heads * shape.head_dim, tokens * shape.heads);
-        let (mut out, mut lse) = (vec![0.0; width], vec![0.0; sums]);
-        forward(&qkv32, shape, &mut out, &mut lse);
+fn tokens(shape: &Shape) -> usize {
+    shape.segments[shape.segments.len() - 1] as usize
+}
 
+/// The twin's output and log-sum-exps.
+fn twin(qkv: &[f32], shape: &Shape) -> (Vec<f32>, Vec<f32>) {
+    let sums = tokens(shape) * shape.heads;
+    let (mut out, mut lse) = (vec![0.0; sums * shape.head_dim], vec![0.0; sums]);
+    forward(qkv, shape, &mut out, &mut lse);
+    (out, lse)
+}
+
+/// `tolerance`: of a head's row; P is rounded to bf16 before its product with V, and so is the result.
+fn proof_forward<T: Tested>(device: &Device, case: &Case, tile: ForwardTile, tolerance: f64) -> Result<(), String> {
+    case.with(|shape| {
+        let (qkv, qkv32) = inputs::<T>(shape);
+        let (expected, expected_lse) = twin(&qkv32, shape);
         let plan = Plan::new(shape, tile);
         let (qkv, words) = (device.upload("qkv", &qkv), device.upload("plan", &plan.words));
-        let (out_there, lse_there) = (device.empty("out", width), device.empty("lse", sums));
-        device.run(&plan.forward(words, qkv, out_there, lse_there))?;
+        let (out, lse) = (device.empty("out", expected.len()), device.empty("lse", expected_lse.len()));
+        device.run(&plan.forward(words, qkv, out, lse))?;
         no_conflicts(device)?;
-        let what = format!("{case:?}");
-        // P is rounded to bf16 before its product with V, and so is the result.
-        heads_close(&format!("out of {what}"), &device.download("out", out_there, width)?, &out, shape.head_dim, 4e-3)?;
-        close(&format!("lse of {what}"), &device.download::<f32>("lse", lse_there, sums)?, &lse, 2e-6)
+        let found = device.download::<T>("out", out, expected.len())?;
+        heads_close(&format!("out of {case:?}"), &found, &expected, shape.head_dim, tolerance)?;
+        let found = device.download::<f32>("lse", lse, expected_lse.len())?;
+        close(&format!("lse of {case:?}"), &found, &expected_lse, 2e-6)
     })
 }
 
-fn proof_backward(device: &Device, case: &Case) -> Result<(), String> {
+/// `tolerance`: of a head's row; P and dS are rounded to bf16 before their products, and so are the results.
+fn proof_backward<T: Tested>(device: &Device, case: &Case, tolerance: f64) -> Result<(), String> {
     case.with(|shape| {
-        let (qkv, qkv32) = inputs(shape);
-        let tokens = shape.segments[shape.segments.len() - 1] as usize;
-        let (width, sums) = (tokens * shape.heads * shape.head_dim, tokens * shape.heads);
-        let (d_out, d_out32) = random::<Bf16>(width, 2, 1.0);
-        let (mut out, mut lse, mut d_qkv) = (vec![0.0; width], vec![0.0; sums], vec![0.0; qkv.len()]);
-        forward(&qkv32, shape, &mut out, &mut lse);
-        let out: Vec<Bf16> = out.into_iter().map(Bf16::from_f32).collect();
-        backward(&d_out32, &qkv32, &widen(&out), &lse, shape, &mut d_qkv);
+        let (qkv, qkv32) = inputs::<T>(shape);
+        let (out, lse) = twin(&qkv32, shape);
+        let (d_out, d_out32) = random::<T>(out.len(), 2, 1.0);
+        let out: Vec<T> = out.into_iter().map(T::from_f32).collect();
+        let mut expected = vec![0.0; qkv.len()];
+        backward(&d_out32, &qkv32, &widen(&out), &lse, shape, &mut expected);
 
         let plan = Plan::new(shape, ForwardTile::Rows64);
         let words = device.upload("plan", &plan.words);
         let (qkv, d_out) = (device.upload("qkv", &qkv), device.upload("d_out", &d_out));
         let (out, lse) = (device.upload("out", &out), device.upload("lse", &lse));
-        let (row_sums, d_there) = (device.empty("row_sums", sums), device.empty("d_qkv", d_qkv.len()));
-        for launch in plan.backward(words, d_out, qkv, out, lse, row_sums, d_there) {
+        let row_sums = device.empty("row_sums", tokens(shape) * shape.heads);
+        let d_qkv = device.empty("d_qkv", expected.len());
+        for launch in plan.backward(words, d_out, qkv, out, lse, row_sums, d_qkv) {
             device.run(&launch)?;
             no_conflicts(device)?;
         }
-        // P and dS are rounded to bf16 before their products, and so are the results.
-        let found = device.download("d_qkv", d_there, d_qkv.len())?;
-        heads_close(&format!("d_qkv of {case:?}"), &found, &d_qkv, shape.head_dim, 5e-3)
+        let found = device.download::<T>("d_qkv", d_qkv, expected.len())?;
+        heads_close(&format!("d_qkv of {case:?}"), &found, &expected, shape.head_dim, tolerance)
     })
 }
 
@@ -121,7 +129,13 @@ fn no_conflicts(device: &Device) -> Result<(), String> {
 
 /// Each row of a head within `tolerance` of the expected one by Euclidean norm, relative to its own plus a tenth of a usual
 /// one. A single key too many or too few among n moves a row by about 1/√n of it.
-fn heads_close(what: &str, actual: &[Bf16], expected: &[f32], head_dim: usize, tolerance: f64) -> Result<(), String> {
+fn heads_close<T: Tested>(
+    what: &str,
+    actual: &[T],
+    expected: &[f32],
+    head_dim: usize,
+    tolerance: f64,
+) -> Result<(), String> {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let whole = norm(&mut expected.iter().map(|&value| f64::from(value)));
     let usual = whole / ((expected.len() / head_dim) as f64).sqrt();
@@ -129,8 +143,7 @@ fn heads_close(what: &str, actual: &[Bf16], expected: &[f32], head_dim: usize, t
         let pairs = || actual.iter().zip(expected).map(|(a, e)| (f64::from(a.to_f32()), f64::from(*e)));
         let (off, size) = (norm(&mut pairs().map(|(a, e)| a - e)), norm(&mut pairs().map(|(_, e)| e)));
         let off = off / (size + 0.1 * usual);
-        // Written so that NaN fails.
-        if !(off <= tolerance) {
+        if off.is_nan() || off > tolerance {
             return Err(format!("{what}: row {row} of {head_dim} is off by {off}"));
         }
     }
@@ -139,20 +152,24 @@ fn heads_close(what: &str, actual: &[Bf16], expected: &[f32], head_dim: usize, t
 
 #[test]
 fn forward_equals_its_twin() {
-    prove(FORWARD, &whole_forward);
+    prove(FORWARD, &|device| CASES.iter().try_for_each(|case| in_bf16(device, case, ForwardTile::Rows64)));
 }
 
 #[test]
 fn forward_with_larger_tiles_equals_its_twin() {
     let wide = |case: &&Case| case.head_dim >= 64;
     prove(FORWARD, &|device| {
-        CASES.iter().filter(wide).try_for_each(|case| proof_forward(device, case, ForwardTile::Rows128))
+        CASES.iter().filter(wide).try_for_each(|case| in_bf16(device, case, ForwardTile::Rows128))
     });
 }
 
 #[test]
 fn backward_equals_its_twin() {
-    prove(BACKWARD, &whole_backward);
+    prove(BACKWARD, &|device| CASES.iter().try_for_each(|case| proof_backward::<Bf16>(device, case, 5e-3)));
+}
+
+fn in_bf16(device: &Device, case: &Case, tile: ForwardTile) -> Result<(), String> {
+    proof_forward::<Bf16>(device, case, tile, 4e-3)
 }
 
 /// The smaller head dimensions, which mutants are tried on.
@@ -160,12 +177,35 @@ fn small() -> impl Iterator<Item = &'static Case> {
     CASES.iter().filter(|case| case.head_dim <= 64)
 }
 
-fn whole_forward(device: &Device) -> Result<(), String> {
-    CASES.iter().try_for_each(|case| proof_forward(device, case, ForwardTile::Rows64))
+fn plain(device: &Device) -> Result<(), String> {
+    let odd = Case { heads: 2, kv_heads: 1, head_dim: 41, window: Some(7), segments: &[(9, 0), (12, 5)] };
+    let large = Case { heads: 1, kv_heads: 1, head_dim: 128, window: None, segments: &[(5, 0)] };
+    for case in CASES.iter().filter(|case| case.head_dim <= 32).chain([&odd, &large]) {
+        proof_forward::<f32>(device, case, ForwardTile::Rows64, 3e-6)?;
+        proof_backward::<f32>(device, case, 1e-5)?;
+    }
+    Ok(())
 }
 
-fn whole_backward(device: &Device) -> Result<(), String> {
-    CASES.iter().try_for_each(|case| proof_backward(device, case))
+#[test]
+fn f32_equals_its_twin() {
+    prove(PLAIN, &plain);
+}
+
+#[test]
+fn mistakes_of_the_f32_kernels_are_caught() {
+    let mutations = [
+        Mutation { from: "number >= reader.keys || ", to: "", caught_by: "off by" },
+        Mutation { from: "layout.kv_heads + kv_head) * dim;", to: "kv_head) * dim;", caught_by: "off by" },
+        Mutation {
+            from: "position + 1 > window ? position + 1 - window",
+            to: "position > window ? position - window",
+            caught_by: "off by",
+        },
+        Mutation { from: "i * WARP + lane_index() < dim ? ", to: "true ? ", caught_by: "outside" },
+        Mutation { from: "sums[i] *= factor;", to: "", caught_by: "off by" },
+    ];
+    catches(PLAIN, &plain, &mutations);
 }
 
 #[test]
@@ -220,11 +260,7 @@ fn mistakes_of_the_forward_pass_are_caught() {
         },
         Mutation { from: "head / (layout.heads / layout.kv_heads)", to: "head % layout.kv_heads", caught_by: "off by" },
     ];
-    catches(
-        FORWARD,
-        &|device| small().try_for_each(|case| proof_forward(device, case, ForwardTile::Rows64)),
-        &mutations,
-    );
+    catches(FORWARD, &|device| small().try_for_each(|case| in_bf16(device, case, ForwardTile::Rows64)), &mutations);
 }
 
 #[test]
@@ -274,5 +310,5 @@ fn mistakes_of_the_backward_pass_are_caught() {
         Mutation { from: "-row_lse[i / 2]", to: "-row_lse[i % 2]", caught_by: "off by" },
         Mutation { from: "walk.row(), rows = walk.rows()", to: "walk.row(), rows = walk.rows() + 1", caught_by: "" },
     ];
-    catches(BACKWARD, &|device| small().try_for_each(|case| proof_backward(device, case)), &mutations);
+    catches(BACKWARD, &|device| small().try_for_each(|case| proof_backward::<Bf16>(device, case, 5e-3)), &mutations);
 }
