@@ -79,9 +79,10 @@ fn compile(name: &str, ingredients: &[&str], arguments: impl FnOnce(&Path) -> Ve
     let mut hash = DefaultHasher::new();
     (compiler, version(compiler), ingredients).hash(&mut hash);
     let path = cache().join(format!("{name}-{:016x}", hash.finish()));
-    // One at a time: two tests may want the same file.
-    static LOCK: Mutex<()> = Mutex::new(());
-    let _guard = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // Two tests may want the same file: one makes it, the other waits.
+    static MAKING: LazyLock<Mutex<HashMap<PathBuf, Arc<Mutex<()>>>>> = LazyLock::new(Mutex::default);
+    let making = lock(&MAKING).entry(path.clone()).or_default().clone();
+    let _guard = lock(&making);
     if !path.exists() {
         let unfinished = path.with_extension(format!("{}", std::process::id()));
         let output = Command::new(compiler)
@@ -94,6 +95,11 @@ fn compile(name: &str, ingredients: &[&str], arguments: impl FnOnce(&Path) -> Ve
         std::fs::rename(&unfinished, &path).expect("target/tmp can be written");
     }
     path
+}
+
+/// A test that failed with the lock in hand has left nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn read(relative: &str) -> String {
@@ -131,9 +137,11 @@ impl Library {
     pub fn of(source: &str) -> Option<Arc<Self>> {
         static LOADED: LazyLock<Mutex<HashMap<String, Arc<Library>>>> = LazyLock::new(Mutex::default);
         COMPILER.as_ref()?;
-        let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let library = loaded.entry(source.to_owned()).or_insert_with(|| Arc::new(Self::build(source, &read(source))));
-        Some(library.clone())
+        if let Some(library) = lock(&LOADED).get(source) {
+            return Some(library.clone());
+        }
+        let library = Arc::new(Self::build(source, &read(source)));
+        Some(lock(&LOADED).entry(source.to_owned()).or_insert(library).clone())
     }
 
     /// The kernels of `source` with one place of it changed; without the largest instances of attention, which take the

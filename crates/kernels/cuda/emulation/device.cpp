@@ -26,7 +26,7 @@ void* shared_array(const void* tag, const char* name, size_t bytes, size_t eleme
   return machine().shared_array(tag, name, bytes, element);
 }
 
-Export::Export(const char* name, const std::string& signature, void (*invoke)(const void*, const uint64_t*), const void* function) {
+Export::Export(const char* name, const char* signature, void (*invoke)(const void*, const uint64_t*), const void* function) {
   Registration{Kernel{name, signature, invoke, function}};
 }
 

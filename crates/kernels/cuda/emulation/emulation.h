@@ -13,7 +13,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <string>
 
 #define __global__
 #define __device__
@@ -75,7 +74,7 @@ template <typename T> struct Plain { using type = T; };
 template <typename T> struct Plain<const T*> { using type = T*; };
 
 struct Export {
-  Export(const char* name, const std::string& signature, void (*invoke)(const void*, const uint64_t*), const void* function);
+  Export(const char* name, const char* signature, void (*invoke)(const void*, const uint64_t*), const void* function);
 };
 
 template <typename... P> struct Caller {
