@@ -13,6 +13,7 @@
 mod test;
 
 mod cpu;
+pub mod cuda;
 
 use std::ops::Range;
 
