@@ -155,8 +155,7 @@ __device__ void query_gradients(const bf16* qkv, const bf16* d_out, const float*
   const float scale = layout.scale * LOG2_E;
   const uint32_t first_row = warp_index() * 16;
 
-  const uint32_t end = queries.position + queries.rows;
-  const uint32_t begin = queries.position + 1 > layout.window ? queries.position + 1 - layout.window : 0;
+  const uint32_t begin = first_seen(queries.position, layout.window), end = queries.position + queries.rows;
   const auto fetch_keys = [&](Tile<D> tile, const bf16* from, uint32_t first) {
     fetch<ROWS, THREADS>(tile, from, stride, end - first, [&](uint32_t row) { return queries.key_row(first + row); });
     commit_copies();

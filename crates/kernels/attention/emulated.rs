@@ -198,8 +198,8 @@ fn mistakes_of_the_f32_kernels_are_caught() {
         Mutation { from: "number >= reader.keys || ", to: "", caught_by: "off by" },
         Mutation { from: "layout.kv_heads + kv_head) * dim;", to: "kv_head) * dim;", caught_by: "off by" },
         Mutation {
-            from: "position + 1 > window ? position + 1 - window",
-            to: "position > window ? position - window",
+            from: "mass = 0.0f;\n    for (uint32_t key = first_seen(position, window)",
+            to: "mass = 0.0f;\n    for (uint32_t key = first_seen(position, window + 1)",
             caught_by: "off by",
         },
         Mutation { from: "i * WARP + lane_index() < dim ? ", to: "true ? ", caught_by: "outside" },
@@ -236,8 +236,8 @@ fn mistakes_of_the_forward_pass_are_caught() {
             caught_by: "is",
         },
         Mutation {
-            from: "? queries.position + 1 - layout.window",
-            to: "? queries.position + 2 - layout.window",
+            from: "first_seen(queries.position, layout.window)",
+            to: "first_seen(queries.position + 1, layout.window)",
             caught_by: "off by",
         },
         Mutation { from: "first < end; first += KEYS", to: "first + 1 < end; first += KEYS", caught_by: "" },

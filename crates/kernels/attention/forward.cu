@@ -18,8 +18,7 @@ __device__ void forward(const bf16* qkv, const uint32_t* tiles, bf16* out, float
   const bf16* values = keys + layout.kv_heads * D;
   const float scale = layout.scale * LOG2_E;
 
-  const uint32_t end = queries.position + queries.rows;
-  const uint32_t begin = queries.position + 1 > layout.window ? queries.position + 1 - layout.window : 0;
+  const uint32_t begin = first_seen(queries.position, layout.window), end = queries.position + queries.rows;
   const auto fetch_keys = [&](Tile<D> tile, const bf16* from, uint32_t first) {
     fetch<KEYS, THREADS>(tile, from, stride, end - first, [&](uint32_t row) { return queries.key_row(first + row); });
     commit_copies();

@@ -44,8 +44,6 @@ struct Columns {
   __device__ __forceinline__ size_t row(uint32_t row) const { return static_cast<size_t>(row) * stride; }
 };
 
-__device__ __forceinline__ uint32_t first_seen(uint32_t position, uint32_t window) { return position + 1 > window ? position + 1 - window : 0; }
-
 extern "C" __global__ void __launch_bounds__(128)
     attention_forward_f32(const float* qkv, const uint32_t* tiles, float* out, float* lse, uint32_t tokens, uint32_t heads, uint32_t kv_heads,
                           uint32_t window, float scale, uint32_t dim) {

@@ -38,6 +38,9 @@ struct Reader {
 /// Whether a query sees a key, both given by position; `window` is more than any position where there is none.
 __device__ __forceinline__ bool sees(uint32_t query, uint32_t key, uint32_t window) { return key <= query && query - key < window; }
 
+/// The first key that a query sees.
+__device__ __forceinline__ uint32_t first_seen(uint32_t query, uint32_t window) { return query + 1 > window ? query + 1 - window : 0; }
+
 /// What all launches have in common.
 struct Layout {
   uint32_t tokens, heads, kv_heads, window;

@@ -53,6 +53,10 @@ pub struct Statistics {
 
 /// The C++ compiler; none: said once, and the proofs skip themselves.
 static COMPILER: LazyLock<Option<String>> = LazyLock::new(|| {
+    if cfg!(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))) {
+        eprintln!("SKIPPED: the emulation runs on Linux, x86-64 or aarch64, so the CUDA kernels are not proved");
+        return None;
+    }
     let wished = std::env::var("CXX").ok();
     let found = wished.into_iter().chain(["g++".into(), "c++".into()]).find(|name| version(name).is_some());
     if found.is_none() {
@@ -228,7 +232,6 @@ impl<'a> Device<'a> {
             let allocate = self.library.function::<Allocate>("emulation_allocate");
             allocate(self.machine, text.as_ptr(), size_of::<T>() as u64 * len as u64, size_of::<T>() as u32)
         };
-        assert_ne!(address, 0, "no emulated memory for {name}");
         Pointer::new(address)
     }
 

@@ -17,10 +17,7 @@ Index grid_size() { return machine().grid_size; }
 void barrier(uint32_t id, uint32_t threads, bool wait) { machine().barrier(id, threads, wait); }
 void warp_barrier(uint32_t mask) { machine().warp_barrier(mask); }
 
-void* shared_memory() {
-  size_t bytes;
-  return machine().shared_memory(bytes);
-}
+void* shared_memory() { return machine().shared_memory(); }
 
 void* shared_array(const void* tag, const char* name, size_t bytes, size_t element) {
   return machine().shared_array(tag, name, bytes, element);
@@ -228,10 +225,8 @@ using emulation::Machine;
 extern "C" Machine* emulation_open() { return new Machine(); }
 extern "C" void emulation_close(Machine* machine) { delete machine; }
 
-/// 0 when the memory is full.
 extern "C" uint64_t emulation_allocate(Machine* machine, const char* name, uint64_t bytes, uint32_t element) {
-  emulation::Buffer* buffer = machine->memory.allocate(name, bytes, element, false);
-  return buffer ? reinterpret_cast<uint64_t>(buffer->begin) : 0;
+  return reinterpret_cast<uint64_t>(machine->memory.allocate(name, bytes, element, false)->begin);
 }
 extern "C" bool emulation_write(Machine* machine, uint64_t address, const void* from, uint64_t bytes) {
   return machine->memory.write(address, from, bytes);

@@ -5,6 +5,8 @@
 // nothing has written, or in a race with another thread or block. What the GPU rounds, this rounds the same way: bf16 to
 // the nearest even; tensor cores towards zero; the approximate functions are wrong by as much as NVIDIA says they may be.
 //
+// There is no wgmma and no TMA here yet: a kernel that uses them does not compile, so none goes unproved.
+//
 // Kernels are compiled by nvcc with -fmad=false, and here with -ffp-contract=off: `a * b + c` has two roundings on both.
 #pragma once
 

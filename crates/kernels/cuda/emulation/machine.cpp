@@ -10,7 +10,6 @@ namespace emulation {
 
 static thread_local Machine* running_machine = nullptr;
 
-Machine* active() { return running_machine; }
 Machine& machine() { return *running_machine; }
 
 static std::map<std::string, Kernel>& kernels() {
@@ -60,10 +59,9 @@ std::string Machine::run(const Launch& wanted) {
     threads.emplace_back();
     allocate_stack(threads.back().fibre, STACK);
   }
-  if (!dynamic_shared || dynamic_shared->bytes != wanted.shared_bytes) {
-    dynamic_shared = memory.allocate("dynamic shared memory", wanted.shared_bytes, 2, true);
-  }
-  static_shared.clear();
+  shared_in_use.clear();
+  use_shared(dynamic_by_size[wanted.shared_bytes], "dynamic shared memory", wanted.shared_bytes, 2);
+  dynamic_shared = shared_in_use[0];
   std::vector<size_t> order(blocks);
   std::iota(order.begin(), order.end(), size_t{0});
   random = wanted.schedule;
@@ -84,10 +82,18 @@ std::string Machine::run(const Launch& wanted) {
   return message;
 }
 
+/// The buffer, made at its first use.
+void Machine::use_shared(Buffer*& buffer, const char* name, size_t bytes, size_t element) {
+  if (!buffer) buffer = memory.allocate(name, bytes, element, true);
+  if (std::find(shared_in_use.begin(), shared_in_use.end(), buffer) != shared_in_use.end()) return;
+  memory.poison(*buffer);
+  shared_in_use.push_back(buffer);
+}
+
 void Machine::run_block(const Launch& wanted) {
   const uint32_t count = block_size.x * block_size.y * block_size.z;
   ++memory.block;
-  memory.clear_shared();
+  for (Buffer* buffer : shared_in_use) memory.poison(*buffer);
   full_barriers = 0;
   common.assign(count, 0);
   barriers.assign(16, Barrier{});
@@ -245,15 +251,9 @@ void Machine::warp_barrier(uint32_t mask) {
   });
 }
 
-char* Machine::shared_memory(size_t& bytes) {
-  bytes = dynamic_shared->bytes;
-  return dynamic_shared->begin;
-}
-
 void* Machine::shared_array(const void* tag, const char* name, size_t bytes, size_t element) {
-  Buffer*& buffer = static_shared[tag];
-  if (!buffer) buffer = memory.allocate(name, bytes, element, true);
-  if (!buffer) fault("the emulated memory is full");
+  Buffer*& buffer = static_by_place[tag];
+  use_shared(buffer, name, bytes, element);
   return buffer->begin;
 }
 

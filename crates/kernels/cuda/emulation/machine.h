@@ -11,7 +11,6 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -97,7 +96,7 @@ public:
   void barrier(uint32_t id, uint32_t expected, bool wait);
   void collective(const char* operation, uint32_t mask, uint32_t parameter, void* lane, Together together);
   void warp_barrier(uint32_t mask);
-  char* shared_memory(size_t& bytes);
+  void* shared_memory() const { return dynamic_shared->begin; }
   void* shared_array(const void* tag, const char* name, size_t bytes, size_t element);
   void copy_async(uintptr_t to, uintptr_t from, size_t bytes, size_t valid);
   void commit_copies();
@@ -114,6 +113,7 @@ public:
 
 private:
   friend void thread_main();
+  void use_shared(Buffer*& buffer, const char* name, size_t bytes, size_t element);
   void run_block(const Launch& launch);
   bool pick(uint32_t schedule);
   void wait(const char* operation, uint32_t barrier);
@@ -135,13 +135,15 @@ private:
   uint32_t full_barriers = 0;
   uint64_t random = 1;
   std::string message;
+  /// Shared memory is kept from launch to launch: by its size, and by the place in the source that asks for it.
+  std::map<size_t, Buffer*> dynamic_by_size;
+  std::map<const void*, Buffer*> static_by_place;
   Buffer* dynamic_shared = nullptr;
-  std::map<const void*, Buffer*> static_shared;
+  /// What this launch uses of it.
+  std::vector<Buffer*> shared_in_use;
 };
 
-/// The machine whose kernel runs on this thread of the host, if one does.
-Machine* active();
-/// `active`, for what only a kernel may call.
+/// The machine whose kernel runs on this thread of the host.
 Machine& machine();
 
 /// Called for every access of a kernel; its own stack and constants are its own business.

@@ -22,7 +22,10 @@ Memory::~Memory() { munmap(arena, ARENA); }
 
 Buffer* Memory::allocate(const std::string& name, size_t bytes, size_t element, bool shared) {
   const size_t span = (bytes + PAGE - 1) / PAGE * PAGE;
-  if (used + span + PAGE > ARENA) return nullptr;
+  if (used + span + PAGE > ARENA) {
+    std::fprintf(stderr, "emulation: %zu bytes for %s are more than device memory has left\n", bytes, name.c_str());
+    std::abort();
+  }
   Buffer& buffer = buffers.emplace_back();
   buffer.name = name;
   buffer.begin = arena + used;
@@ -32,7 +35,7 @@ Buffer* Memory::allocate(const std::string& name, size_t bytes, size_t element, 
   buffer.cells.resize((bytes + element - 1) / element);
   for (size_t page = used / PAGE; page < (used + span) / PAGE; ++page) pages[page] = static_cast<uint32_t>(buffers.size());
   used += span + PAGE;
-  std::memset(buffer.begin, 0xff, bytes); // NaN, and -1
+  poison(buffer);
   return &buffer;
 }
 
@@ -66,11 +69,7 @@ bool Memory::read(uintptr_t address, void* to, size_t bytes, uint64_t& unwritten
   return true;
 }
 
-void Memory::clear_shared() {
-  for (Buffer& buffer : buffers) {
-    if (buffer.shared && !buffer.cells.empty()) std::memset(buffer.begin, 0xff, buffer.bytes);
-  }
-}
+void Memory::poison(Buffer& buffer) { std::memset(buffer.begin, 0xff, buffer.bytes); }
 
 static std::string describe(const Buffer& buffer, uintptr_t address) {
   const long long offset = static_cast<long long>(address - reinterpret_cast<uintptr_t>(buffer.begin));

@@ -59,14 +59,14 @@ public:
   ~Memory();
   Memory(const Memory&) = delete;
 
-  /// New memory that nothing has written, between stretches that belong to nobody. Aligned to 256 bytes.
+  /// New memory that nothing has written (ends the program when there is no more), between stretches that belong to nobody. Aligned to 256 bytes.
   Buffer* allocate(const std::string& name, size_t bytes, size_t element, bool shared);
   /// From the host. False when the range is not inside one buffer.
   bool write(uintptr_t address, const void* from, size_t bytes);
   /// Reads also what nothing has written; `unwritten` counts such elements.
   bool read(uintptr_t address, void* to, size_t bytes, uint64_t& unwritten);
-  /// Forgets what shared memory holds, before a block starts.
-  void clear_shared();
+  /// What memory holds before anybody writes it: NaN, and −1.
+  void poison(Buffer& buffer);
 
   bool owns(uintptr_t address) const { return address - reinterpret_cast<uintptr_t>(arena) < ARENA; }
   /// An access of the running thread: counts it, and ends the launch if it is wrong.
