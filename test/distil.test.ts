@@ -5,9 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { runBench, scoresOf } from "../recipes/demo/bench";
-import { makeTasks } from "../recipes/demo/world";
-import { Mistral } from "../ts/index";
+import { readJudgeResults } from "../ts/judge/result-file";
+import { startServer } from "./server/start.mjs";
 import { buildProgram, readJson, readJsonl } from "./shared";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -26,31 +25,48 @@ beforeAll(() => {
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-describe("distil → sft → rate → dpo", () => {
-  it("teaches the demo's base model, by the example script", { timeout: 600_000 }, async () => {
-    const script = join(root, "examples", "distil-to-eval.mjs");
-    const { status, stdout, stderr } = spawnSync(process.execPath, [script, at("road"), "400"], {
-      encoding: "utf8",
-      env,
+describe("distil → sft → rate → dpo → eval mt-bench", () => {
+  it("teaches the demo's base model through a server, by the example script", { timeout: 900_000 }, async () => {
+    const server = await startServer({
+      answer: join(root, "test", "server", "offline-answer.mjs"),
+      rates: { 429: 0.02, drop: 0.01 },
+      seed: 3,
     });
-    expect(status, stderr).toBe(0);
-    expect(stdout).toMatch(/conversations {3}400 \(\d+ openings dropped\)\ndSFT {12}held-out loss [01]\.\d+/);
-    expect(readJson<{ report: { conversations: number } }>(at("road", "distil.json")).report.conversations).toBe(400);
+    const script = join(root, "examples", "distil-to-eval.mjs");
+    const run = await new Promise<{ status: number | null; stdout: string; stderr: string }>((resolve) => {
+      const child = spawn(process.execPath, [script, at("road"), "400", server.url], { env });
+      const [out, error]: string[][] = [[], []];
+      child.stdout.on("data", (text) => out!.push(String(text)));
+      child.stderr.on("data", (text) => error!.push(String(text)));
+      child.on("exit", (status) => resolve({ status, stdout: out!.join(""), stderr: error!.join("") }));
+    });
+    const billed = server.billed();
+    await server.stop();
+    expect(run.status, run.stderr).toBe(0);
+    expect(run.stdout).toMatch(/conversations {3}400 \(\d+ openings dropped\)\ndSFT {12}held-out loss [01]\.\d+/);
+    const distil = readJson<{ report: { conversations: number }; ledger: { total: { done: number } } }>(
+      at("road", "distil.json"),
+    );
+    expect(distil.report.conversations).toBe(400);
     const rated = readJson<{ rating: { models: Record<string, { overall: number }> } }>(at("road", "rate.json"));
     const { offline, ...flawed } = rated.rating.models;
+    expect(Object.keys(flawed)).toHaveLength(4);
     for (const { overall } of Object.values(flawed)) expect(overall).toBeLessThan(offline!.overall);
     const dpo = readJson<{ eval_metrics: Record<string, number> }>(at("road", "dpo.json"));
     expect(dpo.eval_metrics["eval_rewards/accuracies"]).toBeGreaterThan(0.7);
     // Judged blind on tasks that nobody was asked.
-    const tasks = makeTasks({ seed: 5, split: "heldout", perCategory: 8 });
-    const scoreOf = async (path: string) =>
-      scoresOf(await runBench(await Mistral.fromPretrained(path), tasks, { seed: 1 })).score.mean;
-    const base = await scoreOf(join(root, "recipes", "demo", "base"));
-    const sft = await scoreOf(at("road", "sft", "model"));
-    const aligned = await scoreOf(at("road", "dpo", "model"));
-    console.log(`judged: base ${base.toFixed(2)}, dSFT ${sft.toFixed(2)}, dDPO ${aligned.toFixed(2)} of 10`);
-    expect(sft).toBeGreaterThan(base + 1);
-    expect(aligned).toBeGreaterThan(base + 1);
+    const [base, sft, aligned] = (await readJudgeResults(at("road", "mt-bench.json"))).map(
+      ({ figures }) => figures[0]!.value!,
+    );
+    console.log(`judged: base ${base!.toFixed(2)}, dSFT ${sft!.toFixed(2)}, dDPO ${aligned!.toFixed(2)} of 10`);
+    expect(sft).toBeGreaterThan(base! + 1);
+    expect(aligned).toBeGreaterThan(base! + 1);
+    expect(readFileSync(at("road", "report.html"), "utf8")).toContain("<svg");
+    // Billed twice were only those whose answers were lost on the way, if at all.
+    const keys = new Map<string, number>();
+    for (const { key, fault } of billed) if (!fault) keys.set(key, (keys.get(key) ?? 0) + 1);
+    expect([...keys.values()].filter((times) => times > 1)).toEqual([]);
+    expect(distil.ledger.total.done).toBeGreaterThan(400);
   });
 });
 
@@ -131,7 +147,9 @@ describe("the commands", () => {
       expect(status, stderr).toBe(77);
       return stderr;
     };
-    expect(refused("distil", "--teacher", "nobody", "--out", at("x"))).toContain('there is no model "nobody"');
+    expect(refused("distil", "--teacher", "nobody", "--out", at("x"))).toContain(
+      "nobody is no file here, and there is no key",
+    );
     expect(refused("distil", "--teacher", "offline", "--sectors", "moon=1", "--out", at("x"))).toContain(
       "world=1,writing=1,material=1",
     );

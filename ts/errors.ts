@@ -145,6 +145,39 @@ export class IoError extends ZephyrError {
   override readonly name = "IoError";
 }
 
+/** What is known of a call to a model that failed. */
+export interface CallFailure {
+  /** HTTP status; undefined when no answer came. */
+  status?: number;
+  /** The provider's own code, for example `context_length_exceeded`. */
+  providerCode?: string;
+  /** The provider's id of the request. */
+  requestId?: string;
+  /** Whether the same call may go through later. */
+  retry: boolean;
+  /** Milliseconds that the server asks to wait. */
+  retryAfter?: number;
+  /** `possibly`: it was sent, and nobody knows whether the provider counts it. */
+  billed: "no" | "possibly";
+  /** What came back, where it was no answer. */
+  body?: string;
+}
+
+/** A model cannot be asked, does not answer, or may not be paid (`ZA_CLIENT_…`); the journal of calls (`ZA_JOURNAL_…`). */
+export class ClientError extends ZephyrError {
+  override readonly name = "ClientError";
+  readonly call?: CallFailure;
+
+  constructor(
+    code: ErrorCode | (string & {}),
+    problem: string,
+    details: ErrorDetails & { call?: CallFailure | undefined } = {},
+  ) {
+    super(code, problem, details);
+    if (details.call) this.call = details.call;
+  }
+}
+
 /** There is not enough memory (`ZA_OUT_OF_MEMORY`). */
 export class OutOfMemoryError extends ZephyrError {
   override readonly name = "OutOfMemoryError";
@@ -173,6 +206,8 @@ const classesByPrefix: readonly (readonly [prefix: string, errorClass: ErrorClas
   ["ZA_NOT_FINITE", TrainingError],
   ["ZA_JUDGE", JudgeError],
   ["ZA_PULL", JudgeError],
+  ["ZA_CLIENT", ClientError],
+  ["ZA_JOURNAL", ClientError],
   ["ZA_ABORTED", AbortedError],
   ["ZA_HUB", HubError],
   ["ZA_IO", IoError],

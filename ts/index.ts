@@ -10,6 +10,8 @@ export * from "./data";
 export * from "./distill";
 export {
   AbortedError,
+  type CallFailure,
+  ClientError,
   ConfigError,
   type ConfigProblem,
   DataError,
@@ -45,7 +47,20 @@ export {
   Tokenizer,
   type TokenizerFiles,
 } from "./model/tokenizer";
-export { type RunReportInput, renderRunReport } from "./report";
+export {
+  type DatasetView,
+  type EvaluationReportOptions,
+  type EvaluationSummary,
+  evaluationSummary,
+  type Overview,
+  type RunComparison,
+  type RunReportInput,
+  renderEvaluationMarkdown,
+  renderEvaluationReport,
+  renderRunReport,
+  type ViewOptions,
+  viewDataset,
+} from "./report";
 export {
   type DpoConfig,
   type DpoConfigInput,

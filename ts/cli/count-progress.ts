@@ -29,3 +29,13 @@ export function countProgress(
     stream.write(`${text}\n`);
   };
 }
+
+/** The same for work that tells its total with each call; nothing when quiet. */
+export function rowProgress(label: string, quiet = false): (done: number, total: number) => void {
+  let show: ((done: number) => void) | undefined;
+  return (done, total) => {
+    if (quiet) return;
+    show ??= countProgress(label, total);
+    show(done);
+  };
+}

@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import { OverlapFilter, overlapTexts } from "../distill/binarise/overlap";
 import { dropReasons } from "../distill/generate/filters";
@@ -6,20 +7,29 @@ import type { GenerateSettingsInput } from "../distill/generate/options";
 import { passagesOf } from "../distill/generate/passages";
 import { type Sector, sectorNames } from "../distill/generate/sectors";
 import { writeConversations } from "../distill/generate/write";
+import { journalName } from "../distill/rows-folder";
 import { packageVersion } from "../native/load";
 import { figure, percent, whole } from "../report/format";
 import { numberBetween, wholeNumber } from "./arguments";
-import { chatModels } from "./chat-models";
+import {
+  addChatModelFlags,
+  addPaidFlags,
+  type OpenChatModels,
+  onlyModel,
+  openChatModels,
+  type PaidFlags,
+  spending,
+} from "./chat-model-flags";
 import { countProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
 import { styleOf } from "./style";
 import { table } from "./train";
 
-interface DistilFlags extends Omit<GenerateSettingsInput, "conversations" | "sectors"> {
+interface DistilFlags extends PaidFlags, Omit<GenerateSettingsInput, "conversations" | "sectors" | "concurrency"> {
   out: string;
-  teacher: string;
-  user?: string;
+  teacher?: string[];
+  user?: string[];
   limit: number;
   sectors?: Partial<Record<Sector, number>>;
   rounds?: [number, number];
@@ -32,16 +42,21 @@ interface DistilFlags extends Omit<GenerateSettingsInput, "conversations" | "sec
 
 /** `zephyr-align distil`: conversations as UltraChat has them. */
 export function addDistil(program: Command): void {
-  program
+  const command = program
     .command("distil")
     .alias("distill")
     .helpGroup("Make data:")
     .description("Let a teacher make conversations (UltraChat's way), in ultrachat_200k's layout.")
-    .requiredOption("--teacher <model>", "Plays the assistant and plans: offline, or what a server calls its model.")
-    .option("--user <model>", "Plays the user. (default: the teacher)")
     .requiredOption("--out <folder>", "Folder of the rows; one of the same options is gone on with.")
     .option("--limit <n>", "Conversations to make.", wholeNumber(1), 100)
     .option("--seed <n>", "Seed of all choices. (default: 42)", wholeNumber(0))
+    .option("--overwrite", "Replace the rows in --out.")
+    .option("--json <file>", "Write the report.")
+    .option("--quiet", "No progress, no table.")
+    .optionsGroup("Models:");
+  addChatModelFlags(command, "teacher", "Plays the assistant and plans");
+  addChatModelFlags(command, "user", "Plays the user (default: the teacher)");
+  command
     .optionsGroup("Content:")
     .option("--sectors <list>", "Weights, for example world=2,writing=1,material=0. (default: 2, 1, 1)", weights)
     .option("--rounds <n|n-m>", "Rounds of all conversations. (default: world 3-7, others 2-4)", range)
@@ -60,12 +75,8 @@ export function addDistil(program: Command): void {
     .option("--keep-out <file...>", "Drop openings that overlap with these texts: rows, CSV or .txt; file#column.")
     .option("--min-answer-words <n>", "Words of a conversation's longest answer. (default: 5)", wholeNumber(0))
     .option("--no-truecase", "Leave sentences that begin with a small letter.")
-    .option("--test-share <x>", "Share for the test splits. (default: 0.1)", numberBetween(0, 1))
-    .optionsGroup("Run:")
-    .option("--concurrency <n>", "Conversations at once. (default: 4)", wholeNumber(1))
-    .option("--overwrite", "Replace the rows in --out.")
-    .option("--json <file>", "Write the report.")
-    .option("--quiet", "No progress, no table.")
+    .option("--test-share <x>", "Share for the test splits. (default: 0.1)", numberBetween(0, 1));
+  addPaidFlags(command)
     .addHelpText(
       "after",
       `
@@ -79,41 +90,66 @@ Writes train_sft, test_sft, train_gen, test_gen and origins (.jsonl), and report
 }
 
 async function distil(flags: DistilFlags, signal: AbortSignal): Promise<void> {
-  const started = performance.now();
-  const { out, teacher, user, limit, sectors, rounds, passages, keepOut, overwrite, quiet, json, ...settings } = flags;
-  const [assistant] = chatModels("--teacher", [teacher]);
-  const [other] = user === undefined ? [] : chatModels("--user", [user]);
+  const { out, keepOut, quiet = false } = flags;
   const filter = keepOut && (await overlapFilter(keepOut));
+  const asked = await openChatModels({ ...flags }, ["teacher", "user"], {
+    journal: join(out, journalName),
+    signal,
+    quiet,
+  });
+  try {
+    await generate(flags, asked, filter, signal);
+    if (!quiet) process.stdout.write(await asked.summary());
+  } finally {
+    await asked.close();
+  }
+}
+
+async function generate(
+  flags: DistilFlags,
+  asked: OpenChatModels<"teacher" | "user">,
+  filter: OverlapFilter | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  const started = performance.now();
+  const { out, limit, sectors, rounds, passages, keepOut, overwrite, quiet, json } = flags;
+  const { seed, topics, subtopics, maxTokens, temperature, userTemperature } = flags;
+  const { nearDuplicates, minAnswerWords, truecase, testShare } = flags;
+  const teacher = onlyModel(asked.models.teacher, "teacher");
+  const user = flags.user ? onlyModel(asked.models.user, "user") : teacher;
   const generation = generateConversations({
-    ...(settings as GenerateSettingsInput),
+    ...{ seed, topics, subtopics, maxTokens, temperature, userTemperature },
+    ...{ nearDuplicates, minAnswerWords, truecase, testShare },
+    concurrency: asked.concurrency,
     conversations: limit,
     sectors: sectorSettings(sectors, rounds),
-    teacher: assistant!,
-    ...(other ? { user: other } : {}),
+    teacher,
+    user,
     ...(passages === undefined ? {} : { passages: passagesOf(passages) }),
     ...(filter ? { keepOut: (text: string) => filter.find(text)?.name } : {}),
     signal,
   });
   const { report } = generation;
   const progress = quiet ? () => {} : countProgress("distil", limit);
-  await writeConversations(generation, out, {
-    overwrite,
-    inputs: { teacher, user: user ?? teacher, passages: passages ?? null, keepOut: keepOut ?? [] },
-    onConversation: () =>
-      progress(report.conversations, `${whole(report.calls.made)} calls, ${whole(droppedOf(generation))} dropped`),
-  });
-  const seconds = (performance.now() - started) / 1000;
+  const onConversation = () =>
+    progress(report.conversations, `${whole(report.calls.made)} calls, ${whole(droppedOf(generation))} dropped`);
+  const names = { teacher: teacher.name, user: user.name };
+  if (asked.dryRun) for await (const _ of generation) onConversation();
+  else {
+    const inputs = { ...names, passages: passages ?? null, keepOut: keepOut ?? [] };
+    await writeConversations(generation, out, { overwrite, inputs, onConversation });
+  }
   await writeJsonFile(json, {
     out,
-    teacher,
-    user: user ?? teacher,
+    ...names,
     settings: generation.settings,
     report,
-    seconds,
+    ...(await spending(asked)),
+    seconds: (performance.now() - started) / 1000,
     peak_rss_mib: peakMemory(),
     versions: { "zephyr-align": packageVersion(), node: process.versions.node },
   });
-  if (!quiet) process.stdout.write(distilText(generation, out));
+  if (!quiet && !asked.dryRun) process.stdout.write(distilText(generation, out));
 }
 
 /** The filter of the texts in files. */

@@ -3,23 +3,34 @@ import { type Command, Option } from "commander";
 import { dataset } from "../data";
 import type { RateSettingsInput } from "../distill/rate/options";
 import { feedbackPrompts, type TurnChoice, turnChoices } from "../distill/rate/prompts";
+import { rateResponses } from "../distill/rate/rate";
 import type { RateReport } from "../distill/rate/report";
 import { writeFeedback } from "../distill/rate/write";
+import { journalName } from "../distill/rows-folder";
 import { packageVersion } from "../native/load";
 import { figure, whole } from "../report/format";
 import { numberBetween, wholeNumber } from "./arguments";
 import { addPairFlags, makePairs, type PairFlags, pairsText } from "./binarise";
-import { chatModels } from "./chat-models";
+import {
+  addChatModelFlags,
+  addPaidFlags,
+  type OpenChatModels,
+  onlyModel,
+  openChatModels,
+  type PaidFlags,
+  spending,
+} from "./chat-model-flags";
+import { usageProblem } from "./config-options";
 import { countProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
 import { styleOf } from "./style";
 import { table } from "./train";
 
-interface RateFlags extends PairFlags, Omit<RateSettingsInput, "seed"> {
+interface RateFlags extends PairFlags, PaidFlags, Omit<RateSettingsInput, "seed" | "concurrency"> {
   prompts: string;
-  pool: string[];
-  rater: string;
+  pool?: string[];
+  rater?: string[];
   out: string;
   limit?: number;
   turns?: TurnChoice;
@@ -40,14 +51,17 @@ export function addRate(program: Command): void {
       "--prompts <file>",
       "Rows with prompts: conversations, {prompt}, or {instruction}; train_gen.jsonl of distil.",
     )
-    .requiredOption(
-      "--pool <model...>",
-      "Models that answer: offline, offline:careless, …, or what a server calls its models.",
-    )
-    .requiredOption("--rater <model>", "Model that rates.")
     .requiredOption("--out <folder>", "Folder of the rows; one of the same options is gone on with.")
     .option("--limit <n>", "Take the first rows only.", wholeNumber(1))
     .option("--seed <n>", "Seed of all choices. (default: 42)", wholeNumber(0))
+    .option("--raw-only", "Make no pairs.")
+    .option("--overwrite", "Replace the rows in --out.")
+    .option("--json <file>", "Write the reports.")
+    .option("--quiet", "No progress, no table.")
+    .optionsGroup("Models:");
+  addChatModelFlags(command, "pool", "Models that answer (offline:careless, … are flawed)", true);
+  addChatModelFlags(command, "rater", "Rates");
+  command
     .optionsGroup("Answers:")
     .addOption(
       new Option("--turns <which>", "Which user turns of a conversation are prompts. (default: last)").choices(
@@ -71,13 +85,8 @@ export function addRate(program: Command): void {
       ).choices(["together", "each"]),
     )
     .option("--no-critique", "No critiques: there is no overall score then.")
-    .option("--reasks <n>", "Times to ask again for what cannot be read. (default: 1)", wholeNumber(0))
-    .optionsGroup("Run:")
-    .option("--raw-only", "Make no pairs.")
-    .option("--concurrency <n>", "Prompts at once. (default: 4)", wholeNumber(1))
-    .option("--overwrite", "Replace the rows in --out.")
-    .option("--json <file>", "Write the reports.")
-    .option("--quiet", "No progress, no table.");
+    .option("--reasks <n>", "Times to ask again for what cannot be read. (default: 1)", wholeNumber(0));
+  addPaidFlags(command);
   addPairFlags(command)
     .addHelpText(
       "after",
@@ -93,56 +102,79 @@ The same command goes on after a stop and asks again for what failed.`,
 }
 
 async function rate(flags: RateFlags, signal: AbortSignal): Promise<void> {
+  const { out, quiet = false } = flags;
+  const asked = await openChatModels({ ...flags }, ["pool", "rater"], {
+    journal: join(out, journalName),
+    signal,
+    quiet,
+  });
+  try {
+    await rateAndPair(flags, asked, signal);
+    if (!quiet) process.stdout.write(await asked.summary());
+  } finally {
+    await asked.close();
+  }
+}
+
+async function rateAndPair(
+  flags: RateFlags,
+  asked: OpenChatModels<"pool" | "rater">,
+  signal: AbortSignal,
+): Promise<void> {
   const started = performance.now();
-  const { prompts, pool, out, limit, turns = "last", source, quiet } = flags;
-  const [rater] = chatModels("--rater", [flags.rater]);
+  const { prompts, out, limit, turns = "last", source, quiet } = flags;
+  const rater = onlyModel(asked.models.rater, "rater");
+  const { pool } = asked.models;
+  if (pool.length === 0) throw usageProblem("--pool", "no model is given", "Give the models that answer.");
   const rows = dataset(prompts, limit === undefined ? {} : { limit });
-  const { answers, principles, maxTokens, temperature, ratings, critique, reasks, concurrency, seed } = flags;
+  const { answers, principles, maxTokens, temperature, ratings, critique, reasks, seed } = flags;
   const settings: RateSettingsInput = {
-    answers,
-    principles,
-    maxTokens,
-    temperature,
-    ratings,
-    critique,
-    reasks,
-    concurrency,
-    seed,
+    ...{ answers, principles, maxTokens, temperature, ratings, critique, reasks, seed },
+    concurrency: asked.concurrency,
   };
   // With all turns there are more prompts than rows.
   const total = quiet || turns === "all" ? undefined : await rows.length();
   const progress = quiet ? () => {} : countProgress("rate", total);
-  const report = await writeFeedback(
-    {
-      ...settings,
-      prompts: feedbackPrompts(rows, { turns, ...(source === undefined ? {} : { source }) }),
-      pool: chatModels("--pool", pool),
-      rater: rater!,
-      signal,
-    },
-    out,
-    {
-      overwrite: flags.overwrite,
-      inputs: { prompts, pool, rater: flags.rater, turns, source: source ?? null },
-      onPrompt: (_, { rated, failed, before, duplicates, calls }) =>
-        progress(rated + failed + before + duplicates, `${whole(calls.made)} calls, ${whole(failed)} failed`),
-    },
-  );
-  if (!quiet) process.stdout.write(rateText(report, out));
-  const pairs = flags.rawOnly ? undefined : await makePairs(join(out, "raw.jsonl"), out, flags, { signal, quiet });
+  const work = {
+    ...settings,
+    prompts: feedbackPrompts(rows, { turns, ...(source === undefined ? {} : { source }) }),
+    pool,
+    rater,
+    signal,
+  };
+  const names = { pool: pool.map(({ name }) => name), rater: rater.name };
+  const { report, pairs } = asked.dryRun ? await ratedInVain() : await ratedAndPaired();
   await writeJsonFile(flags.json, {
     prompts,
-    pool,
-    rater: flags.rater,
+    ...names,
     out,
     settings,
     rating: report,
     ...(pairs ? { binarising: pairs.settings, pairs: pairs.report } : {}),
+    ...(await spending(asked)),
     seconds: (performance.now() - started) / 1000,
     peak_rss_mib: peakMemory(),
     versions: { "zephyr-align": packageVersion(), node: process.versions.node },
   });
   if (pairs && !quiet) process.stdout.write(pairsText(pairs, out));
+
+  async function ratedInVain() {
+    const rating = rateResponses(work);
+    for await (const _ of rating);
+    return { report: rating.report, pairs: undefined };
+  }
+
+  async function ratedAndPaired() {
+    const report = await writeFeedback(work, out, {
+      overwrite: flags.overwrite,
+      inputs: { prompts, ...names, turns, source: source ?? null },
+      onPrompt: (_, { rated, failed, before, duplicates, calls }) =>
+        progress(rated + failed + before + duplicates, `${whole(calls.made)} calls, ${whole(failed)} failed`),
+    });
+    if (!quiet) process.stdout.write(rateText(report, out));
+    const pairs = flags.rawOnly ? undefined : await makePairs(join(out, "raw.jsonl"), out, flags, { signal, quiet });
+    return { report, pairs };
+  }
 }
 
 function rateText(report: RateReport, out: string): string {

@@ -93,7 +93,7 @@ function summary({ rows, usable, bad, equalPairs, exactDuplicates, nearDuplicate
     ...bad.map(({ code, rows: count }) => `${whole(count)} × ${code}`),
     ...(equalPairs > 0 ? [`${whole(equalPairs)} with chosen equal to rejected`] : []),
     `${whole(exactDuplicates?.rows ?? 0)} the same as another`,
-    `${whole(nearDuplicates?.rows ?? 0)} with prompts alike (${percent(nearDuplicates?.similarity ?? 0)} or more of their word pairs)`,
+    `${whole(nearDuplicates?.rows ?? 0)} with prompts alike (${percent(nearDuplicates?.similarity ?? 0)} or more of their runs of three words)`,
   ];
   return parts.join("; ");
 }

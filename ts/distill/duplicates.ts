@@ -7,20 +7,11 @@
  * found, at 0.8 0.2 %.
  */
 
-/** Words in a run; a text of fewer words is one run. */
-const runLength = 3;
+import { mix } from "../data/shuffle";
+import { jaccard, leastRun, wordRuns, wordsOf } from "../data/word-runs";
+
 const bands = 16;
 const bandRows = 5;
-
-/** Words and numbers of a text, lower-case. What two texts are compared by. */
-export function wordsOf(text: string): string[] {
-  return (
-    text
-      .toLowerCase()
-      .normalize("NFKC")
-      .match(/[\p{L}\p{N}]+/gu) ?? []
-  );
-}
 
 /** What was found. `index` is that of the earlier text. */
 export interface Duplicate {
@@ -54,7 +45,7 @@ export class Duplicates {
     const key = `${scope}\u0000${words.join(" ")}`;
     const same = this.#exact.get(key);
     if (same !== undefined) return { kind: "exact", index: same };
-    const runs = runsOf(words, scope);
+    const runs = wordRuns(words, scope);
     const signature = this.threshold < 1 ? bandValues(runs) : [];
     const near = this.#nearest(runs, signature);
     if (near !== undefined) return { kind: "near", index: near };
@@ -93,27 +84,7 @@ export class Duplicates {
 
 /** Similarity of two texts as {@link Duplicates} measures it. */
 export function similarity(a: string, b: string): number {
-  return jaccard(runsOf(wordsOf(a), ""), runsOf(wordsOf(b), ""));
-}
-
-/** Hashes of the runs, sorted, each once. */
-function runsOf(words: readonly string[], scope: string): Uint32Array {
-  const count = Math.max(1, words.length - runLength + 1);
-  const hashes = new Set<number>();
-  for (let at = 0; at < count; at++) hashes.add(hash(`${scope}\u0000${words.slice(at, at + runLength).join(" ")}`));
-  return Uint32Array.from(hashes).sort();
-}
-
-function jaccard(a: Uint32Array, b: Uint32Array): number {
-  let shared = 0;
-  for (let i = 0, j = 0; i < a.length && j < b.length; ) {
-    const left = a[i] as number;
-    const right = b[j] as number;
-    if (left === right) shared++;
-    if (left <= right) i++;
-    if (right <= left) j++;
-  }
-  return shared / (a.length + b.length - shared);
+  return jaccard(wordRuns(wordsOf(a)), wordRuns(wordsOf(b)));
 }
 
 /** One number for each band, made of the smallest hashes of its rows; the band is in the number. */
@@ -121,26 +92,8 @@ function bandValues(runs: Uint32Array): number[] {
   return Array.from({ length: bands }, (_, band) => {
     let value = 0;
     for (let row = 0; row < bandRows; row++) {
-      const key = mix(band * bandRows + row + 1);
-      let least = 0xffffffff;
-      for (const run of runs) least = Math.min(least, mix(run ^ key));
-      value = mix(value ^ least);
+      value = mix(value ^ leastRun(runs, band * bandRows + row));
     }
     return band * 2 ** 32 + value;
   });
-}
-
-/** FNV-1a over UTF-16 units with a final mix: 32 bits. */
-function hash(text: string): number {
-  let h = 0x811c9dc5;
-  for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193);
-  return mix(h);
-}
-
-/** The finaliser of MurmurHash3: every input bit reaches every output bit. */
-function mix(value: number): number {
-  let h = value >>> 0;
-  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
-  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
-  return (h ^ (h >>> 16)) >>> 0;
 }

@@ -11,6 +11,8 @@ import { RowFile } from "./row-file";
 const configName = "config.json";
 const reportName = "report.json";
 const lockName = ".lock";
+/** The journal of paid calls, which lies beside the rows if nothing else is said. */
+export const journalName = "calls.sqlite";
 
 /** How a folder is opened. */
 export interface RowsFolderOptions {
@@ -95,7 +97,7 @@ async function prepare(
   path: string,
   { files, fresh = [], config, growing = [], overwrite }: RowsFolderOptions,
 ): Promise<void> {
-  const names = (await readdir(path)).filter((name) => name !== lockName);
+  const names = (await readdir(path)).filter((name) => name !== lockName && !name.startsWith(journalName));
   if (overwrite) {
     for (const name of [configName, reportName, ...files.map((file) => `${file}.jsonl`)]) {
       await rm(join(path, name), { force: true });

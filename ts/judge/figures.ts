@@ -77,3 +77,11 @@ export function requireComplete({ expected, judged, floor }: Completeness, failu
     },
   );
 }
+
+/** The warning of what is missing in the figures, by its first places. */
+export function missingWarning(failures: readonly JudgeFailure[], { expected }: Completeness): string[] {
+  if (failures.length === 0) return [];
+  const places = failures.slice(0, 5).map(({ id, turn }) => `${id}/${turn}`);
+  const more = failures.length > places.length ? ", …" : "";
+  return [`${failures.length} of ${expected} judgments are missing in the figures (${places.join(", ")}${more}).`];
+}

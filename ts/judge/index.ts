@@ -58,4 +58,5 @@ export {
 } from "./multiple-choice";
 export { benchmarkFolder, type PulledBenchmark, publications, pullBenchmark } from "./pull";
 export type * from "./result";
+export { readJudgeResults } from "./result-file";
 export { bootstrapMean, type Estimate } from "./statistics";

@@ -98,7 +98,7 @@ const schema: z.ZodType<JudgeResult> = z.object({
   ),
   flaggedAnswers: z.array(z.object({ id, turn, excerpt: z.string() })),
   failures: z.array(z.object({ id, turn, repeat: z.number(), first: side, problem: z.string() })),
-  hashes: z.object({ questions: z.string(), prompts: z.string(), references: nullableText, answers: nullableText }),
+  hashes: z.object({ questions: z.string(), prompts: nullableText, references: nullableText, answers: nullableText }),
   cost: z.object({
     calls: z.number(),
     reused: z.number(),

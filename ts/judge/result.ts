@@ -216,8 +216,8 @@ export interface JudgeFailure {
 export interface JudgeHashes {
   /** Of the questions' or instructions' file. */
   questions: string;
-  /** Of the judge's prompts, as read from the benchmark's files. */
-  prompts: string;
+  /** Of the judge's prompts, as read from the benchmark's files; null when only the judgments are known. */
+  prompts: string | null;
   /** Of the reference answers; null where none are shown. */
   references: string | null;
   /** Of the model's answers as judged; null when only the judgments are known. */

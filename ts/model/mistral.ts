@@ -325,7 +325,7 @@ export class Mistral {
       const result = await this.native.generate(
         this.tokenizer.native,
         ids,
-        this.#decoding(options, 0),
+        this.#decoding(options),
         [...(stop ?? [])],
         abort,
         (piece) => onToken?.(piece),
@@ -381,11 +381,11 @@ export class Mistral {
 
   /**
    * Answers many conversations at once: the weights are read once a step for all of them.
-   * Sequence `i` is sampled with `seed + i`.
+   * Sequence `i` is sampled with `seed + i`, or with `seeds[i]`.
    */
   async generateBatch(
     prompts: readonly (readonly Message[])[],
-    options: Omit<GenerateOptions, "onToken" | "stop"> & { batchSize?: number } = {},
+    options: Omit<GenerateOptions, "onToken" | "stop"> & { batchSize?: number; seeds?: readonly number[] } = {},
   ): Promise<Generated[]> {
     const size = options.batchSize ?? 256;
     const answers: Generated[] = [];
@@ -397,7 +397,8 @@ export class Mistral {
       for (let start = 0; start < prompts.length; start += size) {
         throwIfAborted(signal);
         const ids = prompts.slice(start, start + size).map((prompt) => this.tokenizer.encodePrompt(prompt, options));
-        const batch = await this.native.generateBatch(ids, this.#decoding(options, start), abort);
+        const seeds = ids.map((_, i) => options.seeds?.[start + i] ?? (options.seed ?? 0) + start + i);
+        const batch = await this.native.generateBatch(ids, seeds, this.#decoding(options), abort);
         for (const { ids, finishReason } of batch) {
           const text = this.tokenizer.decode(ids, { skipSpecialTokens: true });
           answers.push({ text, ids, finishReason: finishReason as FinishReason });
@@ -450,7 +451,7 @@ export class Mistral {
     }
   }
 
-  #decoding(options: GenerateOptions, offset: number) {
+  #decoding(options: GenerateOptions) {
     return {
       maxTokens: options.maxTokens ?? 256,
       temperature: options.temperature ?? 0,
@@ -458,7 +459,7 @@ export class Mistral {
       topP: options.topP ?? 1,
       minP: options.minP ?? 0,
       repetitionPenalty: options.repetitionPenalty ?? 1,
-      seed: (options.seed ?? 0) + offset,
+      seed: options.seed ?? 0,
       stopTokenIds: this.stopTokenIds,
     };
   }

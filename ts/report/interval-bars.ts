@@ -34,6 +34,8 @@ export interface IntervalBars {
 const barHeight = 9;
 const barGap = 2;
 const groupGap = 16;
+/** Of a label, about. */
+const characterWidth = 6.4;
 const top = 8;
 const bottom = 24;
 
@@ -63,11 +65,17 @@ ${level === undefined ? null : html`<line class="level" x1="${at(level)}" x2="${
 ${groups.map(({ label, bars }, row) => {
   const start = starts[row]!;
   const middle = start + (Math.max(1, bars.length) * (barHeight + barGap) - barGap) / 2;
-  return html`<text class="label" x="${labelWidth - 12}" y="${middle}" text-anchor="end" dominant-baseline="central">${label}</text>${bars.map(
+  return html`<text class="label" x="${labelWidth - 12}" y="${middle}" text-anchor="end" dominant-baseline="central">${fitted(label, labelWidth)}</text>${bars.map(
     (bar, i) => barHtml(bar, label, start + i * (barHeight + barGap), labelWidth, at),
   )}`;
 })}
 </svg></div></figure>`;
+}
+
+/** A label that has no room is cut; whole it stands beside the value, under the pointer. */
+function fitted(label: string, room: number): string {
+  const most = Math.floor((room - 16) / characterWidth);
+  return label.length > most ? `${label.slice(0, most - 1)}…` : label;
 }
 
 function barHtml(bar: IntervalBar, label: string, y: number, left: number, at: (value: number) => number): Html {

@@ -1,8 +1,8 @@
 import type { Dataset } from "../../data";
 import type { Message } from "../../data/messages";
+import { wordsOf } from "../../data/word-runs";
 import { DataError } from "../../errors";
 import { draw, drawOne } from "../draw";
-import { wordsOf } from "../duplicates";
 import { type FeedbackCompletion, type FeedbackRow, feedbackRow } from "../feedback-row";
 import { meanWith } from "../generate/report";
 import { promptId } from "../prompt-id";

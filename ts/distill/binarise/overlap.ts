@@ -2,8 +2,8 @@
 import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { dataset } from "../../data";
+import { wordsOf } from "../../data/word-runs";
 import { fromNative } from "../../errors";
-import { wordsOf } from "../duplicates";
 import { columnFile, columnValue, noColumn } from "../text-column";
 
 /** How a prompt overlaps with a text. */

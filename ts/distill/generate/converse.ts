@@ -1,9 +1,9 @@
 /** One conversation: two roles, each asked in turn. */
 import type { ChatModel, ChatResponse } from "../../client";
 import type { Message } from "../../data/messages";
+import { wordsOf } from "../../data/word-runs";
 import { throwIfAborted } from "../../errors";
 import { drawInteger, drawOne, seedOf } from "../draw";
-import { wordsOf } from "../duplicates";
 import { promptId } from "../prompt-id";
 import { assistantPrompt, endingPrompt, endMark, userPrompt } from "../prompts/conversation";
 import { moves, type Persona, personas } from "../prompts/personas";

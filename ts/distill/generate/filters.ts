@@ -2,7 +2,7 @@
  * What is wrong with a turn. These are our own rules, with UltraChat 200k's card as their model: its script was never
  * published. docs/distil.md lists them.
  */
-import { wordsOf } from "../duplicates";
+import { wordsOf } from "../../data/word-runs";
 import { endMark } from "../prompts/conversation";
 import { loopIn } from "./loops";
 

@@ -1,7 +1,7 @@
 import { concurrently } from "../../client/concurrently";
 import type { Message } from "../../data/messages";
+import { wordsOf } from "../../data/word-runs";
 import { draw } from "../draw";
-import { wordsOf } from "../duplicates";
 import { promptId } from "../prompt-id";
 import { tallied } from "../tally";
 import { type Conversed, converse } from "./converse";

@@ -49,7 +49,7 @@ export const generateFields = {
   /** Share of conversations for the test splits. @default 0.1 */
   testShare: z.number().min(0).max(1).default(0.1),
   /** Conversations under way at once. @default 4 */
-  concurrency: count.max(1000).default(4),
+  concurrency: count.max(100_000).default(4),
 };
 
 const schema = z.strictObject(generateFields);

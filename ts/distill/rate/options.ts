@@ -24,7 +24,7 @@ export const rateFields = {
   /** Times that an answer which cannot be read is asked for again. @default 1 */
   reasks: z.int().nonnegative().max(10).default(1),
   /** Prompts under way at once. @default 4 */
-  concurrency: count.max(1000).default(4),
+  concurrency: count.max(100_000).default(4),
 };
 
 const schema = z.strictObject(rateFields);

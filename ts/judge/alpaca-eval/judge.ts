@@ -29,6 +29,8 @@ export interface AnnotateOptions {
   mode: "strict" | "compat";
   /** JSON lines of annotations: finished ones are taken from it, new ones are added. */
   file?: string | undefined;
+  /** Write what is new into the file; false only reads it, for a dry run. @default true */
+  keep?: boolean | undefined;
   /** Comparisons in work at once. @default 4 */
   concurrency?: number | undefined;
   signal?: AbortSignal | undefined;
@@ -60,8 +62,8 @@ export async function annotate(
   ledger: Ledger,
   options: AnnotateOptions,
 ): Promise<Annotation[]> {
-  const { protocol, mode, file, concurrency = 4, signal } = options;
-  const lines = file === undefined ? undefined : await JsonLines.open(file);
+  const { protocol, mode, file, keep = true, concurrency = 4, signal } = options;
+  const lines = file === undefined || !keep ? undefined : await JsonLines.open(file);
   const annotations: Annotation[] = [];
   try {
     const finished = new Map<string, Annotation>();

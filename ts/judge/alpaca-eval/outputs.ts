@@ -19,6 +19,8 @@ export interface GenerateOutputsOptions {
   template?: string;
   /** JSON lines of outputs: what is there is kept, what is missing is added. */
   file?: string;
+  /** Write what is new into the file; false only reads it, for a dry run. @default true */
+  keep?: boolean;
   /** Instructions in work at once. @default 4 */
   concurrency?: number;
   signal?: AbortSignal;
@@ -36,14 +38,14 @@ export async function generateOutputs(
   instructions: readonly Pick<Output, "instruction" | "dataset">[],
   options: GenerateOutputsOptions = {},
 ): Promise<Generator> {
-  const { name = model.name, file, concurrency = 4, signal } = options;
+  const { name = model.name, file, keep = true, concurrency = 4, signal } = options;
   const generation: OutputGeneration = {
     template: options.template ?? null,
     max_tokens: options.maxTokens ?? 2048,
     temperature: options.temperature ?? 0.7,
   };
   // Opened before it is read: half a line at its end goes first.
-  const lines = file === undefined ? undefined : await JsonLines.open(file);
+  const lines = file === undefined || !keep ? undefined : await JsonLines.open(file);
   const before = file !== undefined && existsSync(file) ? await readOutputs(file) : [];
   for (const output of before) checkGeneration(output, generation, file!);
   const outputs = new Map(before.map((output) => [output.instruction, output]));

@@ -3,7 +3,7 @@ import { JudgeError } from "../../errors";
 import { packageVersion } from "../../native/load";
 import { biasOf, codePoints } from "../bias";
 import { flaggedAnswers } from "../canaries";
-import { defaultFloor, figureOf, mean, requireComplete, type Scored } from "../figures";
+import { defaultFloor, figureOf, mean, missingWarning, requireComplete, type Scored } from "../figures";
 import type { Ledger } from "../ledger";
 import {
   type CanaryResult,
@@ -81,7 +81,7 @@ export interface ResultInput extends AlpacaEvalOptions {
   judge: string;
   ledger: Ledger;
   canaries: CanaryResult[];
-  promptHash: string;
+  promptHash: string | null;
 }
 
 /**
@@ -157,8 +157,14 @@ export function alpacaEvalResult(input: ResultInput): JudgeResult {
     protocol: `alpaca-eval-${protocol.version}`,
     mode,
     createdAt: new Date().toISOString(),
-    model: judgedModel(model),
-    opponent: judgedModel(baseline),
+    model: judgedModel(
+      model,
+      comparisons.map((each) => each.model),
+    ),
+    opponent: judgedModel(
+      baseline,
+      comparisons.map((each) => each.baseline),
+    ),
     judge: {
       asked: input.judge,
       returned: ledger.returned,
@@ -184,7 +190,7 @@ export function alpacaEvalResult(input: ResultInput): JudgeResult {
       ...(alarms.length > 0
         ? [`The judge likes answers that say nothing (${alarms.join(", ")}): its rates mean little.`]
         : []),
-      ...(failures.length > 0 ? [`${failures.length} comparisons are missing in the figures.`] : []),
+      ...missingWarning(failures, completeness),
       ...(input.judge !== protocol.judge
         ? [`Published rates are ${protocol.judge}'s; those of ${input.judge} do not compare with them.`]
         : []),
@@ -278,7 +284,8 @@ function countsOf(scored: readonly Scored[]) {
   return { wins: n_wins, losses: n_wins_base, ties: n_draws };
 }
 
-function judgedModel({ name, outputs, file, generated }: Generator): JudgedModel {
+/** @param compared its outputs that are compared */
+function judgedModel({ name, outputs, file, generated }: Generator, compared: readonly string[]): JudgedModel {
   const generation = outputs[0]?.generation;
   return {
     name,
@@ -288,6 +295,6 @@ function judgedModel({ name, outputs, file, generated }: Generator): JudgedModel
     sampling: generation
       ? { maxTokens: generation.max_tokens, temperature: generation.temperature, choices: 1, seed: 0 }
       : null,
-    meanLength: outputs.length > 0 ? mean(outputs.map(({ output }) => codePoints(output))) : null,
+    meanLength: compared.length > 0 ? mean(compared.map(codePoints)) : null,
   };
 }

@@ -23,6 +23,8 @@ export interface JudgeAlpacaEvalOptions extends AlpacaEvalOptions {
   canaries?: boolean;
   /** JSON lines of annotations: what is judged there already is not asked again. */
   file?: string;
+  /** Write what is new into the file; false only reads it, for a dry run. @default true */
+  keep?: boolean;
   /** Comparisons in work at once. @default 4 */
   concurrency?: number;
   signal?: AbortSignal;
@@ -35,7 +37,7 @@ export interface JudgeAlpacaEvalOptions extends AlpacaEvalOptions {
  * @throws JudgeError `ZA_JUDGE_…`, and what the judge's client throws; what was judged until then is in the file.
  */
 export async function judgeAlpacaEval(options: JudgeAlpacaEvalOptions): Promise<JudgeResult> {
-  const { judge, mode = "strict", repeats = 1, file, concurrency, signal } = options;
+  const { judge, mode = "strict", repeats = 1, file, keep, concurrency, signal } = options;
   const protocol = alpacaEvalProtocols[options.version ?? "2.0"];
   checkJudge(judge, protocol);
   const prompt = await readAlpacaEvalPrompt(options.prompts, protocol);
@@ -51,7 +53,7 @@ export async function judgeAlpacaEval(options: JudgeAlpacaEvalOptions): Promise<
         );
   const total = repeated.length + constant.length;
   const ledger = new Ledger();
-  const asking = { protocol, prompt, model, baseline, mode, concurrency, signal };
+  const asking = { protocol, prompt, model, baseline, mode, keep, concurrency, signal };
   const annotations = await annotate(repeated, judge, ledger, {
     ...asking,
     file,
@@ -140,6 +142,6 @@ export async function scoreAlpacaEval(options: ScoreAlpacaEvalOptions): Promise<
     judge: annotations[0]?.row.judge ?? protocol.judge,
     ledger,
     canaries: [],
-    promptHash: annotations[0]?.row.prompt_sha256 ?? "unknown",
+    promptHash: annotations[0]?.row.prompt_sha256 ?? null,
   });
 }

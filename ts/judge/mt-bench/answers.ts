@@ -76,6 +76,8 @@ export interface AnswerOptions {
   template?: string;
   /** File of the answers: what is there is kept, what is missing is added, at last it is sorted by question. */
   file?: string;
+  /** Write what is new into the file; false only reads it, for a dry run. @default true */
+  keep?: boolean;
   /** Questions in work at once. @default 4 */
   concurrency?: number;
   signal?: AbortSignal;
@@ -106,7 +108,7 @@ export async function answerQuestions(
   questions: readonly Question[],
   options: AnswerOptions = {},
 ): Promise<Map<number | string, Answer>> {
-  const { name = model.name, file, concurrency = 4, signal } = options;
+  const { name = model.name, file, keep = true, concurrency = 4, signal } = options;
   const generation: Generation = {
     template: options.template ?? null,
     max_tokens: options.maxTokens ?? 1024,
@@ -114,7 +116,7 @@ export async function answerQuestions(
     choices: options.choices ?? 1,
   };
   // Opened before it is read: half a line at its end goes first.
-  const lines = file === undefined ? undefined : await JsonLines.open(file);
+  const lines = file === undefined || !keep ? undefined : await JsonLines.open(file);
   const answers = file !== undefined && existsSync(file) ? await readAnswers(file) : new Map<number | string, Answer>();
   for (const answer of answers.values()) checkGeneration(answer, generation, file!);
   const open = questions.filter(({ question_id }) => !answers.has(question_id));
@@ -130,7 +132,7 @@ export async function answerQuestions(
   } finally {
     await lines?.close();
   }
-  if (file !== undefined && open.length > 0) await writeSorted(file, answers);
+  if (file !== undefined && keep && open.length > 0) await writeSorted(file, answers);
   return answers;
 }
 

@@ -36,6 +36,8 @@ export interface JudgeMatchesOptions {
   mode: "strict" | "compat";
   /** FastChat's judgment file: finished judgments are taken from it, new ones are added. */
   file?: string | undefined;
+  /** Write what is new into the file; false only reads it, for a dry run. @default true */
+  keep?: boolean | undefined;
   /** Matches in work at once. @default 4 */
   concurrency?: number | undefined;
   signal?: AbortSignal | undefined;
@@ -54,9 +56,9 @@ export async function judgeMatches(
   ledger: Ledger,
   options: JudgeMatchesOptions,
 ): Promise<Judgment[]> {
-  const { mode, file, concurrency = 4, signal, onJudgment } = options;
+  const { mode, file, keep = true, concurrency = 4, signal, onJudgment } = options;
   const pairs = matches.some(({ opponent }) => opponent !== null);
-  const lines = file === undefined ? undefined : await JsonLines.open(file);
+  const lines = file === undefined || !keep ? undefined : await JsonLines.open(file);
   const rows: Judgment[] = [];
   try {
     const before = file !== undefined && existsSync(file) ? await readJudgments(file, pairs) : [];

@@ -1,8 +1,9 @@
 /** A {@link JudgeResult} out of judgments: joined by question, never by position. */
+import { JudgeError } from "../../errors";
 import { packageVersion } from "../../native/load";
 import { biasOf } from "../bias";
 import { flaggedAnswers, sectionMarkers } from "../canaries";
-import { figureOf, requireComplete, type Scored } from "../figures";
+import { figureOf, missingWarning, requireComplete, type Scored } from "../figures";
 import {
   type Completeness,
   type Figure,
@@ -18,7 +19,7 @@ import { byKey, groupBy, type Placed } from "../rows";
 import { turnsOf } from "./answers";
 import type { MtBench, Question } from "./bench";
 import { isPair, type Judgment } from "./judgments";
-import { type Contestant, referenceCategories } from "./match";
+import { type Contestant, matchesOf, referenceCategories } from "./match";
 import { readingOf } from "./reading";
 
 /** What a result is made of. */
@@ -45,13 +46,16 @@ export interface MtBenchResultInput {
 /**
  * The figures of a run.
  *
- * @throws JudgeError `ZA_JUDGE_DUPLICATE` for a turn that is judged twice, `ZA_JUDGE_INCOMPLETE` under the floor; neither in
- * `compat` mode, which averages whatever is there.
+ * @throws JudgeError `ZA_JUDGE_DUPLICATE` for a turn that is judged twice, `ZA_JUDGE_JOIN` for a judgment of another answer,
+ * `ZA_JUDGE_INCOMPLETE` under the floor; none in `compat` mode, which averages whatever is there.
  */
 export function mtBenchResult(input: MtBenchResultInput): JudgeResult {
   const { bench, mode, model, opponent } = input;
   const rows = input.rows.filter(({ value }) => isAbout(value, model.name, opponent?.name ?? null));
-  if (mode === "strict") refuseDuplicates(rows);
+  if (mode === "strict") {
+    refuseDuplicates(rows);
+    refuseOtherAnswers(input, rows);
+  }
   const byQuestion = groupBy(rows, ({ value }) => value.question_id);
   const repeats = input.repeats ?? Math.max(1, ...rows.map(({ value }) => (value.repeat ?? 0) + 1));
 
@@ -111,7 +115,7 @@ export function mtBenchResult(input: MtBenchResultInput): JudgeResult {
     failures,
     hashes: { ...bench.hashes, answers: input.answersHash },
     cost: input.cost,
-    warnings: warningsOf(input, failures, rows),
+    warnings: warningsOf(input, failures, completeness, rows),
     versions: { "zephyr-align": packageVersion(), node: process.versions.node },
   };
 }
@@ -134,6 +138,29 @@ function refuseDuplicates(rows: readonly Placed<Judgment>[]): void {
 function turnJudged(row: Judgment): string {
   const models = isPair(row) ? [row.model_1, row.model_2].sort().join(" and ") : row.model;
   return JSON.stringify([models, row.question_id, row.turn, row.repeat ?? 0]);
+}
+
+/** Where the answers are known, every judgment must be one of them, word by word. */
+function refuseOtherAnswers(
+  { bench, model, opponent, answers, opponentAnswers }: MtBenchResultInput,
+  rows: readonly Placed<Judgment>[],
+): void {
+  if (!answers || (opponent && !opponentAnswers)) return;
+  const other = opponent && opponentAnswers ? { name: opponent.name, answers: opponentAnswers } : null;
+  const matches = groupBy(
+    matchesOf(bench, { name: model.name, answers }, other),
+    ({ question }) => question.question_id,
+  );
+  for (const { value: row, place } of rows) {
+    const match = matches.get(row.question_id)?.find(({ turn }) => turn === row.turn);
+    const shown = isPair(row) ? [row.g1_user_prompt, row.g2_user_prompt] : [row.user_prompt];
+    if (!match || match.games.every(({ userPrompt }) => shown.includes(userPrompt))) continue;
+    throw new JudgeError(
+      "ZA_JUDGE_JOIN",
+      `the judgment of question ${row.question_id}, turn ${row.turn} is about another answer, reference or prompt`,
+      { place, remedy: "Give the answers that were judged, or judge these." },
+    );
+  }
 }
 
 /** A reading from the model's view: rows of pairs may name it second. */
@@ -200,6 +227,7 @@ function countsOf(scored: readonly Scored[]) {
 function warningsOf(
   { bench, mode, canaries, model, judge }: MtBenchResultInput,
   failures: readonly JudgeFailure[],
+  completeness: Completeness,
   rows: readonly Placed<Judgment>[],
 ): string[] {
   const twice = rows.length - new Set(rows.map(({ value }) => turnJudged(value))).size;
@@ -212,7 +240,7 @@ function warningsOf(
     ...(mode === "compat" && twice > 0
       ? [`${twice} turns are judged more than once, and all judgments are averaged, as FastChat does.`]
       : []),
-    ...(failures.length > 0 ? [`${failures.length} judgments are missing in the figures.`] : []),
+    ...missingWarning(failures, completeness),
     ...(ids.length > 1 ? [`Answers came from ${ids.length} models (${ids.join(", ")}).`] : []),
     ...(bench.referenceModel !== null && bench.referenceModel === model.name
       ? [`The reference answers are ${model.name}'s own.`]

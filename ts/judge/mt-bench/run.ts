@@ -1,13 +1,12 @@
 /** MT-Bench from answers to a result. */
 import { basename, dirname, join } from "node:path";
 import type { ChatModel } from "../../client";
-import { JudgeError } from "../../errors";
 import { codePoints } from "../bias";
 import { canaries, canaryQuestions, canaryResult, evenly } from "../canaries";
 import { defaultFloor, mean } from "../figures";
 import { Ledger } from "../ledger";
 import type { CanaryResult, JudgedModel, JudgeIdentity, JudgeResult } from "../result";
-import { groupBy, type Placed, sha256 } from "../rows";
+import { type Placed, sha256 } from "../rows";
 import { readAnswers, turnsOf } from "./answers";
 import { type MtBench, type OpenMtBenchOptions, openMtBench, type Question } from "./bench";
 import { judgeMatches, judgeSampling, readJudgments } from "./judge";
@@ -41,6 +40,8 @@ export interface JudgeMtBenchOptions extends MtBenchScoreOptions {
   canaries?: boolean;
   /** FastChat's judgment file: what is judged there already is not asked again. */
   file?: string;
+  /** Write what is new into the file; false only reads it, for a dry run. @default true */
+  keep?: boolean;
   /** Judgments in work at once. @default 4 */
   concurrency?: number;
   signal?: AbortSignal;
@@ -58,7 +59,7 @@ export async function contestantFrom(file: string, name = basename(file, ".jsonl
  * @throws JudgeError `ZA_JUDGE_…`, and what the judge's client throws; what was judged until then is in the file.
  */
 export async function judgeMtBench(options: JudgeMtBenchOptions): Promise<JudgeResult> {
-  const { model, judge, mode = "strict", repeats = 1, file, signal, concurrency } = options;
+  const { model, judge, mode = "strict", repeats = 1, file, keep, signal, concurrency } = options;
   const opponent = options.opponent ?? null;
   const bench = await opened(options.bench, { judge: judge.name });
   const matches = matchesOf(bench, model, opponent, repeats);
@@ -69,7 +70,7 @@ export async function judgeMtBench(options: JudgeMtBenchOptions): Promise<JudgeR
           canaries.map((canary) => matchOf(bench, question, 1, canaryContestant(canary, question), opponent)),
         );
   const ledger = new Ledger();
-  const asking = { mode, concurrency, signal };
+  const asking = { mode, keep, concurrency, signal };
   const total = matches.length + canaryMatches.length;
   const rows = await judgeMatches(matches, judge, ledger, {
     ...asking,
@@ -120,7 +121,6 @@ export async function scoreMtBench(options: ScoreMtBenchOptions): Promise<JudgeR
       ("model" in value ? value.model : value.model_1) === name || ("model_2" in value && value.model_2 === name),
   );
   for (const { value } of mine) ledger.reuse(value.judge_returned ?? value.judge[0]);
-  if (mode === "strict") refuseOtherAnswers(bench, mine, model, opponent);
   const about = (who: string | Contestant): JudgedModel =>
     typeof who === "string"
       ? { name: who, answers: "file", file: null, template: null, sampling: null, meanLength: null }
@@ -143,27 +143,6 @@ export async function scoreMtBench(options: ScoreMtBenchOptions): Promise<JudgeR
     canaries: [],
     answersHash: typeof model === "string" ? null : hashOfAnswers(model, bench.questions),
   });
-}
-
-/** Where the answers are known, every judgment must be one of them, word by word. */
-function refuseOtherAnswers(
-  bench: MtBench,
-  rows: readonly Placed<Judgment>[],
-  model: string | Contestant,
-  opponent: string | Contestant | undefined,
-): void {
-  if (typeof model === "string" || typeof opponent === "string") return;
-  const matches = groupBy(matchesOf(bench, model, opponent ?? null), ({ question }) => question.question_id);
-  for (const { value: row, place } of rows) {
-    const match = matches.get(row.question_id)?.find(({ turn }) => turn === row.turn);
-    const shown = "model" in row ? [row.user_prompt] : [row.g1_user_prompt, row.g2_user_prompt];
-    if (!match || match.games.every(({ userPrompt }) => shown.includes(userPrompt))) continue;
-    throw new JudgeError(
-      "ZA_JUDGE_JOIN",
-      `the judgment of question ${row.question_id}, turn ${row.turn} is about another answer, reference or prompt`,
-      { place, remedy: "Give the answers that were judged, or judge these." },
-    );
-  }
 }
 
 /** The models that a judgment file is about. */

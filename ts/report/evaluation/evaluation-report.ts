@@ -34,7 +34,7 @@ small, .small { font-size:12.5px; color:var(--soft); } td small, th small { font
 .results td, .results th { vertical-align:baseline; } .results sup { font-size:10px; color:var(--soft); margin-left:2px; }
 .published th[colspan] { color:var(--soft); font-weight:500; font-size:13px; background:var(--wash); } .published th, .published td { font-weight:400; }
 .badge { font-size:11px; line-height:1.5; padding:0 7px; border-radius:99px; background:var(--wash); color:var(--soft); white-space:nowrap; font-weight:400; border:1px solid var(--rule); }
-.halves { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap:16px; align-items:start; margin-bottom:16px; } .halves > * { min-width:0; }
+.halves { display:grid; grid-template-columns:repeat(auto-fill, minmax(min(480px, 100%), 1fr)); gap:16px; align-items:start; margin-bottom:16px; } .halves > * { min-width:0; }
 .notes b { font-weight:600; } .card.notes { padding:0 14px; } .notes .alarm { color:var(--bad); } .notes .alarm::before { content:"\\2717"; color:var(--bad); } .notes .note::before { content:"i"; color:var(--soft); font-style:italic; left:6px; }
 .filters { display:flex; flex-wrap:wrap; gap:8px 14px; align-items:center; margin-bottom:12px; font-size:13px; } .filters[hidden] { display:none; } .filters label { display:flex; align-items:center; gap:6px; }
 .filters input, .filters select { font:inherit; color:inherit; background:var(--card); border:1px solid var(--edge); border-radius:6px; padding:4px 7px; max-width:150px; } .filters input[type=number] { width:64px; }
@@ -113,8 +113,12 @@ function categoriesOf(runs: readonly EvaluatedRun[]): { name: string; label: str
 function protocolSection(group: ProtocolRuns): Html {
   const { title, runs } = group;
   const rating = runs[0]!.result.scale === "rating";
-  const charts = rating ? [radar(runs), runs.length > 2 ? categoryBars(runs) : figureTable(runs)] : winBars(group);
-  return html`<h2>${title}</h2><div class="halves">${charts}</div>${rating && runs.length <= 2 ? null : figureTable(runs)}${comparisonSection(group)}`;
+  const charts = rating ? [radar(runs), ...(runs.length > 2 ? [categoryBars(runs)] : [])] : winBars(group);
+  const drawn = charts.filter((chart) => chart !== null);
+  const table = figureTable(runs);
+  // Beside one chart there is room for a table of two runs.
+  const beside = drawn.length === 1 && runs.length <= 2;
+  return html`<h2>${title}</h2><div class="halves">${drawn}${beside ? table : null}</div>${beside ? null : table}${comparisonSection(group)}`;
 }
 
 /** Bars of every category, for more runs than a table holds beside a radar. */
@@ -207,8 +211,8 @@ function comparisonSection({ protocol, runs, comparisons }: ProtocolRuns): Html 
 <tr><th scope="row">Share scored higher, ties half</th>${comparisons.map(({ higherRate: r }) => html`<td class="number">${percent(r.rate)} <small>${percent(r.low)} to ${percent(r.high)}</small></td>`)}</tr></tbody></table></div>`;
   const digits = runs[0]!.result.scale === "win" ? 2 : 1;
   const changed = comparisons.map((comparison) => changedTable(comparison, protocol, digits));
-  return html`<h3 class="versus">Less ${one.first}</h3>
-<p class="lead small">Differences to ${one.first} on the turns that both have, with 95 % intervals of the paired difference by bootstrap over questions. One whose interval leaves out 0 is coloured.</p>
+  return html`<h3 class="versus">Compared with ${one.first}</h3>
+<p class="lead small">What each scores more than ${one.first} on the turns that both have, with 95 % intervals of the paired difference by bootstrap over questions. One whose interval leaves out 0 is coloured.</p>
 ${cautions.length > 0 ? html`<ul class="notes card">${cautions.map(({ second, text }) => html`<li class="note"><b>${second}</b>: ${text}</li>`)}</ul><p></p>` : null}
 ${comparisons.length === 1 ? html`<div class="halves">${table}${changed}</div>` : html`${table}<p></p><div class="halves">${changed}</div>`}`;
 }
@@ -324,7 +328,7 @@ const origins: readonly (readonly [label: string, value: (result: JudgeResult) =
         : `temperature ${s.temperature}, ${whole(s.maxTokens)} tokens, ${s.choices} ${s.choices === 1 ? "choice" : "choices"}, seed ${s.seed}`,
   ],
   ["sha256 of the questions", ({ hashes }) => hashes.questions],
-  ["sha256 of the judge's prompts", ({ hashes }) => hashes.prompts],
+  ["sha256 of the judge's prompts", ({ hashes }) => hashes.prompts ?? "–"],
   ["sha256 of the references", ({ hashes }) => hashes.references ?? "–"],
   ["sha256 of the answers", ({ hashes }) => hashes.answers ?? "–"],
   ["Calls", ({ cost }) => `${whole(cost.calls)} new, ${whole(cost.reused)} from the journal or a file`],

@@ -7,7 +7,7 @@ import { columnOf, type PublishedName } from "./published";
 /** A judged run under the name that tells it from the others. */
 export interface EvaluatedRun {
   label: string;
-  /** Position in the report, from 0. */
+  /** Counted from 0 over the different labels: a model has one colour under all protocols. */
   index: number;
   result: JudgeResult;
 }
@@ -55,7 +55,8 @@ export function evaluationOf(results: readonly JudgeResult[]): Evaluation {
     throw new ConfigError("ZA_CONFIG_INVALID", "there are no judged runs to report", { remedy });
   }
   const labels = labelsOf(results);
-  const runs = results.map((result, index) => ({ label: labels[index]!, index, result }));
+  const different = [...new Set(labels)];
+  const runs = results.map((result, at) => ({ label: labels[at]!, index: different.indexOf(labels[at]!), result }));
   const protocols = [...new Set(results.map(({ protocol }) => protocol))].map((protocol): ProtocolRuns => {
     const mine = runs.filter(({ result }) => result.protocol === protocol);
     const [first, ...others] = mine;
@@ -147,7 +148,11 @@ export function alarmsOf({ runs }: Evaluation): { run: string; text: string; ala
             `Only ${completeness.judged} of ${completeness.expected} judgments are in the figures, fewer than the floor of ${completeness.floor}.`,
           ]
         : []),
-      ...(flaggedAnswers.length > 0 ? [`${flaggedAnswers.length} answers speak to the judge.`] : []),
+      ...(flaggedAnswers.length > 0
+        ? [
+            `${flaggedAnswers.length === 1 ? "1 answer speaks" : `${flaggedAnswers.length} answers speak`} to the judge.`,
+          ]
+        : []),
     ];
     const notes = [
       ...(mode === "compat" ? ["Computed as the benchmark's own scripts do (compat), with their faults."] : []),

@@ -16,6 +16,7 @@ import {
 import { recogniseFormat } from "../../data/formats";
 import { purposeOfColumns } from "../../data/purpose";
 import { DataError, fromNative, type Place, type ZephyrError } from "../../errors";
+import { ratedAnswers } from "./rated-answers";
 
 /** What a row says, as a trainer of its kind reads it. */
 export type RowContent = SftRow | PairRow | UnpairedRow;
@@ -78,11 +79,12 @@ export class BrowsedData {
   read(row: Row<unknown>): BrowsedRow {
     const { index, place } = row;
     const counts: ConvertCounts = { droppedLeadingAssistant: 0, equalPairs: 0 };
-    const scores = scoresOf(row.value);
+    const unscored = { chosen: null, rejected: null };
     try {
       if (row.error) throw row.error;
       const options = { counts, ...(this.format ? { format: this.format } : {}) };
       const content = converters[this.purpose](row.value, place, options);
+      const scores = "chosen" in content ? scoresOf(row.value, content) : unscored;
       return { index, place, raw: row.value, content, error: undefined, equal: counts.equalPairs > 0, scores };
     } catch (error) {
       return {
@@ -92,7 +94,7 @@ export class BrowsedData {
         content: undefined,
         error: fromNative(error, place),
         equal: false,
-        scores,
+        scores: unscored,
       };
     }
   }
@@ -116,7 +118,14 @@ const scoreColumns = {
   rejected: ["score_rejected", "rejected_score", "rejected_rating", "rejected-rating", "rating_rejected"],
 } as const;
 
-function scoresOf(raw: unknown): BrowsedRow["scores"] {
+function scoresOf(raw: unknown, pair: PairRow): BrowsedRow["scores"] {
+  const rated = ratedAnswers(raw);
+  if (rated.length > 0) {
+    // A pair of rated answers is made of their means.
+    const mean = (answer: PairRow["chosen"]) =>
+      rated.find(({ text }) => text === (typeof answer === "string" ? answer : answer.at(-1)?.content))?.mean ?? null;
+    return { chosen: mean(pair.chosen), rejected: mean(pair.rejected) };
+  }
   const row = (typeof raw === "object" && raw !== null ? raw : {}) as Record<string, unknown>;
   const find = (names: readonly string[]) => {
     const value = names.map((name) => row[name]).find((each) => typeof each === "number" && Number.isFinite(each));
@@ -201,5 +210,14 @@ export function searchedText(row: BrowsedRow): string {
       .map(({ text }) => text)
       .join("\n");
   }
-  return row.raw === undefined ? (row.error?.problem ?? "") : (JSON.stringify(row.raw) ?? "");
+  return row.raw === undefined ? (row.error?.problem ?? "") : rawText(row.raw);
+}
+
+/** A value of a row as JSON; what JSON cannot say (Parquet's large integers and bytes) is written for people. */
+export function rawText(value: unknown, indent?: number): string {
+  const readable = (_: string, each: unknown) => {
+    if (typeof each === "bigint") return String(each);
+    return each instanceof Uint8Array ? `(${each.length} bytes)` : each;
+  };
+  return JSON.stringify(value, readable, indent) ?? "";
 }

@@ -5,7 +5,8 @@ import { classedPieces, type SeenOptions, type SeenSequence, seenRow } from "../
 import { figure, percent, whole } from "../format";
 import { type Html, html } from "../html";
 import { factTable } from "../page";
-import { allSaid, type BrowsedRow, marginOf, partsOf, type Said } from "./browsed-data";
+import { allSaid, type BrowsedRow, marginOf, partsOf, rawText, type Said } from "./browsed-data";
+import { ratedAnswers } from "./rated-answers";
 import { patternOf } from "./row-filter";
 
 /** Ways to look at a row. */
@@ -70,7 +71,8 @@ function problemHtml({ problem, code, place, remedy }: ZephyrError): Html {
 const panelNames: Record<Panel, string> = { text: "Text", tokens: "Tokens", json: "JSON" };
 
 function panelHtml(row: BrowsedRow, context: RowContext): Html | null {
-  if (context.panel === "json" || !row.content) return jsonPanel(row, context.query);
+  if (context.panel === "json") return jsonPanel(row, context.query);
+  if (!row.content) return html`${ratedHtml(row, context.query)}${jsonPanel(row, context.query)}`;
   return context.panel === "tokens" ? tokenPanel(row, context.encoding) : textPanel(row, context.query);
 }
 
@@ -142,24 +144,54 @@ function textPanel(row: BrowsedRow, query: string): Html {
                   : html`<div class="words" dir="auto">${marked(each.text, query)}</div>`,
             )}</div>`,
         )}</div>`
-  }${otherColumns(row)}`;
+  }${ratedHtml(row, query)}${otherColumns(row)}`;
+}
+
+/** All rated answers of a row, of which the pair above is two. */
+function ratedHtml({ raw }: BrowsedRow, query: string): Html | null {
+  const answers = ratedAnswers(raw);
+  if (answers.length === 0) return null;
+  const score = (value: number | null, name: string) =>
+    value === null ? null : html`<b>${figure(value)}</b> ${name} `;
+  return html`<h2>All ${answers.length} answers with their ratings</h2><div class="answer-columns">${answers.map(
+    ({ model, text, mean, overall, aspects, critique }) =>
+      html`<div class="answer"><h2>${model ?? "answer"}<small>${score(mean, "mean of the aspects, 1 to 5")}${score(overall, "overall, 1 to 10")}</small></h2><div class="words" dir="auto">${marked(text, query)}</div>${
+        aspects.length === 0
+          ? null
+          : html`<details><summary>${aspects.map(({ name, rating }) => `${name.replaceAll("_", " ")} ${rating}`).join(", ")}</summary>${aspects.map(
+              ({ name, rating, rationale }) =>
+                html`<p class="words" dir="auto"><b>${name.replaceAll("_", " ")} ${rating}</b> ${rationale}</p>`,
+            )}</details>`
+      }${critique ? html`<details><summary>critique</summary><p class="words" dir="auto">${critique}</p></details>` : null}</div>`,
+  )}</div>`;
 }
 
 /** Columns whose texts are shown above. */
-const shownColumns = ["messages", "conversations", "prompt", "completion", "text", "chosen", "rejected"];
+const shownColumns = [
+  "instruction",
+  "completions",
+  "history",
+  "messages",
+  "conversations",
+  "prompt",
+  "completion",
+  "text",
+  "chosen",
+  "rejected",
+];
 
 function otherColumns({ raw }: BrowsedRow): Html | null {
   const others = Object.entries(raw as Record<string, unknown>).filter(([name]) => !shownColumns.includes(name));
   if (others.length === 0) return null;
   const value = (each: unknown) => {
-    const text = typeof each === "string" ? each : (JSON.stringify(each) ?? "");
+    const text = typeof each === "string" ? each : rawText(each);
     return text.length > 300 ? `${text.slice(0, 300)}…` : text;
   };
   return html`<h2>Other columns</h2>${factTable(others.map(([name, each]) => [name, html`<code>${value(each)}</code>`]))}`;
 }
 
 function jsonPanel({ raw }: BrowsedRow, query: string): Html | null {
-  return raw === undefined ? null : html`<pre class="json">${marked(JSON.stringify(raw, null, 2) ?? "", query)}</pre>`;
+  return raw === undefined ? null : html`<pre class="json">${marked(rawText(raw, 2), query)}</pre>`;
 }
 
 /** More tokens are not drawn one by one. */

@@ -3,7 +3,7 @@ import type { Role } from "../../data";
 import { throwIfAborted } from "../../errors";
 import { breaks } from "./breaks";
 import { allSaid, type BrowsedData, type BrowsedRow, marginOf, promptOf } from "./browsed-data";
-import { shingles, signatureLength, writeSignature } from "./minhash";
+import { promptRuns, signatureLength, writeSignature } from "./minhash";
 
 /** Roles that are counted; texts without roles count as what they stand for. */
 export const countedRoles = ["system", "user", "assistant"] as const;
@@ -86,7 +86,7 @@ export class RowTable {
     if (index >= this.prompted.length) return;
     const prompt = promptOf(content);
     if (prompt.trim() === "") return;
-    writeSignature(shingles(prompt), this.signatures, index * signatureLength);
+    writeSignature(promptRuns(prompt), this.signatures, index * signatureLength);
     this.prompted[index] = 1;
   }
 

@@ -1,6 +1,7 @@
 /** A page on this machine to look at the rows of a data set. */
 import { type DatasetInput, dataset } from "../../data";
 import { isDataset } from "../../data/dataset";
+import { jaccard } from "../../data/word-runs";
 import { throwIfAborted } from "../../errors";
 import type { Tokenizer } from "../../model/tokenizer";
 import type { SeenOptions } from "../../train/seen-row";
@@ -10,7 +11,7 @@ import { LoopbackServer, openNear, send } from "../loopback-server";
 import { BrowsedData, type BrowsedRow, promptOf } from "./browsed-data";
 import { exactDuplicates, type Groups, nearDuplicates, nearSimilarity } from "./duplicates";
 import { Matches } from "./matches";
-import { jaccard, shingles, signatureLength, similarity } from "./minhash";
+import { promptRuns, signatureLength, similarity } from "./minhash";
 import { type Overview, overviewHtml, overviewOf, type Progress } from "./overview-html";
 import { filterOf, filterQuery, type KnownGroups } from "./row-filter";
 import { factsOf, type Panel, panels, rowHtml, type Twin, type Twins } from "./row-html";
@@ -218,11 +219,11 @@ class RowBrowser {
       if (row !== index && alike >= nearSimilarity) found.push({ row, similarity: alike });
     }
     found.sort((a, b) => b.similarity - a.similarity);
-    const own = shingles(promptOf(content));
+    const own = promptRuns(promptOf(content));
     const twins = await Promise.all(
       found.slice(0, namedTwins).map(async ({ row }) => {
         const other = (await this.#data.row(row)).content;
-        return { row, similarity: other ? jaccard(own, shingles(promptOf(other))) : 0 };
+        return { row, similarity: other ? jaccard(own, promptRuns(promptOf(other))) : 0 };
       }),
     );
     return { twins: twins.sort((a, b) => b.similarity - a.similarity || a.row - b.row), all: found.length };
