@@ -46,6 +46,8 @@ const budgetCodes = ["ZA_CLIENT_CAP", "ZA_CLIENT_QUOTA"];
 /** Servers come back, and runs go on where they stopped: training, judging, runs with a journal. */
 const transientCodes = [
   "ZA_TRAIN_STALLED",
+  "ZA_HUB_NETWORK",
+  "ZA_HUB_DIGEST",
   "ZA_JUDGE_INCOMPLETE",
   "ZA_PULL",
   "ZA_HUB_NETWORK",
