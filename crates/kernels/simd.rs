@@ -29,7 +29,10 @@ pub(crate) fn level() -> Level {
         let (avx512, avx2) = test::allowed();
         #[cfg(not(test))]
         let (avx512, avx2) = (true, true);
-        let fma = avx2 && is_x86_feature_detected!("fma") && is_x86_feature_detected!("avx2");
+        let fma = avx2
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("f16c");
         if fma
             && avx512
             && is_x86_feature_detected!("avx512f")
@@ -60,10 +63,10 @@ macro_rules! dispatch {
             #[allow(clippy::extra_unused_type_parameters)]
             fn body<const FMA: bool>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
             fn avx512($($arg: $ty),*) $(-> $ret)? { body::<true>($($arg),*) }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,f16c")]
             fn avx2($($arg: $ty),*) $(-> $ret)? { body::<true>($($arg),*) }
             match $crate::simd::level() {
                 // SAFETY: `level` has found the features.
@@ -152,6 +155,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `self · b + c`
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     /// The sum of the elements.
     unsafe fn sum(self) -> f32;
@@ -179,6 +183,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn mul_add(self, b: Self, c: Self) -> Self {
             unsafe { _mm512_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            unsafe { _mm512_mul_ps(self, other) }
         }
         #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
@@ -209,6 +217,10 @@ mod x86 {
             unsafe { _mm256_fmadd_ps(self, b, c) }
         }
         #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            unsafe { _mm256_mul_ps(self, other) }
+        }
+        #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
             unsafe { _mm256_add_ps(self, other) }
         }
@@ -223,35 +235,49 @@ mod x86 {
     }
 }
 
-/// Four elements on the baseline: one register of SSE2, NEON or simd128.
+/// Elements without instructions of their own; LLVM finds those of the baseline.
 #[derive(Clone, Copy)]
-pub(crate) struct Four([f32; 4]);
+pub(crate) struct Floats<const WIDTH: usize>(pub [f32; WIDTH]);
 
-impl Vector for Four {
-    const WIDTH: usize = 4;
+/// Four elements on the baseline: one register of SSE2, NEON or simd128.
+pub(crate) type Four = Floats<4>;
+
+impl<const WIDTH: usize> Vector for Floats<WIDTH> {
+    const WIDTH: usize = WIDTH;
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        Four([value; 4])
+        Floats([value; WIDTH])
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        Four(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
+        Floats(unsafe { from.cast::<[f32; WIDTH]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
+        unsafe { to.cast::<[f32; WIDTH]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     unsafe fn mul_add(self, b: Self, c: Self) -> Self {
-        Four(std::array::from_fn(|lane| mul_add::<BASELINE_FMA>(self.0[lane], b.0[lane], c.0[lane])))
+        Floats(std::array::from_fn(|lane| mul_add::<BASELINE_FMA>(self.0[lane], b.0[lane], c.0[lane])))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        Floats(std::array::from_fn(|lane| self.0[lane] * other.0[lane]))
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
-        Four(std::array::from_fn(|lane| self.0[lane] + other.0[lane]))
+        Floats(std::array::from_fn(|lane| self.0[lane] + other.0[lane]))
     }
     #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        (self.0[0] + self.0[2]) + (self.0[1] + self.0[3])
+    unsafe fn sum(mut self) -> f32 {
+        let mut width = WIDTH / 2;
+        while width > 0 {
+            for lane in 0..width {
+                self.0[lane] += self.0[lane + width];
+            }
+            width /= 2;
+        }
+        self.0[0]
     }
 }
 
