@@ -6,7 +6,10 @@ use super::{FinishReason, Generation, Generator, Halt, Request, check_tokens};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::ops::ControlFlow;
-use zephyr_kernels::head;
+use zephyr_kernels::{head, team};
+
+/// Tokens up to which a step is many short tasks, for which threads should be at hand.
+const FEW: usize = 32;
 
 /// A sequence in work.
 struct Active<'r> {
@@ -61,7 +64,9 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
         if active.is_empty() {
             break;
         }
-        let ready = advance(generator, &mut active, &mut caches, &mut logits);
+        let tokens: usize = active.iter().map(|sequence| sequence.pending.len()).sum();
+        let step = || advance(generator, &mut active, &mut caches, &mut logits);
+        let ready = if tokens <= FEW { team(step) } else { step() };
         let chosen = choose(&mut active, &ready, &logits, config.vocab_size, &caches)?;
         let mut finished = Vec::new();
         for (place, (token, logp)) in ready.into_iter().zip(chosen) {

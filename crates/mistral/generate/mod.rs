@@ -22,6 +22,7 @@ use decoder::{Cache, Decoder};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+pub use zephyr_kernels::attention::CacheType;
 use zephyr_kernels::head;
 
 /// Sequences decoded together, unless the caller says otherwise.
@@ -124,9 +125,11 @@ pub enum Halt {
     Batch,
 }
 
-/// Decodes with borrowed weights. Memory of a sequence: 8·layers·kv_heads·head_dim bytes a token; buffers are reused.
+/// Decodes with borrowed weights. Memory of a sequence: 8·layers·kv_heads·head_dim bytes a token in f32, half of it in f16;
+/// buffers are reused.
 pub struct Generator<'a> {
     decoder: Decoder<'a>,
+    cache: CacheType,
     spare: Vec<Cache>,
     max_active: usize,
     abort: Option<Arc<AtomicBool>>,
@@ -134,12 +137,21 @@ pub struct Generator<'a> {
 
 impl<'a> Generator<'a> {
     pub fn new(model: impl Into<Model<'a>>) -> Self {
-        Generator { decoder: Decoder::new(model.into()), spare: Vec::new(), max_active: MAX_ACTIVE, abort: None }
+        let decoder = Decoder::new(model.into());
+        let cache = decoder.cache_type();
+        Generator { decoder, cache, spare: Vec::new(), max_active: MAX_ACTIVE, abort: None }
     }
 
     /// A flag that any thread may set; it is looked at before every step (at most 512 tokens of prompt, or one of every answer).
     pub fn with_abort(mut self, abort: Arc<AtomicBool>) -> Self {
         self.abort = Some(abort);
+        self
+    }
+
+    /// How keys and values are kept: f16 for weights that are kept as in a GGUF file, else f32, unless set.
+    pub fn with_cache(mut self, cache: CacheType) -> Self {
+        self.cache = cache;
+        self.spare.clear();
         self
     }
 
@@ -241,7 +253,7 @@ impl<'a> Generator<'a> {
                 cache.clear();
                 cache
             }
-            None => Cache::new(self.config().layers),
+            None => Cache::new(self.config(), self.cache),
         }
     }
 

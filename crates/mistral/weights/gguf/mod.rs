@@ -4,6 +4,7 @@
 //! get past its checks. Specification: `docs/gguf.md` of ggml.
 
 mod cursor;
+mod keep;
 mod model;
 mod value;
 
