@@ -84,6 +84,43 @@ export function sharedPromptTable(report) {
   return `${markdown([head, ...rows])}\n`;
 }
 
+/** The tables of data.mjs's report. */
+export function dataTable(report) {
+  const { machine, versions, reading, tokenising } = report;
+  const about = [
+    `${report.rows} conversations, ${(reading[0].bytes / report.rows / 1000).toFixed(1)} kB each; ${machine.cpu}, ${machine.cores} cores; Node ${versions.node}, tokenizers ${versions.tokenizers}.`,
+    ...(report.quiet
+      ? []
+      : [`The machine was not quiet: load ${report.load_average_before.toFixed(1)} before the run.`]),
+  ];
+  const passes = reading.map(
+    ({ format, bytes, rows_per_s, rss_at_10_percent_mib, rss_at_100_percent_mib, rss_peak_mib }) => [
+      format,
+      (bytes / 1e6).toFixed(0),
+      rows_per_s.toFixed(0),
+      rss_at_10_percent_mib.toFixed(0),
+      rss_at_100_percent_mib.toFixed(0),
+      rss_peak_mib.toFixed(0),
+    ],
+  );
+  const speed = ({ tokens_per_s, spread }) =>
+    `${tokens_per_s.toFixed(0)} ±${((spread.relative / 2) * 100).toFixed(0)} %`;
+  const tokens = tokenising.map(({ name, threads, ours, peer, ratio }) => [
+    `${name}, ${threads} thread${threads === 1 ? "" : "s"}`,
+    speed(ours),
+    speed(peer),
+    `${ratio.toFixed(2)}×`,
+  ]);
+  return [
+    `${about.join(" ")}`,
+    "",
+    markdown([["", "MB", "rows/s", "MiB at 10 %", "MiB at 100 %", "peak MiB"], ...passes]),
+    "",
+    markdown([["tokenising", "ours tok/s", "tokenizers tok/s", "ratio"], ...tokens]),
+    "",
+  ].join("\n");
+}
+
 /** Columns of even width, so that the table also reads well in a terminal. */
 function markdown([head, ...rows]) {
   const widths = head.map((_, column) => Math.max(3, ...[head, ...rows].map((row) => row[column].length)));
@@ -99,6 +136,7 @@ export function writeTables(folder) {
   for (const [name, title, table] of [
     ["train", "Training against TRL on the CPU: `npm run bench:train -- --write`", trainTable],
     ["shared-prompt", "A pair's prompt computed once: `npm run bench:shared-prompt -- --write`", sharedPromptTable],
+    ["data", "Readers and tokenizer: `npm run bench:data -- --write`", dataTable],
     ["memory", "Memory by recompute policy and adapter: `npm run bench:memory -- --write`", memoryTable],
   ]) {
     const file = join(folder, `${name}.json`);

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { dataset, type Message, Mistral, Tokenizer } from "../ts/index";
+import { dataset, type Message, Mistral, sftDataset, Tokenizer } from "../ts/index";
 import { cases, present, readJson, readJsonl } from "./shared";
 
 const at = (...path: string[]) => join(cases, ...path);
@@ -58,6 +58,41 @@ when("03-byte-fallback-streaming")("case 03", () => {
   });
 });
 
+when("04-parquet-null-struct-members")("case 04", () => {
+  const folder = at("04-parquet-null-struct-members");
+
+  it.each(["snappy-v1", "zstd-v2"])("%s: nulls stay null, 64-bit integers stay what they are", async (name) => {
+    const file = join(folder, `rows-${name}.parquet`);
+    const { rows } = JSON.parse(
+      // JSON.parse would round the integer that must not be rounded.
+      readFileSync(join(folder, "expected.json"), "utf8").replace(/\b9007199254740993\b/, '"9007199254740993"'),
+    ) as { rows: unknown[] };
+    const data = dataset(file);
+    expect(await data.length()).toBe(5);
+    const read: unknown[] = [];
+    for await (const row of data) read.push(row);
+    expect(JSON.parse(JSON.stringify(read))).toEqual(rows);
+    expect(Object.keys(read[1] as object)).toEqual(Object.keys(rows[1] as object));
+    for (const index of [4, 0, 3, 1, 2]) expect(await data.at(index)).toEqual(rows[index]);
+    await data.close();
+
+    const refused: [number, string][] = [
+      [2, "messages[1].content"],
+      [3, "messages"],
+      [4, "messages"],
+      [5, "messages[0]"],
+    ];
+    const report = await sftDataset(file, { onBadRow: "skip" }).report();
+    expect([report.rows, report.kept, report.skipped]).toEqual([5, 1, 4]);
+    expect(report.skippedRows.map(({ place }) => [place.file, place.row, place.field])).toEqual(
+      refused.map(([row, field]) => [file, row, field]),
+    );
+    await expect(sftDataset(file).report()).rejects.toMatchObject({
+      place: { file, row: 2, field: "messages[1].content" },
+    });
+  });
+});
+
 when("05-jsonl-unicode-line-separators")("case 05", () => {
   it("only LF ends a line", async () => {
     type Row = { messages: Message[] };
@@ -70,6 +105,10 @@ when("05-jsonl-unicode-line-separators")("case 05", () => {
     const hash = createHash("sha256").update(messages[0]!.content).digest("hex");
     expect(hash).toBe("df3b46847af58ba361ec391d79abf73d825bf1c50be9cbc02af88af07249bdf8");
     expect(((await rows.at(1)) as Row).messages[0]!.content).toBe("NEL\u0085here");
+    const inOrder: unknown[] = [];
+    for await (const row of rows) inOrder.push(row);
+    expect(inOrder).toEqual([await rows.at(0), await rows.at(1), await rows.at(2)]);
+    expect(await sftDataset(rows).length()).toBe(3);
     await rows.close();
   });
 });

@@ -1,9 +1,10 @@
 /** The documents and examples are true: tables are those of the code (`npx vitest run test/docs -u` writes them), examples run. */
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 import { documentationOf } from "../ts/cli/option-docs";
-import { errorCodes } from "../ts/index";
+import { binarisePresets, dropReasons, errorCodes, pairDropReasons } from "../ts/index";
 import { type DpoConfigInput, dpoConfig, dpoLosses, resolveConfig } from "../ts/train/config";
 import { type Method, methods } from "../ts/train/methods";
 
@@ -102,6 +103,12 @@ it("docs/options.md lists every option, for every trainer", async () => {
     "",
   ].join("\n");
   await expect(page).toMatchFileSnapshot(path("docs/options.md"));
+});
+
+it("docs/distil.md names every reason to drop, and every preset", () => {
+  const page = readFileSync(path("docs/distil.md"), "utf8");
+  const names = [dropReasons, pairDropReasons, binarisePresets].flatMap((table) => Object.keys(table));
+  expect(names.filter((name) => !page.includes(`\`${name}\``))).toEqual([]);
 });
 
 it("examples/align.mjs runs", () => {

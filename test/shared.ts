@@ -103,3 +103,13 @@ export function relative(found: ArrayLike<number>, expected: ArrayLike<number>):
   }
   return Math.sqrt(difference / Math.max(scale, 1e-30));
 }
+
+/**
+ * A Python that has a package (`$ZEPHYR_PEER_PYTHON`, the benches' one, or `python3`); says so loudly when none has.
+ */
+export function pythonWith(name: string): string | undefined {
+  const candidates = [process.env.ZEPHYR_PEER_PYTHON, "/tmp/peer/bin/python", "python3"];
+  const found = candidates.find((each) => each && spawnSync(each, ["-c", `import ${name}`]).status === 0);
+  if (!found) console.warn(`SKIPPED: no Python has ${name} (ZEPHYR_PEER_PYTHON), the tests beside it do not run`);
+  return found;
+}

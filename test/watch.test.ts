@@ -1,10 +1,10 @@
 /** The live page of a run, as an HTTP client and as a browser see it. */
-import { existsSync } from "node:fs";
 import { get } from "node:http";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it, vi } from "vitest";
 import { DpoTrainer, Mistral, type TrainerEvent, type Watch, type WatchEvent } from "../ts/index";
+import { browsable, launch } from "./chromium";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
 const evil = `<img src=x onerror="document.title='broken in'">`;
@@ -196,14 +196,9 @@ async function wire(target: number) {
   };
 }
 
-const chromium = process.env.ZEPHYR_CHROMIUM ?? "/usr/bin/chromium";
-const browsable = existsSync(chromium);
-if (!browsable) console.warn(`SKIPPED: ${chromium} is missing, the live page is not looked at in a browser`);
-
 describe.runIf(browsable)("the live page in Chromium", () => {
   it("follows the run, says when the connection is lost, catches up, and stays when the run is finished", async () => {
-    const playwright = await import("playwright-core");
-    const browser = await playwright.chromium.launch({ executablePath: chromium, args: ["--no-sandbox"] });
+    const browser = await launch();
     // The run waits at its steps 20 and 40, where it samples, until the browser has seen what it should see.
     const waits = [undefined, gate(), gate()];
     const generate = Mistral.prototype.generateBatch;

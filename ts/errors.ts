@@ -11,8 +11,10 @@ export { type ErrorCode, errorCodes } from "./error-codes";
 export interface Place {
   /** Path of the file, or the name of a data set that has no file. */
   file?: string;
-  /** Line in the file, 1-based (JSONL). */
+  /** Line of a JSONL file or row of a Parquet file, 1-based. */
   row?: number;
+  /** Row group of a Parquet file, 0-based as pyarrow counts. */
+  rowGroup?: number;
   /** Element of a JSON array, or row of an in-memory data set, 1-based. */
   element?: number;
   /** Byte offset in the file, 0-based. */
@@ -40,6 +42,7 @@ export function placeText(place: Place | undefined): string {
   if (place.element !== undefined) where += `${where ? " " : ""}element ${place.element}`;
   if (place.byte !== undefined) where += `${where ? " " : ""}(byte ${place.byte})`;
   if (where) parts.push(where);
+  if (place.rowGroup !== undefined) parts.push(`row group ${place.rowGroup}`);
   if (place.tensor !== undefined) parts.push(`tensor ${place.tensor}`);
   if (place.field !== undefined) parts.push(place.field);
   return parts.join(", ");
@@ -122,14 +125,57 @@ export class TrainingError extends ZephyrError {
   override readonly name = "TrainingError";
 }
 
+/** Judging cannot start, or gives no score (`ZA_JUDGE_…`, `ZA_PULL…`). */
+export class JudgeError extends ZephyrError {
+  override readonly name = "JudgeError";
+}
+
 /** The work was stopped by its abort signal (`ZA_ABORTED`). */
 export class AbortedError extends ZephyrError {
   override readonly name = "AbortedError";
 }
 
+/** The Hub or a repository on it cannot be used (`ZA_HUB_…`). */
+export class HubError extends ZephyrError {
+  override readonly name = "HubError";
+}
+
 /** Reading or writing files failed (`ZA_IO_…`). */
 export class IoError extends ZephyrError {
   override readonly name = "IoError";
+}
+
+/** What is known of a call to a model that failed. */
+export interface CallFailure {
+  /** HTTP status; undefined when no answer came. */
+  status?: number;
+  /** The provider's own code, for example `context_length_exceeded`. */
+  providerCode?: string;
+  /** The provider's id of the request. */
+  requestId?: string;
+  /** Whether the same call may go through later. */
+  retry: boolean;
+  /** Milliseconds that the server asks to wait. */
+  retryAfter?: number;
+  /** `possibly`: it was sent, and nobody knows whether the provider counts it. */
+  billed: "no" | "possibly";
+  /** What came back, where it was no answer. */
+  body?: string;
+}
+
+/** A model cannot be asked, does not answer, or may not be paid (`ZA_CLIENT_…`); the journal of calls (`ZA_JOURNAL_…`). */
+export class ClientError extends ZephyrError {
+  override readonly name = "ClientError";
+  readonly call?: CallFailure;
+
+  constructor(
+    code: ErrorCode | (string & {}),
+    problem: string,
+    details: ErrorDetails & { call?: CallFailure | undefined } = {},
+  ) {
+    super(code, problem, details);
+    if (details.call) this.call = details.call;
+  }
 }
 
 /** There is not enough memory (`ZA_OUT_OF_MEMORY`). */
@@ -158,7 +204,12 @@ const classesByPrefix: readonly (readonly [prefix: string, errorClass: ErrorClas
   ["ZA_BATCH", TrainingError],
   ["ZA_LOSS", TrainingError],
   ["ZA_NOT_FINITE", TrainingError],
+  ["ZA_JUDGE", JudgeError],
+  ["ZA_PULL", JudgeError],
+  ["ZA_CLIENT", ClientError],
+  ["ZA_JOURNAL", ClientError],
   ["ZA_ABORTED", AbortedError],
+  ["ZA_HUB", HubError],
   ["ZA_IO", IoError],
   ["ZA_DISK", IoError],
   ["ZA_FOLDER", IoError],

@@ -1,18 +1,25 @@
 /**
  * zephyr-align: align a language model from TypeScript.
  *
- * `Mistral` loads a model, `SftTrainer` and `DpoTrainer` train it, `dataset` and its readers stream the rows.
+ * `Mistral` loads a model, `SftTrainer` and `DpoTrainer` train it, `dataset` and its readers stream the rows;
+ * `generateConversations`, `rateResponses` and `binarise` make rows with a teacher.
  */
 export { recipes } from "../recipes/zephyr";
+export * from "./client";
 export * from "./data";
+export * from "./distill";
 export {
   AbortedError,
+  type CallFailure,
+  ClientError,
   ConfigError,
   type ConfigProblem,
   DataError,
   type ErrorCode,
   errorCodes,
+  HubError,
   IoError,
+  JudgeError,
   ModelError,
   OutOfMemoryError,
   type Place,
@@ -21,6 +28,8 @@ export {
   TrainingError,
   ZephyrError,
 } from "./errors";
+export { type Snapshot, type SnapshotOptions, snapshotDownload } from "./hub/snapshot";
+export * from "./judge";
 export {
   type FinishReason,
   type Generated,
@@ -38,7 +47,20 @@ export {
   Tokenizer,
   type TokenizerFiles,
 } from "./model/tokenizer";
-export { type RunReportInput, renderRunReport } from "./report";
+export {
+  type DatasetView,
+  type EvaluationReportOptions,
+  type EvaluationSummary,
+  evaluationSummary,
+  type Overview,
+  type RunComparison,
+  type RunReportInput,
+  renderEvaluationMarkdown,
+  renderEvaluationReport,
+  renderRunReport,
+  type ViewOptions,
+  viewDataset,
+} from "./report";
 export {
   type DpoConfig,
   type DpoConfigInput,

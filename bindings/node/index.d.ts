@@ -47,6 +47,48 @@ export declare class NativeCheckpoints {
   get broken(): Array<NativeBroken>
 }
 
+/** A journal of calls, open for writing or for reading. */
+export declare class NativeJournal {
+  /** Opens or makes a journal for writing. `holder` says who has it, for whoever comes second. */
+  static open(path: string, holder: string): Promise<NativeJournal>
+  /** Opens a journal for reading; another process may write meanwhile. */
+  static read(path: string): Promise<NativeJournal>
+  /** Calls of a killed run that this opening found without an answer: possibly billed. */
+  get orphans(): number
+  /** The process that was writing when this reader opened. */
+  get writer(): string | null
+  /** The newest answer to a request that nobody has rejected. */
+  find(key: string): Promise<NativeAnswer | null>
+  /** Rejected answers to a request, the newest first. */
+  rejected(key: string): Promise<Array<NativeRejected>>
+  /** Rejected answers in the order of their calls, after a call. */
+  invalid(after: number, limit: number): Promise<Array<NativeRejected>>
+  /** Writes down calls that are about to be sent, all or none; resolves to their ids when they are on the disk. */
+  intend(intents: Array<NativeIntent>): Promise<Array<number>>
+  /** Writes down how calls ended, all or none; resolves when it is on the disk. */
+  settle(calls: Array<NativeSettled>): Promise<void>
+  /** Says that an answer is of no use: it is kept, but the request is asked again. */
+  reject(call: number, reason: string): Promise<void>
+  /** Takes a rejected answer back into use. */
+  reinstate(call: number): Promise<void>
+  /** Writes down a batch with its calls, before it is handed over. */
+  intendBatch(name: string, model: string, endpoint: string, intents: Array<NativeIntent>): Promise<NativeBegunBatch>
+  /** Notes what the provider called the file and the batch, as they become known. */
+  nameBatch(batch: number, inputFile?: string | undefined | null, providerId?: string | undefined | null): Promise<void>
+  /** Ends a batch whose calls are all settled. */
+  closeBatch(batch: number, note: string): Promise<void>
+  /** Batches whose answers have not been taken yet. */
+  openBatches(): Promise<Array<NativeBatch>>
+  /** The calls of a batch that have no answer yet. */
+  waitingIn(batch: number): Promise<Array<NativeWaiting>>
+  /** What all runs have used together. */
+  totals(): Promise<NativeTotals>
+  /** Calls by state, spend by purpose and model, runs. */
+  summary(): Promise<NativeSummary>
+  /** Ends the run in good order. All that was asked for before is done first. */
+  close(): Promise<void>
+}
+
 /** A decoder's weights and configuration. */
 export declare class NativeModel {
   /** Whether the path is a folder with an adapter, and the base that its configuration names. */
@@ -96,8 +138,8 @@ export declare class NativeModel {
   save(folder: string, dtype: string, maxShardBytes: number): Promise<undefined>
   /** Continues a prompt. `on_text` gets pieces of finished text as they come; joined they are the answer. */
   generate(tokenizer: NativeTokenizer, prompt: Uint32Array, decoding: NativeDecoding, stop: Array<string>, abort: NativeAbort, onText: (arg: string) => void): Promise<NativeGenerated>
-  /** Continues several prompts together; sequence `i` is sampled with seed + i. Texts are left empty. */
-  generateBatch(prompts: Array<Uint32Array>, decoding: NativeDecoding, abort: NativeAbort): Promise<Array<NativeGenerated>>
+  /** Continues several prompts together; sequence `i` is sampled with `seeds[i]`, not with the options'. Texts are left empty. */
+  generateBatch(prompts: Array<Uint32Array>, seeds: Array<number>, decoding: NativeDecoding, abort: NativeAbort): Promise<Array<NativeGenerated>>
   /** Log-probability of each id after the first. */
   score(ids: Uint32Array): Promise<Float32Array>
   /** The logits after each id, `[ids, vocabulary]`, row by row. */
@@ -199,6 +241,8 @@ export declare class NativeTokenizer {
   /** tokenizer_config.json, as transformers reads it. */
   configJson(): string
   encode(text: string, addSpecial: boolean, parseSpecials: boolean): Uint32Array
+  /** Several texts at once, on the compute threads. */
+  encodeBatch(texts: Array<string>, addSpecial: boolean, parseSpecials: boolean): Promise<Array<Uint32Array>>
   decode(ids: Uint32Array, skipSpecial: boolean): string
   /** The rendering of a conversation (JSON list of messages). */
   render(conversation: string, addGenerationPrompt: boolean): string
@@ -220,6 +264,31 @@ export declare class NativeTokenizer {
 export interface NativeAdapterBase {
   /** `base_model_name_or_path`. */
   base?: string
+}
+
+/** An answer that was paid for earlier. */
+export interface NativeAnswer {
+  call: number
+  response: string
+  cost?: number
+}
+
+/** Calls that were handed over together. */
+export interface NativeBatch {
+  id: number
+  name: string
+  model: string
+  endpoint: string
+  inputFile?: string
+  providerId?: string
+  /** Milliseconds since 1970. */
+  created: number
+}
+
+/** A new batch and its calls, in the order in which they were given. */
+export interface NativeBegunBatch {
+  id: number
+  calls: Array<number>
 }
 
 /** A checkpoint that did not verify. */
@@ -266,6 +335,22 @@ export interface NativeGenerated {
   finishReason: string
 }
 
+/** A line of the ledger. */
+export interface NativeGroup {
+  purpose: string
+  model: string
+  intent: number
+  done: number
+  failed: number
+  invalid: number
+  promptTokens: number
+  completionTokens: number
+  cost: number
+  possiblyBilled: number
+  possibleCost: number
+  unpriced: number
+}
+
 /** Describes the addon and the machine, for `doctor`. */
 export declare function nativeInfo(): NativeInfo
 
@@ -275,6 +360,40 @@ export interface NativeInfo {
   arch: string
   simd: string
   threads: number
+}
+
+/** A call that is about to be sent. */
+export interface NativeIntent {
+  /** SHA-256 of `request`, in hexadecimal. */
+  key: string
+  /** Canonical JSON of everything that decides the answer. */
+  request: string
+  model: string
+  purpose: string
+  /** Dollars; undefined without a price. */
+  worstCost?: number
+  worstTokens: number
+}
+
+/** An answer that could not be used. */
+export interface NativeRejected {
+  call: number
+  key: string
+  model: string
+  purpose: string
+  reason: string
+  request: string
+  response: string
+}
+
+/** A process that wrote. */
+export interface NativeRun {
+  holder: string
+  started: number
+  /** undefined: killed, or still at work. */
+  ended?: number
+  calls: number
+  unanswered: number
 }
 
 /** What saving a checkpoint did. */
@@ -288,6 +407,51 @@ export interface NativeSaved {
   warnings: Array<string>
 }
 
+/** How a call ended. */
+export interface NativeSettled {
+  call: number
+  /** Whether there is an answer. */
+  done: boolean
+  /** undefined: unknown. */
+  billed?: boolean
+  status?: number
+  providerId?: string
+  promptTokens?: number
+  completionTokens?: number
+  cost?: number
+  note?: string
+  response?: string
+}
+
+/** All that a person wants to know of a journal. */
+export interface NativeSummary {
+  totals: NativeTotals
+  groups: Array<NativeGroup>
+  runs: Array<NativeRun>
+  openBatches: number
+  batched: number
+  requests: number
+  answered: number
+}
+
+/** What all runs have used together; calls whose fate is unknown count at their worst. */
+export interface NativeTotals {
+  calls: number
+  cost: number
+  possibleCost: number
+  tokens: number
+  possibleTokens: number
+  unpriced: Array<NativeUnpriced>
+}
+
+/** Tokens that had no price. */
+export interface NativeUnpriced {
+  model: string
+  promptTokens: number
+  completionTokens: number
+  possibleTokens: number
+}
+
 /** AdamW and clipping for one step. */
 export interface NativeUpdate {
   learningRate: number
@@ -297,6 +461,12 @@ export interface NativeUpdate {
   weightDecay: number
   /** Left out: no clipping. */
   maxGradNorm?: number
+}
+
+/** A call that waits in a batch. */
+export interface NativeWaiting {
+  call: number
+  key: string
 }
 
 /** Sets the number of compute threads for all following work. Results are the same bits for the same count. */

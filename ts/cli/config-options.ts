@@ -19,7 +19,7 @@ export type { Method } from "../train/methods";
 type Layer = Record<string, unknown>;
 
 /** Files that a `--config` may name, besides the trainer's own keys. */
-const inputKeys = ["model", "ref", "tokenizer", "data", "evalData"] as const;
+const inputKeys = ["model", "ref", "tokenizer", "data", "split", "evalData", "evalSplit"] as const;
 
 /** Inputs of a run that are not options of the trainer. */
 export type Inputs = Partial<Record<(typeof inputKeys)[number], string>>;

@@ -1,65 +1,40 @@
 /** `zephyr-align inspect mask`: what training would see of each row, token by token. */
-import { statSync } from "node:fs";
-import { type Command, Option } from "commander";
-import { dataset, type Message, type PairRow, pairDataset, type SftRow, sftDataset } from "../data";
+import type { Command } from "commander";
+import { type Dataset, pairDataset, sftDataset, unpairedDataset } from "../data";
+import { dataPurpose } from "../data/purpose";
 import { DataError, type Place, placeText } from "../errors";
-import { Mistral } from "../model/mistral";
-import type { EncodedRow, Tokenizer } from "../model/tokenizer";
-import { folderTokenizer } from "../model/tokenizer";
+import type { Tokenizer } from "../model/tokenizer";
 import { whole } from "../report/format";
-import { type ExampleOptions, fittedOrRefusal, pairExample, sftExample } from "../train/examples";
+import { classedPieces, keptPart, type SeenOptions, type SeenRow, seenRow } from "../train/seen-row";
 import { wholeNumber } from "./arguments";
-import { templateOf, usageProblem } from "./config-options";
-import { dataPurpose } from "./data-purpose";
+import { usageProblem } from "./config-options";
 import { writeJsonFile } from "./json-file";
-import { maskText, type TokenClass } from "./mask-text";
+import { addMaskFlags, type MaskFlags, seenOptions, tokenizerOf } from "./mask-flags";
+import { maskText } from "./mask-text";
+import { openRows, rowsInputHelp } from "./rows-input";
 import { styleOf } from "./style";
-import { tokenPieces } from "./token-text";
 
-interface MaskFlags {
-  model?: string;
-  tokenizer?: string;
-  template: string;
+interface InspectFlags extends MaskFlags {
+  split?: string;
   rows: number;
-  maxLength?: number;
-  truncation: "keep-answer" | "keep-start";
-  lossOn: "assistant" | "all";
-  answerEnd: "eos" | "turn";
-  specialsInContent: "text" | "parse";
   json?: string;
 }
 
-/** One sequence as training would see it: a conversation, or one side of a pair. */
-interface Sequence extends EncodedRow {
-  /** `chosen` or `rejected` of a pair. */
-  side?: "chosen" | "rejected";
-  /** Index of the message that each token belongs to, −1 for the template; none for plain text. */
-  owners?: Int32Array;
-}
-
-interface Inspected {
+/** A row without what is cut of it. */
+interface Inspected extends SeenRow {
   place: Place;
-  sequences: Sequence[];
-  straddling: number;
-  cut: number;
 }
 
 /** Adds `inspect` and what can be inspected. */
 export function addInspect(program: Command): void {
   const inspect = program.command("inspect").helpGroup("Look inside:").description("See what training would see.");
-  inspect
+  const mask = inspect
     .command("mask")
     .description("Rows as tokens: supervised ones green, the template dim.")
-    .argument("<file>", "Conversations or pairs.")
-    .option("--tokenizer <folder>", "Folder with tokenizer.json.")
-    .option("--model <path>", "Model whose tokenizer is taken: a folder or a GGUF file.")
+    .argument("<source>", `Conversations, pairs, or answers with a label: ${rowsInputHelp}.`);
+  addMaskFlags(mask)
+    .option("--split <name>", "The split to show, where there are several.")
     .option("--rows <n>", "Rows to show; 0 shows all.", wholeNumber(0), 5)
-    .option("--template <name|file>", "Chat template: model, zephyr, or a Jinja file.", "model")
-    .option("--max-length <n>", "Cut as training would. (default: nothing is cut)", wholeNumber(2))
-    .addOption(choices("--truncation <name>", "How long rows are cut.", ["keep-answer", "keep-start"]))
-    .addOption(choices("--loss-on <name>", "Tokens that are learnt.", ["assistant", "all"]))
-    .addOption(choices("--answer-end <name>", "Where an answer ends.", ["eos", "turn"]))
-    .addOption(choices("--specials-in-content <name>", "Content that spells a special token.", ["text", "parse"]))
     .option("--json <file>", "Write ids and masks of the rows shown.")
     .addHelpText(
       "after",
@@ -71,16 +46,15 @@ Examples:
     .action(inspectMask);
 }
 
-function choices(flag: string, text: string, names: string[]): Option {
-  return new Option(flag, text).choices(names).default(names[0]);
-}
-
-async function inspectMask(file: string, flags: MaskFlags): Promise<void> {
-  const tokenizer = (await tokenizerOf(flags)).withTemplate(templateOf(flags.template));
+async function inspectMask(source: string, flags: InspectFlags): Promise<void> {
+  const tokenizer = await tokenizerOf(flags);
+  if (!tokenizer) throw usageProblem("--tokenizer", "it is missing", "Give its folder, or --model PATH.");
   const { bold, dim, yellow } = styleOf(process.stdout);
   const rows: Inspected[] = [];
   const bad: { place: Place; code: string; problem: string }[] = [];
-  for await (const row of inspected(file, tokenizer, flags)) {
+  // A few rows of the Hub need no download.
+  const data = openRows(source, { split: flags.split, stream: true });
+  for await (const row of inspected(data, tokenizer, seenOptions(flags))) {
     if (row instanceof DataError) {
       bad.push({ place: row.place ?? {}, code: row.code, problem: row.problem });
       process.stdout.write(`${bold(placeText(row.place))}  ${yellow(`cannot be used: ${row.problem}`)}\n\n`);
@@ -99,115 +73,39 @@ async function inspectMask(file: string, flags: MaskFlags): Promise<void> {
     straddling: sum(rows.map(({ straddling }) => straddling)),
     cut: sum(rows.map(({ cut }) => cut)),
   };
-  await writeJsonFile(flags.json, { file, totals, bad, rows: rows.map(rowJson) });
+  await writeJsonFile(flags.json, { file: source, totals, bad, rows: rows.map(rowJson) });
   process.stdout.write(`${dim(legend(styleOf(process.stdout).coloured))}\n`);
   const unusable = bad.length > 0 ? `, ${whole(bad.length)} cannot be used` : "";
   process.stdout.write(`${bold(`${whole(totals.rows)} rows`)}${unusable}: ${counts(totals)}\n`);
 }
 
-async function tokenizerOf({ tokenizer, model }: MaskFlags): Promise<Tokenizer> {
-  if (tokenizer !== undefined) return folderTokenizer(tokenizer);
-  if (model === undefined) throw usageProblem("--tokenizer", "it is missing", "Give its folder, or --model PATH.");
-  // A folder's tokenizer needs no weights; that of a GGUF file lies among them.
-  if (statSync(model, { throwIfNoEntry: false })?.isDirectory()) return folderTokenizer(model);
-  return (await Mistral.fromPretrained(model)).tokenizer;
-}
+const datasets = { sft: sftDataset, pair: pairDataset, unpaired: unpairedDataset };
 
 /** The rows one by one; those that cannot be used as their error. */
-async function* inspected(file: string, tokenizer: Tokenizer, flags: MaskFlags): AsyncGenerator<Inspected | DataError> {
-  const options: ExampleOptions = { ...flags, maxLength: flags.maxLength ?? Number.MAX_SAFE_INTEGER, onBadRow: "skip" };
-  const data = dataset(file);
-  const purpose = await dataPurpose(data);
-  const rows = purpose === "sft" ? sftDataset(data).rows() : pairDataset(data).rows();
-  for await (const row of rows) {
-    if (row.error) {
+async function* inspected(
+  data: Dataset<unknown>,
+  tokenizer: Tokenizer,
+  options: SeenOptions,
+): AsyncGenerator<Inspected | DataError> {
+  for await (const { value, error, place } of datasets[await dataPurpose(data)](data).rows()) {
+    if (error) {
       // A fault of the whole file, not of a row: nothing follows.
-      if (!(row.error instanceof DataError) || ["ZA_DATA_FORMAT", "ZA_DATA_FILE"].includes(row.error.code))
-        throw row.error;
-      yield row.error;
+      if (!(error instanceof DataError) || ["ZA_DATA_FORMAT", "ZA_DATA_FILE"].includes(error.code)) throw error;
+      yield error;
       continue;
     }
-    yield purpose === "sft"
-      ? inspectConversation(row.value as SftRow, row.place, tokenizer, { ...options, lossOn: flags.lossOn })
-      : inspectPair(row.value as PairRow, row.place, tokenizer, options);
+    const seen = seenRow(value, place, tokenizer, options);
+    yield seen instanceof DataError ? seen : { ...seen, sequences: seen.sequences.map(keptPart), place };
   }
-}
-
-function inspectConversation(
-  row: SftRow,
-  place: Place,
-  tokenizer: Tokenizer,
-  options: ExampleOptions & { lossOn: "assistant" | "all" },
-): Inspected | DataError {
-  const count = { straddling: 0 };
-  const fitted = fittedOrRefusal(place, options, () => sftExample(row, tokenizer, options, count));
-  if (fitted instanceof DataError) return fitted;
-  const owners = row.kind === "chat" ? ownersOf(fitted.row.ids, row.messages, tokenizer, options) : undefined;
-  return { place, sequences: [withOwners(fitted.row, owners)], straddling: count.straddling, cut: fitted.cut };
-}
-
-function inspectPair(row: PairRow, place: Place, tokenizer: Tokenizer, options: ExampleOptions): Inspected | DataError {
-  const fitted = fittedOrRefusal(place, options, () =>
-    pairExample(row, tokenizer, { ...options, maxPromptLength: null }),
-  );
-  if (fitted instanceof DataError) return fitted;
-  const sides = ["chosen", "rejected"] as const;
-  let straddling = 0;
-  const sequences = sides.map((side) => {
-    const { ids, supervised } = fitted.row[side];
-    if (row.kind !== "chat") return { ids, supervised, side };
-    const messages = [...row.prompt, ...row[side]];
-    straddling += tokenizer.encodeChat(messages, options).straddling;
-    return { ...withOwners({ ids, supervised }, ownersOf(ids, messages, tokenizer, options)), side };
-  });
-  return { place, sequences, straddling, cut: fitted.cut };
-}
-
-function withOwners({ ids, supervised }: EncodedRow, owners: Int32Array | undefined): Sequence {
-  return owners ? { ids, supervised, owners } : { ids, supervised };
-}
-
-/** Whose each kept token is: kept tokens are those of the whole conversation in order, with some left out. */
-function ownersOf(
-  kept: Uint32Array,
-  messages: readonly Message[],
-  tokenizer: Tokenizer,
-  options: ExampleOptions,
-): Int32Array | undefined {
-  const whole = tokenizer.encodeChat(messages, options);
-  const owners = new Int32Array(kept.length);
-  // From the end, because what is left out of a sequence that keeps its answer stands before it.
-  let from = whole.ids.length - 1;
-  for (let position = kept.length - 1; position >= 0; position--) {
-    while (from >= 0 && whole.ids[from] !== kept[position]) from--;
-    if (from < 0) return undefined;
-    owners[position] = whole.owners[from--] as number;
-  }
-  return owners;
-}
-
-function classOf(sequence: Sequence, position: number, ends: ReadonlySet<number>): TokenClass {
-  const learnt = sequence.supervised[position] === 1;
-  if (learnt) return ends.has(sequence.ids[position] as number) && template(sequence, position) ? "end" : "learnt";
-  return template(sequence, position) && sequence.owners ? "template" : "content";
-}
-
-function template(sequence: Sequence, position: number): boolean {
-  return sequence.owners ? sequence.owners[position] === -1 : true;
 }
 
 function rowText(row: Inspected, tokenizer: Tokenizer): string {
   const style = styleOf(process.stdout);
-  const ends = new Set(tokenizer.eosTokenId === undefined ? [] : [tokenizer.eosTokenId]);
   const blocks = row.sequences.map((sequence) => {
-    const pieces = tokenPieces(tokenizer, sequence.ids).map(({ start, text }) => ({
-      text,
-      class: classOf(sequence, start, ends),
-    }));
     const numbers = { tokens: sequence.ids.length, supervised: sum(sequence.supervised) };
     const name = sequence.side ? ` ${sequence.side}` : "";
     const head = `${style.bold(`${placeText(row.place)}${name}`)}  ${style.dim(counts(numbers))}`;
-    return `${head}\n${maskText(pieces, style)}\n`;
+    return `${head}\n${maskText(classedPieces(sequence, tokenizer), style)}\n`;
   });
   const extra = counts({ straddling: row.straddling, cut: row.cut });
   return `${blocks.join("\n")}${extra === "" ? "" : `${style.yellow(extra)}\n`}\n`;

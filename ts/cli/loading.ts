@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import type { LoadOptions } from "../model/mistral";
+import { showDownload } from "./show-download";
 
 /** Flags that say how a model is read. */
 export interface LoadingFlags {
@@ -31,5 +32,6 @@ export function loadingOf({ tokenizer, dtype, quantization }: LoadingFlags): Loa
     ...(tokenizer === undefined ? {} : { tokenizer }),
     ...(dtype === undefined ? {} : { dtype }),
     ...(quantization === undefined ? {} : { quantization }),
+    hub: { onProgress: showDownload() },
   };
 }

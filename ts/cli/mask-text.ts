@@ -1,9 +1,13 @@
+import type { TokenClass } from "../train/seen-row";
 import type { Style } from "./style";
 
-/** What a token is to the loss. */
-export type TokenClass = "learnt" | "end" | "template" | "content";
-
-const marks = { learnt: ["«", "»"], end: ["⟦", "⟧"], template: ["‹", "›"], content: ["", ""] } as const;
+const marks: Record<TokenClass, readonly [open: string, close: string]> = {
+  learnt: ["«", "»"],
+  end: ["⟦", "⟧"],
+  template: ["‹", "›"],
+  content: ["", ""],
+  cut: ["⌫", "⌫"],
+};
 
 /** Tokens as text: in colour, or with marks around each stretch of one class. */
 export function maskText(pieces: readonly { text: string; class: TokenClass }[], style: Style): string {
@@ -18,6 +22,7 @@ export function maskText(pieces: readonly { text: string; class: TokenClass }[],
     end: style.marked,
     template: style.dim,
     content: (text) => text,
+    cut: style.red,
   };
   return stretches
     .map((stretch) => {

@@ -1,16 +1,23 @@
 import { Command } from "commander";
 import { packageVersion } from "../native/load";
+import { addBinarise } from "./binarise";
 import { addChat } from "./chat";
 import { addDemo } from "./demo";
+import { addDistil } from "./distil";
 import { addDoctor } from "./doctor";
 import { addDpo } from "./dpo";
 import { addEval } from "./eval";
 import { addInspect } from "./inspect-mask";
+import { addJournal } from "./journal";
 import { addKto } from "./kto";
 import { addMerge } from "./merge";
 import { addPolicyPairs } from "./policy-pairs";
+import { addPull } from "./pull";
+import { addRate } from "./rate";
+import { addReport } from "./report";
 import { addSft } from "./sft";
 import { styleOf } from "./style";
+import { addView } from "./view";
 
 /** The whole command line. It throws instead of ending the process; `main.ts` does that. */
 export function buildProgram(): Command {
@@ -31,14 +38,21 @@ export function buildProgram(): Command {
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error/, error.red(error.bold("error")))) });
   for (const add of [
     addDemo,
+    addDistil,
+    addRate,
+    addBinarise,
     addSft,
     addDpo,
     addKto,
     addPolicyPairs,
     addMerge,
     addEval,
+    addPull,
     addChat,
+    addJournal,
     addInspect,
+    addView,
+    addReport,
     addDoctor,
   ]) {
     add(program);
@@ -53,8 +67,9 @@ Examples:
   $ zephyr-align dpo --model runs/sft/model --data pairs.jsonl --recipe zephyr --out runs/dpo
   $ zephyr-align chat --model runs/dpo/model
 
-Exit codes: 0 done; 75 stopped by a signal, a training run is saved (--resume goes on); 76 hanging step, start again
-with --resume; 77 options, data or model files are refused, never try again; 1 other error.`,
+Exit codes: 0 done; 75 stopped by a signal, a training run is saved (--resume goes on); 76 hanging step, a server that does
+not answer, judging that is not complete: start again (training with --resume); 77 options, data or model files are
+refused, never try again; 78 a cap on paid calls is reached, or the account is empty; 1 other error.`,
   );
 }
 

@@ -4,7 +4,9 @@ import {
   ConfigError,
   DataError,
   fromNative,
+  HubError,
   IoError,
+  JudgeError,
   ModelError,
   placeText,
   TemplateError,
@@ -16,20 +18,47 @@ import { kebab, withFlagNames } from "./flag-names";
 import { styleOf } from "./style";
 
 /**
- * Exit codes, for whoever starts the program again: 75 and 76 may be tried again (a run with --resume), 77 never helps
- * (sysexits' EX_TEMPFAIL is 75; the others are those of job schedulers' retry rules, docs/runs.md).
+ * Exit codes, for whoever starts the program again: 75 and 76 may be tried again (a run with --resume), 77 never helps,
+ * 78 needs money (sysexits' EX_TEMPFAIL is 75; the others are those of job schedulers' retry rules, docs/runs.md).
  */
-export const exitCodes = { done: 0, other: 1, stopped: 75, transient: 76, refused: 77 } as const;
+export const exitCodes = { done: 0, other: 1, stopped: 75, transient: 76, refused: 77, budget: 78 } as const;
 
 const configKeys = [...new Set([...Object.keys(sftFields), ...Object.keys(dpoFields)])];
 
 /** Errors of the options, the data and the model's files: the same start fails the same way. */
-const refusals = [ConfigError, DataError, ModelError, TokenizerError, TemplateError];
-const refusalCodes = ["ZA_FOLDER_NOT_EMPTY", "ZA_CHECKPOINT_BROKEN"];
+const refusals = [ConfigError, DataError, HubError, JudgeError, ModelError, TokenizerError, TemplateError];
+const refusalCodes = [
+  "ZA_FOLDER_NOT_EMPTY",
+  "ZA_CHECKPOINT_BROKEN",
+  "ZA_CLIENT_KEY",
+  "ZA_CLIENT_REFUSED",
+  "ZA_CLIENT_CONTEXT",
+  "ZA_CLIENT_PRICE",
+  "ZA_CLIENT_CAPABILITY",
+  "ZA_JOURNAL_FOREIGN",
+  "ZA_JOURNAL_DAMAGED",
+  "ZA_JOURNAL_VERSION",
+];
+
+/** A cap is reached, or the account is empty: with a higher cap or more credit the same command goes on. */
+const budgetCodes = ["ZA_CLIENT_CAP", "ZA_CLIENT_QUOTA"];
+
+/** Servers come back, and runs go on where they stopped: training, judging, runs with a journal. */
+const transientCodes = [
+  "ZA_TRAIN_STALLED",
+  "ZA_JUDGE_INCOMPLETE",
+  "ZA_PULL",
+  "ZA_HUB_NETWORK",
+  "ZA_HUB_DIGEST",
+  "ZA_CLIENT_UNREACHABLE",
+  "ZA_CLIENT_BUSY",
+  "ZA_CLIENT_GAVE_UP",
+];
 
 function exitCodeOf(error: ZephyrError): number {
   if (error instanceof AbortedError) return exitCodes.stopped;
-  if (error.code === "ZA_TRAIN_STALLED") return exitCodes.transient;
+  if (transientCodes.includes(error.code)) return exitCodes.transient;
+  if (budgetCodes.includes(error.code)) return exitCodes.budget;
   if (refusalCodes.includes(error.code) || refusals.some((kind) => error instanceof kind)) return exitCodes.refused;
   return exitCodes.other;
 }

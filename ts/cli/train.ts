@@ -2,6 +2,7 @@
 
 import { relative } from "node:path";
 import { type Command, Option } from "commander";
+import type { Dataset } from "../data";
 import { AbortedError, throwIfAborted } from "../errors";
 import { Mistral } from "../model/mistral";
 import { packageVersion } from "../native/load";
@@ -24,6 +25,7 @@ import {
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
 import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
+import { openRows, rowsInputHelp } from "./rows-input";
 import { styleOf } from "./style";
 
 /** Flags that are not fields of the trainer. */
@@ -44,8 +46,8 @@ interface Trainer extends AsyncIterable<TrainerEvent> {
 export interface Prepared {
   model: Mistral;
   ref: Mistral | undefined;
-  data: string;
-  evalData: string | undefined;
+  data: Dataset<unknown>;
+  evalData: Dataset<unknown> | undefined;
   config: Record<string, unknown>;
   signal: AbortSignal;
   overwrite: boolean;
@@ -64,9 +66,14 @@ export function addTrainOptions(command: Command, method: Method): Command {
   const rows = rowsOf[methods[method].rows];
   command
     .optionsGroup("Files:")
-    .option("--model <path>", "Model to train: a folder in Hugging Face's layout or of an adapter, or a GGUF file.")
-    .option("--data <file>", `Rows to train on: ${rows} as JSONL or a JSON array.`)
-    .option("--eval-data <file>", "Held-out rows, evaluated every --eval-steps and at the end.");
+    .option(
+      "--model <path>",
+      "Model to train: a folder in Hugging Face's layout or of an adapter, a GGUF file, or the id of a model at the Hub.",
+    )
+    .option("--data <source>", `Rows to train on: ${rows}; ${rowsInputHelp}.`)
+    .option("--split <name>", "The split of --data to train on, where it has several.")
+    .option("--eval-data <source>", "Held-out rows, evaluated every --eval-steps and at the end.")
+    .option("--eval-split <name>", "The split of the held-out rows; of --data when --eval-data is left out.");
   if (method === "dpo" || method === "kto")
     command.option("--ref <path>", "Frozen reference model. (default: the model as it starts)");
   addLoadingOptions(command, ", frozen under --lora")
@@ -92,16 +99,21 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
   const started = performance.now();
   const { config, inputs } = collectConfig(method, flags);
   const model = required(inputs, "model", "Give the folder or GGUF file of the model to train.");
-  const data = required(inputs, "data", "Give the JSONL or JSON file of the rows.");
+  const source = required(inputs, "data", "Give the file of the rows, or a data set of the Hub.");
+  const { evalData: heldSource = inputs.evalSplit === undefined ? undefined : source } = inputs;
   const outputDir = flags.out ?? `runs/${method}-${timestamp(new Date())}`;
   const { dtype, quantization } = flags;
   const loading = loadingOf({ tokenizer: inputs.tokenizer, dtype, quantization });
   await interruptible(async (signal) => {
     const watch = typeof flags.watch === "number" ? { port: flags.watch } : flags.watch === true;
     // The configuration is checked before a model of gigabytes is read.
-    const prepared = { data, evalData: inputs.evalData, signal, overwrite: flags.overwrite ?? false, watch };
     const settings = { ...config, outputDir };
     checkConfig(method, settings);
+    const opening = { signal, quiet: flags.quiet };
+    const data = openRows(source, { ...opening, split: inputs.split });
+    const evalData =
+      heldSource === undefined ? undefined : openRows(heldSource, { ...opening, split: inputs.evalSplit });
+    const prepared = { data, evalData, signal, overwrite: flags.overwrite ?? false, watch };
     const policy = await Mistral.fromPretrained(model, loading);
     throwIfAborted(signal);
     const apart = inputs.ref !== undefined && inputs.ref !== model;

@@ -5,6 +5,7 @@
  * a model and is a model again, so that nobody who asks knows whether the answer was paid for now or yesterday.
  */
 import type { Message } from "../data/messages";
+import type { ModelFacts } from "./model-facts";
 
 /** How an answer is sampled; left out means the server's own default. Part of the journal's key. */
 export interface Sampling {
@@ -87,7 +88,14 @@ export interface ChatCapabilities {
 export interface ChatModel {
   /** Name for people, files and tables, for example `gpt-4-0613` or `offline-teacher`. */
   readonly name: string;
+  /**
+   * Where it is asked, or what else tells it from others of its name: address of the server, fingerprint of the weights.
+   * Part of the journal's key: the same question to another place is another call. @default ""
+   */
+  readonly endpoint?: string;
   readonly capabilities: ChatCapabilities;
+  /** Price and context where the model knows them itself (what runs here is free); else a table is asked by name. */
+  readonly facts?: ModelFacts;
   /**
    * Answers a conversation that ends with a user message.
    *

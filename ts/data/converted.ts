@@ -1,11 +1,12 @@
 import { createHash } from "node:crypto";
-import { DataError, type Place } from "../errors";
+import { DataError, type Place, type ZephyrError } from "../errors";
 import { dataset, isDataset } from "./dataset";
 import { type Dataset, type Row, rowValue, rowValues } from "./dataset-type";
 import { checkIndex } from "./file-bytes";
 import {
   type ConvertCounts,
   type ConvertOptions,
+  checkSamePurpose,
   describeFormat,
   type FormatName,
   type PairRow,
@@ -89,7 +90,8 @@ function converted<T>(
 ): ConvertedDataset<T> {
   const data = isDataset(input) ? input : dataset(input);
   const skip = options.onBadRow === "skip";
-  let format: FormatName | undefined = options.format;
+  /** The format of each file: that of its first usable row. Files of a mix may differ, the rows of one are read alike. */
+  const formats = new Map<string, FormatName>();
   let scanned: Promise<Scan> | undefined;
 
   const scan = () => {
@@ -100,12 +102,26 @@ function converted<T>(
     return scanned;
   };
 
-  /** The format is that of the first usable row; all rows are then read alike. */
+  const formatOf = ({ place, value }: Row<unknown>): FormatName => {
+    if (options.format) return options.format;
+    const file = place.file ?? "";
+    const known = formats.get(file);
+    if (known) return known;
+    const found = recogniseFormat(columnsOf(value), purpose, place);
+    const [first] = formats.values();
+    if (first) checkSamePurpose(first, found, place);
+    formats.set(file, found);
+    return found;
+  };
+  /** Wrong columns are a fault of the whole file, not of one row. */
+  const isFaultOfFile = ({ code, place }: ZephyrError) =>
+    isWholeFileFault(code) && options.format === undefined && !formats.has(place?.file ?? "");
+
   function convertRow(row: Row<unknown>, counts?: ConvertCounts): Row<T> {
     const { index, place } = row;
     if (row.error) return { index, place, error: row.error };
     try {
-      format ??= recogniseFormat(columnsOf(row.value), purpose, place);
+      const format = formatOf(row);
       const value = convert(row.value, place, { ...options, format, ...(counts ? { counts } : {}) });
       return { index, place, value };
     } catch (error) {
@@ -121,13 +137,13 @@ function converted<T>(
     const seen = new Set<number>();
     let rows = 0;
     let duplicates = 0;
-    let columns: string[] = [];
+    /** Columns of the first row of each format. */
+    const columns = new Map<FormatName, string[]>();
     for await (const row of data.rows()) {
       rows++;
       const result = convertRow(row, counts);
       if (result.error) {
-        // Wrong columns are a fault of the whole file, not of one row.
-        if (!skip || (isWholeFileFault(result.error.code) && format === undefined)) throw result.error;
+        if (!skip || isFaultOfFile(result.error)) throw result.error;
         skipped.push(row.index);
         if (skippedRows.length < listedRows) {
           skippedRows.push({
@@ -138,7 +154,8 @@ function converted<T>(
         }
         continue;
       }
-      if (columns.length === 0) columns = columnsOf(row.value);
+      const format = formatOf(row);
+      if (!columns.has(format)) columns.set(format, columnsOf(row.value));
       if (seen.size < duplicateWindow) {
         const before = seen.size;
         seen.add(fingerprint(result.value));
@@ -146,6 +163,7 @@ function converted<T>(
       }
     }
     const kept = rows - skipped.length;
+    const [format] = columns.keys();
     if (kept === 0 || format === undefined) {
       const problem = rows === 0 ? "the data set has no rows" : `none of the ${rows} rows can be used`;
       const first = skippedRows[0];
@@ -154,7 +172,8 @@ function converted<T>(
         remedy: "Check that this is the right file.",
       });
     }
-    const description = describeFormat(columns, purpose, format);
+    const descriptions = [...columns].map(([each, names]) => describeFormat(names, purpose, each));
+    const description = descriptions.join(" Of another part: ");
     return {
       report: {
         source: data.source,
@@ -175,7 +194,7 @@ function converted<T>(
     let index = 0;
     for await (const row of data.rows()) {
       const result = convertRow(row);
-      if (result.error && skip && !(isWholeFileFault(result.error.code) && format === undefined)) continue;
+      if (result.error && skip && !isFaultOfFile(result.error)) continue;
       yield { ...result, index: index++ };
     }
   }

@@ -1,38 +1,59 @@
-import { statSync } from "node:fs";
-import { open } from "node:fs/promises";
-import { join } from "node:path";
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { join, sep } from "node:path";
 import { DataError } from "../errors";
-import { type Dataset, type Row, rowValue, rowValues } from "./dataset-type";
+import type { HubOptions } from "../hub/settings";
+import { ofFiles } from "./concatenated";
+import type { Dataset } from "./dataset-type";
+import { FileBytes } from "./file-bytes";
+import { HttpBytes } from "./http-bytes";
+import { hubAddress, hubDataset } from "./hub-dataset";
 import { fromArray } from "./in-memory";
-import { jsonArray } from "./json-array";
-import { jsonl } from "./jsonl";
+import { openFile, type ReaderName } from "./open-file";
+import { checkShards, findSplit } from "./splits";
 import { type HoldOut, heldOut, limited } from "./subset";
 
 /** Options of {@link dataset}. */
 export interface DatasetOptions {
-  /** `jsonl` or `json`; recognised by the extension, else by the first byte. */
-  reader?: "jsonl" | "json";
+  /** `jsonl`, `json` or `parquet`; recognised by the file's name, else by its first bytes. */
+  reader?: ReaderName;
   /** Take the first rows only. */
   limit?: number;
-  /** For a folder: the file `<split>.jsonl` or `<split>.json` in it. */
+  /**
+   * Of a folder or of a data set of the Hub: the files of this name, as its README.md or the files' names say. May be left
+   * out when there is one split only.
+   */
   split?: string;
+  /** Configuration, where the README.md names several. @default the one it calls default */
+  config?: string;
+  /** Of a data set of the Hub: branch, tag or commit. @default "main" */
+  revision?: string;
+  /**
+   * Of a data set of the Hub: read what is asked for in ranges instead of downloading the files. For Parquet; text is read
+   * from its start.
+   * @default false
+   */
+  stream?: boolean;
+  /** How the Hub is reached; the environment variables of huggingface_hub are honoured. */
+  hub?: HubOptions;
   /** Hold some rows out of training, or take those held out. Applied after `limit`. */
   holdOut?: HoldOut;
 }
 
 /**
- * Opens rows: a path to a JSONL or JSON-array file, a folder with splits, or an array of rows. Nothing is read before
- * the first use; memory does not depend on the size of the file.
+ * Opens rows: a JSONL, JSON or Parquet file (also `.gz`, `.zst`), a folder with splits, an http(s) address, the id of a data
+ * set of the Hub, or an array of rows. Nothing is read before the first use; memory does not depend on the size of the file.
  *
  * @example
  *   dataset("pairs.jsonl", { limit: 1000 })
  *   dataset("ultrachat", { split: "train_sft" })
+ *   dataset("HuggingFaceH4/ultrachat_200k", { split: "train_sft", revision: "main" })
+ *   dataset("hf://datasets/org/name@main/data/train-*.parquet")
  *   dataset([{ text: "one" }, { text: "two" }])
  */
 export function dataset(input: string | readonly unknown[], options: DatasetOptions = {}): Dataset<unknown> {
   checkCount("limit", options.limit);
   checkCount("holdOut.rows", options.holdOut?.rows);
-  let data: Dataset<unknown> = typeof input === "string" ? fromPath(input, options) : fromArray(input);
+  let data: Dataset<unknown> = typeof input === "string" ? fromText(input, options) : fromArray(input);
   if (options.limit !== undefined) data = limited(data, options.limit);
   if (options.holdOut) data = heldOut(data, options.holdOut);
   return data;
@@ -52,64 +73,31 @@ function checkCount(name: string, value: number | undefined): void {
   }
 }
 
-function fromPath(path: string, options: DatasetOptions): Dataset<unknown> {
-  const file = options.split === undefined ? path : splitFile(path, options.split);
-  const reader = options.reader ?? (file.endsWith(".jsonl") || file.endsWith(".ndjson") ? "jsonl" : undefined);
-  if (reader === "jsonl") return jsonl(file);
-  if (reader === "json") return jsonArray(file);
-  return byFirstByte(file);
-}
-
-function splitFile(folder: string, split: string): string {
-  const candidates = [join(folder, `${split}.jsonl`), join(folder, `${split}.json`)];
-  const found = candidates.find((candidate) => statSync(candidate, { throwIfNoEntry: false })?.isFile());
-  if (found) return found;
-  throw new DataError("ZA_DATA_FILE", `there is no split "${split}" in the folder`, {
-    place: { file: folder },
-    remedy: `Expected ${candidates.join(" or ")}.`,
-  });
-}
-
-/** Chooses the reader when the file is first read: `[` begins an array, anything else is JSONL. */
-function byFirstByte(path: string): Dataset<unknown> {
-  let chosen: Promise<Dataset<unknown>> | undefined;
-  const data = () => {
-    chosen ??= firstByte(path).then((byte) => (byte === "[" ? jsonArray(path) : jsonl(path)));
-    chosen.catch(() => {
-      chosen = undefined;
+function fromText(text: string, options: DatasetOptions): Dataset<unknown> {
+  const { reader, split, config, revision, stream, hub } = options;
+  if (/^https?:\/\//i.test(text)) return openFile(new HttpBytes(text, { signal: hub?.signal }), reader);
+  const there = statSync(text, { throwIfNoEntry: false });
+  if (there?.isDirectory()) return fromFolder(text, options);
+  // What is there wins: an id of the Hub may be the name of a file too.
+  const address = there ? undefined : hubAddress(text);
+  if (address) return hubDataset(address, { reader, split, config, revision, stream, hub });
+  if (split !== undefined) {
+    throw new DataError("ZA_DATA_SPLIT", `there is no split "${split}": it is ${there ? "one file" : "no folder"}`, {
+      place: { file: text },
+      remedy: "Splits are parts of a folder or of a data set of the Hub.",
     });
-    return chosen;
-  };
-  async function* rows(): AsyncGenerator<Row<unknown>> {
-    yield* (await data()).rows();
   }
-  const row = async (index: number) => (await data()).row(index);
-  return {
-    source: path,
-    [Symbol.asyncIterator]: () => rowValues(rows()),
-    length: async () => (await data()).length(),
-    rows,
-    row,
-    at: async (index) => rowValue(await row(index)),
-    close: async () => (await chosen)?.close(),
-  };
+  return openFile(new FileBytes(text), reader);
 }
 
-/** The first character of a file that is neither space nor a byte order mark. */
-async function firstByte(path: string): Promise<string | undefined> {
-  const handle = await open(path, "r").catch(() => undefined);
-  // A file that cannot be opened is reported by the reader, with its typed error.
-  if (!handle) return undefined;
-  try {
-    const { buffer, bytesRead } = await handle.read(Buffer.alloc(4096), 0, 4096, 0);
-    return buffer
-      .subarray(0, bytesRead)
-      .toString("utf8")
-      .replace(/^\uFEFF/, "")
-      .trimStart()[0];
-  } catch {
-    return undefined;
-  } finally {
-    await handle.close();
-  }
+function fromFolder(folder: string, { reader, split, config }: DatasetOptions): Dataset<unknown> {
+  const names = readdirSync(folder, { recursive: true, encoding: "utf8" }).map((name) => name.split(sep).join("/"));
+  const card = names.includes("README.md") ? readFileSync(join(folder, "README.md"), "utf8") : undefined;
+  const found = findSplit({ source: folder, paths: names, card, config, split });
+  checkShards(folder, found);
+  return ofFiles(
+    found.files.map((file) => new FileBytes(join(folder, file))),
+    `${folder} (${found.split})`,
+    reader,
+  );
 }

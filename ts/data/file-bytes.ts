@@ -1,5 +1,6 @@
-import { close as closeDescriptor, openSync, read as readCallback } from "node:fs";
+import { close as closeDescriptor, fstat, openSync, read as readCallback, type Stats } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
+import { resolve } from "node:path";
 import { promisify } from "node:util";
 import { DataError } from "../errors";
 
@@ -10,7 +11,7 @@ export const chunkSize = 1 << 20;
 export const maximumRowBytes = 64 << 20;
 
 /** Opens a file for reading; a failure is a {@link DataError} that names the file. */
-export async function openFile(path: string): Promise<FileHandle> {
+async function openHandle(path: string, name: string): Promise<FileHandle> {
   let handle: FileHandle | undefined;
   try {
     handle = await open(path, "r");
@@ -18,7 +19,7 @@ export async function openFile(path: string): Promise<FileHandle> {
     return handle;
   } catch (cause) {
     await handle?.close();
-    throw cannotRead(path, cause);
+    throw cannotRead(name, cause);
   }
 }
 
@@ -45,14 +46,14 @@ export interface Chunk {
   start: number;
 }
 
-/** The file's bytes in order, through one reused buffer. */
-export async function* chunksOf(path: string): AsyncGenerator<Chunk> {
-  const handle = await openFile(path);
+/** A local file's bytes in order, through one reused buffer. */
+async function* chunksOf(path: string, name: string): AsyncGenerator<Chunk> {
+  const handle = await openHandle(path, name);
   try {
     const buffer = Buffer.allocUnsafeSlow(chunkSize);
     for (let start = 0; ; ) {
       const { bytesRead } = await handle.read(buffer, 0, chunkSize, start).catch((cause) => {
-        throw cannotRead(path, cause);
+        throw cannotRead(name, cause);
       });
       if (bytesRead === 0) return;
       yield { bytes: buffer.subarray(0, bytesRead), start };
@@ -63,6 +64,24 @@ export async function* chunksOf(path: string): AsyncGenerator<Chunk> {
   }
 }
 
+/** Bytes that can be read in order and anywhere: a local file, a file behind HTTP, or what a compressed file holds. */
+export interface ByteSource {
+  /** Path or address, used in places. */
+  readonly name: string;
+  /** Says which content it is: another text when the file was changed. */
+  identity(): Promise<string>;
+  /** All bytes in order. */
+  chunks(): AsyncGenerator<Chunk>;
+  /** Makes ready for `size` and `read`: a compressed file is unpacked once. */
+  ready(): Promise<void>;
+  /** Length in bytes. */
+  size(): Promise<number>;
+  /** The bytes `[start, end)`; shorter when the file ends before. */
+  read(start: number, end: number): Promise<Buffer>;
+  /** Lets go of the file; reading again opens it again. */
+  close(): Promise<void>;
+}
+
 /** Descriptors of data sets that were let go of without `close()`. */
 const forgotten = new FinalizationRegistry<number>((descriptor) => closeDescriptor(descriptor, () => {}));
 
@@ -70,12 +89,30 @@ const forgotten = new FinalizationRegistry<number>((descriptor) => closeDescript
  * Random access to a file that is opened at the first read and again after `close()`. Forgetting to close is allowed:
  * a plain descriptor is used because Node warns about a `FileHandle` that is collected.
  */
-export class FileBytes {
+export class FileBytes implements ByteSource {
   #descriptor: number | undefined;
 
-  constructor(readonly path: string) {}
+  /** @param name what places call it; its path when left out */
+  constructor(
+    readonly path: string,
+    readonly name: string = path,
+  ) {}
 
-  /** The bytes `[start, end)`; shorter when the file ends before. */
+  chunks(): AsyncGenerator<Chunk> {
+    return chunksOf(this.path, this.name);
+  }
+
+  async ready(): Promise<void> {}
+
+  async identity(): Promise<string> {
+    const { size, mtimeMs, ino, dev } = await this.#stat();
+    return JSON.stringify([resolve(this.path), size, mtimeMs, ino, dev]);
+  }
+
+  async size(): Promise<number> {
+    return (await this.#stat()).size;
+  }
+
   async read(start: number, end: number): Promise<Buffer> {
     const descriptor = this.#open();
     const buffer = Buffer.allocUnsafe(end - start);
@@ -83,7 +120,7 @@ export class FileBytes {
     while (filled < buffer.length) {
       const wanted = buffer.length - filled;
       const { bytesRead } = await readDescriptor(descriptor, buffer, filled, wanted, start + filled).catch((cause) => {
-        throw cannotRead(this.path, cause);
+        throw cannotRead(this.name, cause);
       });
       if (bytesRead === 0) break;
       filled += bytesRead;
@@ -99,12 +136,18 @@ export class FileBytes {
     await promisify(closeDescriptor)(descriptor);
   }
 
+  async #stat(): Promise<Stats> {
+    const stat = await promisify(fstat)(this.#open());
+    if (stat.isDirectory()) throw cannotRead(this.name, Object.assign(new Error("it is a folder"), { code: "EISDIR" }));
+    return stat;
+  }
+
   #open(): number {
     if (this.#descriptor === undefined) {
       try {
         this.#descriptor = openSync(this.path, "r");
       } catch (cause) {
-        throw cannotRead(this.path, cause);
+        throw cannotRead(this.name, cause);
       }
       forgotten.register(this, this.#descriptor, this);
     }
@@ -131,6 +174,14 @@ export class Offsets {
   at(index: number): number {
     return index < this.length ? (this.#values[index] as number) : Number.NaN;
   }
+}
+
+/**
+ * Whether it is a fault of what is written from some place on, and what stands before can be used. Not so where a file
+ * cannot be opened or fetched, nor where a compressed one is damaged: what came out of it before may be wrong already.
+ */
+export function isFaultOfContent(error: unknown): error is DataError {
+  return error instanceof DataError && !["ZA_DATA_FILE", "ZA_DATA_CHANGED", "ZA_DATA_COMPRESSED"].includes(error.code);
 }
 
 /** `ZA_DATA_INDEX` unless `index` is a row of the data set. */

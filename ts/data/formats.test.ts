@@ -28,6 +28,16 @@ describe("supervised rows", () => {
     expect(toSft(row, place)).toEqual({ kind: "chat", messages: row.messages, supervisedFrom: 0 });
   });
 
+  it("reads UltraChat's own rows", () => {
+    const read = toSft({ id: "0", data: ["hi", "hey", "and?", "so."] }, place);
+    const messages = [user("hi"), assistant("hey"), user("and?"), assistant("so.")];
+    expect(read).toEqual({ kind: "chat", messages, supervisedFrom: 0 });
+    const { code, place: where } = refusal(() => toSft({ id: "0", data: ["hi", null] }, place));
+    expect([code, where?.field]).toEqual(["ZA_DATA_ROW", "data[1]"]);
+    expect(refusal(() => toSft({ id: "0", data: ["hi", ""] }, place)).code).toBe("ZA_EMPTY_ANSWER");
+    expect(refusal(() => toSft({ id: "0", data: "hi" }, place)).place?.field).toBe("data");
+  });
+
   it("reads ShareGPT's from/value with its speakers", () => {
     const conversations = [
       { from: "system", value: "s" },
@@ -301,7 +311,7 @@ describe("recognition", () => {
     const error = refusal(() => toSft({ question: "a", answer: "b" }, place));
     expect(error.code).toBe("ZA_DATA_FORMAT");
     expect(error.message).toContain("question, answer");
-    expect(error.remedy).toBe("Give one of {messages} | {conversations} | {prompt, completion} | {text}.");
+    expect(error.remedy).toBe("Give one of {messages} | {conversations} | {prompt, completion} | {text} | {id, data}.");
   });
 
   it("tells rows of the other trainer", () => {
@@ -344,5 +354,75 @@ describe("recognition", () => {
 
   it("refuses rows that are not objects", () => {
     for (const row of [null, 1, "a", []]) expect(refusal(() => toSft(row, place)).code).toBe("ZA_DATA_ROW");
+  });
+});
+
+describe("rated answers (raw UltraFeedback)", () => {
+  const rated = (response: string, ratings: unknown[], rest: object = {}) => ({
+    response,
+    annotations: Object.fromEntries(
+      ["instruction_following", "honesty", "truthfulness", "helpfulness"].map((aspect, i) => [
+        aspect,
+        { Rating: ratings[i], Rationale: "so" },
+      ]),
+    ),
+    ...rest,
+  });
+  const row = (completions: unknown[], rest: object = {}) => ({
+    source: "s",
+    instruction: "ask",
+    models: [],
+    completions,
+    ...rest,
+  });
+
+  it("the highest mean of the aspects against the lowest, whatever the overall score says", () => {
+    const completions = [
+      rated("middle", ["3", "3", "N/A", "3"]),
+      // The published file's 10 for 1.
+      rated("bad", ["1", "1", "2", "1"], { overall_score: 10 }),
+      rated("good", ["5", "4", "5", "N/A"], { overall_score: 8 }),
+      rated("as good", ["4", "5", "5", "N/A"], { overall_score: 9 }),
+    ];
+    const pair = { kind: "chat", prompt: [user("ask")], chosen: [assistant("good")], rejected: [assistant("bad")] };
+    expect(toPair(row(completions), place)).toEqual(pair);
+    expect(toUnpaired(row(completions), place)).toEqual(pair);
+    const history = [user("before"), assistant("yes")];
+    expect(toPair(row(completions, { history }), place)).toMatchObject({ prompt: [...history, user("ask")] });
+    expect(recogniseFormat(["source", "instruction", "models", "completions"], "pair")).toBe("ultrafeedback");
+    expect(describeFormat(["instruction", "completions"], "pair")).toMatch(/raw UltraFeedback.*highest mean/);
+    expect(refusal(() => toSft(row(completions), place))).toMatchObject({
+      code: "ZA_DATA_FORMAT",
+      remedy: expect.stringMatching(/DPO/),
+    });
+  });
+
+  it("means alone, and answers that are left out", () => {
+    const completions = [
+      { response: "a", "fine-grained_score": 2.5 },
+      { response: "b", "fine-grained_score": 4 },
+      { response: "unrated" },
+      { response: " ", "fine-grained_score": 1 },
+    ];
+    expect(toPair(row(completions), place)).toMatchObject({ chosen: [assistant("b")], rejected: [assistant("a")] });
+  });
+
+  it.each([
+    ["rated alike", row([rated("a", ["2", "4"]), rated("b", ["3", "3"])]), "completions", /rated alike \(3\)/],
+    ["one rated", row([rated("a", ["2"]), rated("b", ["N/A"])]), "completions", /1 of 2 answers/],
+    [
+      "a ten",
+      row([rated("a", ["10"]), rated("b", ["3"])]),
+      "completions[0].annotations.instruction_following.Rating",
+      /"10" is no rating/,
+    ],
+    ["no response", row([{ annotations: {} }]), "completions[0].response", /missing/],
+    ["no list", row(null as never), "completions", /found null/],
+    ["a text", row(["a"]), "completions[0]", /found a string/],
+  ])("refuses %s", (_, value, field, problem) => {
+    const error = refusal(() => toPair(value, place));
+    expect(error.code).toBe("ZA_DATA_ROW");
+    expect(error.place).toEqual({ ...place, field });
+    expect(error.problem).toMatch(problem);
   });
 });

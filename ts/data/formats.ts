@@ -4,7 +4,8 @@
  */
 import { DataError, type Place } from "../errors";
 import { type PairRow, pairFromColumns, pairFromConversation } from "./preference";
-import { type SftRow, sftFromMessages, sftFromPromptCompletion, sftFromText } from "./supervised";
+import { type SftRow, sftFromMessages, sftFromPromptCompletion, sftFromText, sftFromTurns } from "./supervised";
+import { pairFromRatedAnswers } from "./ultrafeedback";
 import { type UnpairedRow, unpairedFromColumns } from "./unpaired";
 
 export type { Message, Role } from "./messages";
@@ -89,6 +90,12 @@ const formats = {
     title: "plain text {text}; every token is learnt",
     sft: (row, place) => sftFromText(row.text, place),
   },
+  ultrachat: {
+    purpose: "sft",
+    columns: ["id", "data"],
+    title: "a conversation {id, data: [user, assistant, …]} (UltraChat's own files)",
+    sft: (row, place, options) => sftFromTurns(row.data, place, "data", options),
+  },
   "sharegpt-preference": {
     purpose: "pair",
     columns: ["conversations", "chosen", "rejected"],
@@ -106,6 +113,14 @@ const formats = {
     columns: ["chosen", "rejected"],
     title: "a preference {chosen, rejected}; the prompt is what both begin with (TRL implicit prompt)",
     pair: (row, place, options) => pairFromColumns(row, place, options),
+  },
+  ultrafeedback: {
+    purpose: "pair",
+    columns: ["instruction", "completions"],
+    title:
+      "a prompt with rated answers {instruction, completions: [{response, annotations}]} (raw UltraFeedback); chosen is the " +
+      "answer with the highest mean of its aspects' ratings, rejected that with the lowest",
+    pair: (row, place) => pairFromRatedAnswers(row, place),
   },
 } as const satisfies Record<string, Format>;
 
@@ -141,6 +156,20 @@ export function recogniseFormat(columns: readonly string[], purpose: Purpose, pl
           ? `These are rows of ${purposeName(elsewhere[1].purpose)} data: use the ${trainerOf[elsewhere[1].purpose]} trainer, or `
           : "") +
         `${elsewhere ? "give" : "Give"} one of ${accepted.map(([, { columns: set }]) => `{${set.join(", ")}}`).join(" | ")}.`,
+    },
+  );
+}
+
+/** Refuses a mix of pairs and single answers: their losses are different things. */
+export function checkSamePurpose(first: FormatName, second: FormatName, place: Place): void {
+  const [one, other] = [formats[first].purpose, formats[second].purpose];
+  if (one === other) return;
+  throw new DataError(
+    "ZA_DATA_FORMAT",
+    `its rows are ${purposeName(other)} data, those before are ${purposeName(one)}`,
+    {
+      place,
+      remedy: "Mix data of one kind only: pairs, or single answers.",
     },
   );
 }

@@ -1,3 +1,4 @@
+export type { HubOptions, HubProgress } from "../hub/settings";
 export {
   type ConvertedDataset,
   type ConvertedOptions,
@@ -27,5 +28,8 @@ export {
 export { fromArray } from "./in-memory";
 export { type JsonArrayOptions, jsonArray } from "./json-array";
 export { type JsonlOptions, jsonl } from "./jsonl";
+export { type MixOptions, type MixPart, mix } from "./mix";
+export { parquet } from "./parquet/index";
 export { type Permutation, shuffled } from "./shuffle";
+export { type ShuffleOptions, shuffle } from "./shuffled-rows";
 export type { HoldOut } from "./subset";

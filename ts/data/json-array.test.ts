@@ -128,7 +128,7 @@ function compile(name: string, source: string): string {
     );
   };
   for (const path of ["errors.ts", "error-codes.ts"]) emit(path, readFileSync(join("ts", path), "utf8"));
-  for (const path of readdirSync("ts/data").filter((each) => !each.endsWith(".test.ts"))) {
+  for (const path of readdirSync("ts/data").filter((each) => /(?<!\.test)\.ts$/.test(each))) {
     emit(join("data", path), readFileSync(join("ts/data", path), "utf8"));
   }
   emit(name, source);

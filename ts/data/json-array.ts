@@ -1,6 +1,6 @@
 import { DataError, type Place } from "../errors";
 import { type Dataset, type Row, rowValue, rowValues } from "./dataset-type";
-import { checkIndex, chunksOf, FileBytes, maximumRowBytes, Offsets } from "./file-bytes";
+import { type ByteSource, checkIndex, FileBytes, isFaultOfContent, maximumRowBytes, Offsets } from "./file-bytes";
 import { parseJson } from "./parse-json";
 
 /** Options of {@link jsonArray}. */
@@ -16,8 +16,9 @@ export interface JsonArrayOptions {
  * `ZA_DATA_TRUNCATED` with the byte offset at which it ends; malformed text between elements is `ZA_DATA_JSON`.
  * `length()` and `at()` build an index of byte offsets in one pass, 16 bytes an element.
  */
-export function jsonArray(path: string, options: JsonArrayOptions = {}): Dataset<unknown> {
-  return new JsonArrayDataset(path, options.maximumElementBytes ?? maximumRowBytes);
+export function jsonArray(input: string | ByteSource, options: JsonArrayOptions = {}): Dataset<unknown> {
+  const bytes = typeof input === "string" ? new FileBytes(input) : input;
+  return new JsonArrayDataset(bytes, options.maximumElementBytes ?? maximumRowBytes);
 }
 
 interface Element {
@@ -33,14 +34,18 @@ interface Index {
 }
 
 class JsonArrayDataset implements Dataset<unknown> {
-  readonly #file: FileBytes;
+  readonly #bytes: ByteSource;
   #index: Promise<Index> | undefined;
 
   constructor(
-    readonly source: string,
+    bytes: ByteSource,
     readonly maximumElementBytes: number,
   ) {
-    this.#file = new FileBytes(source);
+    this.#bytes = bytes;
+  }
+
+  get source(): string {
+    return this.#bytes.name;
   }
 
   [Symbol.asyncIterator](): AsyncIterator<unknown> {
@@ -50,11 +55,11 @@ class JsonArrayDataset implements Dataset<unknown> {
   async *rows(): AsyncGenerator<Row<unknown>> {
     let index = 0;
     try {
-      for await (const element of elementsOf(this.source, this.maximumElementBytes)) {
+      for await (const element of elementsOf(this.#bytes, this.maximumElementBytes)) {
         yield this.#rowOf(index++, element);
       }
     } catch (error) {
-      if (!isFaultOfText(error)) throw error;
+      if (!isFaultOfContent(error)) throw error;
       yield { index, place: error.place ?? { file: this.source }, error };
     }
   }
@@ -74,11 +79,11 @@ class JsonArrayDataset implements Dataset<unknown> {
     if (index === starts.length && fault) return { index, place: fault.place ?? { file: this.source }, error: fault };
     checkIndex(index, starts.length, this.source);
     const start = starts.at(index);
-    return this.#rowOf(index, { bytes: await this.#file.read(start, ends.at(index)), start });
+    return this.#rowOf(index, { bytes: await this.#bytes.read(start, ends.at(index)), start });
   }
 
   async close(): Promise<void> {
-    await this.#file.close();
+    await this.#bytes.close();
   }
 
   #rowOf(index: number, element: Element): Row<unknown> {
@@ -92,7 +97,7 @@ class JsonArrayDataset implements Dataset<unknown> {
   }
 
   #indexed(): Promise<Index> {
-    this.#index ??= indexOf(this.source, this.maximumElementBytes).catch((error) => {
+    this.#index ??= indexOf(this.#bytes, this.maximumElementBytes).catch((error) => {
       this.#index = undefined;
       throw error;
     });
@@ -100,24 +105,20 @@ class JsonArrayDataset implements Dataset<unknown> {
   }
 }
 
-async function indexOf(path: string, maximumElementBytes: number): Promise<Index> {
+async function indexOf(bytes: ByteSource, maximumElementBytes: number): Promise<Index> {
   const starts = new Offsets();
   const ends = new Offsets();
+  await bytes.ready();
   try {
-    for await (const element of elementsOf(path, maximumElementBytes)) {
+    for await (const element of elementsOf(bytes, maximumElementBytes)) {
       starts.push(element.start);
       ends.push(element.start + element.bytes.length);
     }
   } catch (error) {
-    if (!isFaultOfText(error)) throw error;
+    if (!isFaultOfContent(error)) throw error;
     return { starts, ends, fault: error };
   }
   return { starts, ends, fault: undefined };
-}
-
-/** Faults of what is written in the file, as against a file that cannot be opened. */
-function isFaultOfText(error: unknown): error is DataError {
-  return error instanceof DataError && error.code !== "ZA_DATA_FILE";
 }
 
 /** Where the scanner stands in the outer array. */
@@ -135,7 +136,7 @@ const COMMA = 0x2c;
  * The bytes of each element of the outer array. Only strings, escapes and depth are followed here; what is inside an
  * element is checked by `JSON.parse`. `bytes` is valid only until the next element is asked for.
  */
-async function* elementsOf(path: string, maximumElementBytes: number): AsyncGenerator<Element> {
+async function* elementsOf(source: ByteSource, maximumElementBytes: number): AsyncGenerator<Element> {
   let state: State = "before-array";
   let inString = false;
   let escaped = false;
@@ -146,7 +147,7 @@ async function* elementsOf(path: string, maximumElementBytes: number): AsyncGene
   let pendingBytes = 0;
   let fileEnd = 0;
 
-  for await (const { bytes, start } of chunksOf(path)) {
+  for await (const { bytes, start } of source.chunks()) {
     fileEnd = start + bytes.length;
     let at = 0;
     // Where the current element continues in this chunk.
@@ -247,7 +248,7 @@ async function* elementsOf(path: string, maximumElementBytes: number): AsyncGene
   }
 
   function place(byte: number): Place {
-    return { file: path, element: count + 1, byte };
+    return { file: source.name, element: count + 1, byte };
   }
 
   function tooLong(): DataError {

@@ -1,6 +1,6 @@
 import { DataError, type Place } from "../errors";
 import { type Dataset, type Row, rowValue, rowValues } from "./dataset-type";
-import { checkIndex, chunksOf, FileBytes, maximumRowBytes, Offsets } from "./file-bytes";
+import { type ByteSource, checkIndex, FileBytes, isFaultOfContent, maximumRowBytes, Offsets } from "./file-bytes";
 import { parseJson } from "./parse-json";
 
 const LF = 10;
@@ -18,8 +18,9 @@ export interface JsonlOptions {
  * mark and blank lines are accepted and skipped. `length()` and `at()` build an index of byte offsets in one pass,
  * 8 bytes a row.
  */
-export function jsonl(path: string, options: JsonlOptions = {}): Dataset<unknown> {
-  return new JsonlDataset(path, options.maximumLineBytes ?? maximumRowBytes);
+export function jsonl(input: string | ByteSource, options: JsonlOptions = {}): Dataset<unknown> {
+  const bytes = typeof input === "string" ? new FileBytes(input) : input;
+  return new JsonlDataset(bytes, options.maximumLineBytes ?? maximumRowBytes);
 }
 
 interface Line {
@@ -36,17 +37,23 @@ interface Index {
   shifts: { fromRow: number; blanks: number }[];
   /** Offset at which the last row ends. */
   end: number;
+  /** Why a compressed file could not be read to its end; the rows before are usable. */
+  fault: DataError | undefined;
 }
 
 class JsonlDataset implements Dataset<unknown> {
-  readonly #file: FileBytes;
+  readonly #bytes: ByteSource;
   #index: Promise<Index> | undefined;
 
   constructor(
-    readonly source: string,
+    bytes: ByteSource,
     readonly maximumLineBytes: number,
   ) {
-    this.#file = new FileBytes(source);
+    this.#bytes = bytes;
+  }
+
+  get source(): string {
+    return this.#bytes.name;
   }
 
   [Symbol.asyncIterator](): AsyncIterator<unknown> {
@@ -55,11 +62,18 @@ class JsonlDataset implements Dataset<unknown> {
 
   async *rows(): AsyncGenerator<Row<unknown>> {
     let index = 0;
-    for await (const line of linesOf(this.source, this.maximumLineBytes)) yield this.#rowOf(index++, line);
+    try {
+      for await (const line of linesOf(this.#bytes, this.maximumLineBytes)) yield this.#rowOf(index++, line);
+    } catch (error) {
+      if (!isFaultOfContent(error)) throw error;
+      yield { index, place: error.place ?? { file: this.source }, error };
+    }
   }
 
   async length(): Promise<number> {
-    return (await this.#indexed()).starts.length;
+    const { starts, fault } = await this.#indexed();
+    if (fault) throw fault;
+    return starts.length;
   }
 
   async at(index: number): Promise<unknown> {
@@ -67,21 +81,22 @@ class JsonlDataset implements Dataset<unknown> {
   }
 
   async row(index: number): Promise<Row<unknown>> {
-    const { starts, shifts, end } = await this.#indexed();
+    const { starts, shifts, end, fault } = await this.#indexed();
+    if (index === starts.length && fault) return { index, place: fault.place ?? { file: this.source }, error: fault };
     checkIndex(index, starts.length, this.source);
     const start = starts.at(index);
     const next = index + 1 < starts.length ? starts.at(index + 1) : end;
     const shift = shifts.findLast((candidate) => candidate.fromRow <= index);
     const number = index + 1 + (shift?.blanks ?? 0);
     // Blank lines may lie between this row and the next, so the row's own LF is looked for.
-    const bytes = await this.#file.read(start, Math.min(next, start + this.maximumLineBytes + 2));
+    const bytes = await this.#bytes.read(start, Math.min(next, start + this.maximumLineBytes + 2));
     const lf = bytes.indexOf(LF);
     const own = lf < 0 ? bytes : bytes.subarray(0, lf);
     return this.#rowOf(index, { bytes: isOverLong(own, this.maximumLineBytes) ? null : own, start, number });
   }
 
   async close(): Promise<void> {
-    await this.#file.close();
+    await this.#bytes.close();
   }
 
   #rowOf(index: number, line: Line): Row<unknown> {
@@ -103,7 +118,7 @@ class JsonlDataset implements Dataset<unknown> {
   }
 
   #indexed(): Promise<Index> {
-    this.#index ??= indexOf(this.source, this.maximumLineBytes).catch((error) => {
+    this.#index ??= indexOf(this.#bytes, this.maximumLineBytes).catch((error) => {
       this.#index = undefined;
       throw error;
     });
@@ -111,26 +126,31 @@ class JsonlDataset implements Dataset<unknown> {
   }
 }
 
-async function indexOf(path: string, maximumLineBytes: number): Promise<Index> {
-  const starts = new Offsets();
-  const shifts: Index["shifts"] = [];
-  let end = 0;
-  for await (const line of linesOf(path, maximumLineBytes)) {
-    const blanks = line.number - (starts.length + 1);
-    if (blanks !== (shifts.at(-1)?.blanks ?? 0)) shifts.push({ fromRow: starts.length, blanks });
-    starts.push(line.start);
-    end = line.start + (line.bytes?.length ?? maximumLineBytes + 2);
+async function indexOf(bytes: ByteSource, maximumLineBytes: number): Promise<Index> {
+  const index: Index = { starts: new Offsets(), shifts: [], end: 0, fault: undefined };
+  const { starts, shifts } = index;
+  await bytes.ready();
+  try {
+    for await (const line of linesOf(bytes, maximumLineBytes)) {
+      const blanks = line.number - (starts.length + 1);
+      if (blanks !== (shifts.at(-1)?.blanks ?? 0)) shifts.push({ fromRow: starts.length, blanks });
+      starts.push(line.start);
+      index.end = line.start + (line.bytes?.length ?? maximumLineBytes + 2);
+    }
+  } catch (error) {
+    if (!isFaultOfContent(error)) throw error;
+    index.fault = error;
   }
-  return { starts, shifts, end };
+  return index;
 }
 
 /** The lines that are not blank, without their line ends. `bytes` is valid only until the next line is asked for. */
-async function* linesOf(path: string, maximumLineBytes: number): AsyncGenerator<Line> {
+async function* linesOf(bytes: ByteSource, maximumLineBytes: number): AsyncGenerator<Line> {
   let pending: Buffer[] = [];
   let pendingBytes = 0;
   let start = 0;
   let number = 1;
-  for await (const chunk of chunksOf(path)) {
+  for await (const chunk of bytes.chunks()) {
     let from = chunk.start === 0 && hasByteOrderMark(chunk.bytes) ? 3 : 0;
     if (chunk.start === 0) start = from;
     for (;;) {

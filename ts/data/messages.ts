@@ -26,7 +26,7 @@ const roles: readonly string[] = ["system", "user", "assistant"];
 
 /** A {@link DataError} at a field of a row. */
 export function rowError(
-  code: "ZA_DATA_ROW" | "ZA_ROLE_ORDER" | "ZA_EMPTY_ANSWER" | "ZA_DATA_NO_ANSWER",
+  code: "ZA_DATA_ROW" | "ZA_DATA_ENCODING" | "ZA_ROLE_ORDER" | "ZA_EMPTY_ANSWER" | "ZA_DATA_NO_ANSWER",
   place: Place,
   field: string,
   problem: string,

@@ -49,11 +49,15 @@ export function unshuffled(n: number): Permutation {
   };
 }
 
+/** A number of 32 bits drawn for (seed, stream, index): the same for the same three, else without relation. */
+export function hash32(seed: number, stream: number, index: number): number {
+  const state = mix(seedState(seed) ^ mix(stream + 0x27d4eb2f));
+  return mix(mix(state ^ mix(index >>> 0)) ^ Math.floor(index / 2 ** 32));
+}
+
 function roundKeys(seed: number, epoch: number): Uint32Array {
   const keys = new Uint32Array(rounds);
-  // Both halves of the seed count: seeds may be larger than 32 bits.
-  let state = mix((seed >>> 0) ^ 0x9e3779b9) ^ mix(Math.floor(seed / 2 ** 32) ^ 0x85ebca6b);
-  state = mix(state ^ mix(epoch + 0x7f4a7c15));
+  let state = mix(seedState(seed) ^ mix(epoch + 0x7f4a7c15));
   for (let round = 0; round < rounds; round++) {
     state = (state + 0x9e3779b9) >>> 0;
     keys[round] = mix(state);
@@ -61,8 +65,13 @@ function roundKeys(seed: number, epoch: number): Uint32Array {
   return keys;
 }
 
+/** Both halves of the seed count: seeds may be larger than 32 bits. */
+function seedState(seed: number): number {
+  return mix((seed >>> 0) ^ 0x9e3779b9) ^ mix(Math.floor(seed / 2 ** 32) ^ 0x85ebca6b);
+}
+
 /** The finaliser of MurmurHash3 (32 bits): every input bit reaches every output bit. */
-function mix(value: number): number {
+export function mix(value: number): number {
   let h = value >>> 0;
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);

@@ -1,6 +1,14 @@
 import type { Place } from "../errors";
 import type { ConvertOptions } from "./formats";
-import { checkOrder, type Message, messagesAt, rowError, stringAt, withoutLeadingAssistant } from "./messages";
+import {
+  checkOrder,
+  type Message,
+  messagesAt,
+  rowError,
+  stringAt,
+  typeName,
+  withoutLeadingAssistant,
+} from "./messages";
 
 /** A row for supervised fine-tuning. */
 export type SftRow =
@@ -26,6 +34,19 @@ export function sftFromMessages(raw: unknown, place: Place, field: string, optio
   }
   checkOrder(messages, place, { field, raw, first: "user", offset });
   return { kind: "chat", messages, supervisedFrom: 0 };
+}
+
+/** Texts that take turns, the user's first (UltraChat). */
+export function sftFromTurns(raw: unknown, place: Place, field: string, options: ConvertOptions): SftRow {
+  if (!Array.isArray(raw)) {
+    const problem = `expected a list of texts, found ${typeName(raw)}`;
+    throw rowError("ZA_DATA_ROW", place, field, problem, "Give the turns as texts, the user's first.");
+  }
+  const messages = raw.map((text, i) => ({
+    role: i % 2 === 0 ? ("user" as const) : ("assistant" as const),
+    content: stringAt(text, place, `${field}[${i}]`),
+  }));
+  return sftFromMessages(messages, place, field, options);
 }
 
 function conversation(all: Message[], options: ConvertOptions): { messages: Message[]; offset: number } {

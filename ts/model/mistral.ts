@@ -4,6 +4,9 @@ import { join, resolve } from "node:path";
 import type { NativeModel } from "../../bindings/node/index";
 import type { Message } from "../data";
 import { aborted, fromNative, ModelError, throwIfAborted } from "../errors";
+import { modelFolder } from "../hub/model-folder";
+import { isRepositoryId } from "../hub/repository";
+import type { HubOptions } from "../hub/settings";
 import { native } from "../native/load";
 import { type LoraOptions, loraSettings } from "../train/config";
 import { type EncodeOptions, folderTokenizer, Tokenizer } from "./tokenizer";
@@ -18,6 +21,10 @@ export interface LoadOptions {
   tokenizer?: string;
   /** Folder of a LoRA adapter of this model, as PEFT writes it. */
   adapter?: string;
+  /** For the id of a model at the Hub: branch, tag or commit. @default "main" */
+  revision?: string;
+  /** How the Hub is reached; the environment variables of huggingface_hub are honoured. */
+  hub?: HubOptions;
   /**
    * "bfloat16" keeps the weights frozen in half the memory: for generating, scoring, and training an adapter (`lora`);
    * sums are float32 in any case. @default "float32"
@@ -110,11 +117,12 @@ export class Mistral {
 
   /**
    * Loads a folder in Hugging Face's layout (config.json, safetensors, tokenizer.json) or a GGUF file (dequantised).
-   * A folder of a LoRA adapter is loaded together with the base that its configuration names.
+   * A folder of a LoRA adapter is loaded together with the base that its configuration names. What is neither may be the id
+   * of a model at the Hub (`org/name`), whose files are downloaded into the Hub's cache.
    *
-   * @throws ModelError, TokenizerError, TemplateError that name file, field or tensor.
+   * @throws ModelError, TokenizerError, TemplateError that name file, field or tensor; HubError.
    */
-  static async fromPretrained(path: string, options: LoadOptions = {}): Promise<Mistral> {
+  static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Mistral> {
     if (options.device !== undefined && options.device !== "cpu" && options.device !== "auto") {
       throw new ModelError("ZA_MODEL_INVALID", `device ${JSON.stringify(options.device)} is not in this build`, {
         remedy: 'Take device "cpu" or "auto".',
@@ -122,18 +130,19 @@ export class Mistral {
     }
     try {
       const addon = native();
+      const path = await modelFolder(source, options);
       const adapter = addon.NativeModel.adapterBase(path);
       if (adapter) return await Mistral.#ofAdapter(path, adapter.base, options);
       if (options.adapter !== undefined) {
         const { adapter: folder, ...rest } = options;
-        return await (await Mistral.fromPretrained(path, rest)).withAdapter(folder);
+        return await (await Mistral.fromPretrained(source, rest)).withAdapter(folder);
       }
       const handle = await addon.NativeModel.load(path, storageOf(options));
       const metadata = options.tokenizer === undefined ? handle.ggufTokenizer() : null;
       const tokenizer = metadata
         ? new Tokenizer(addon.NativeTokenizer.fromGguf(metadata, options.template))
         : await folderTokenizer(options.tokenizer ?? path, options.template);
-      return Mistral.#checked(handle, tokenizer, path);
+      return Mistral.#checked(handle, tokenizer, source);
     } catch (error) {
       throw fromNative(error);
     }
@@ -151,7 +160,9 @@ export class Mistral {
 
   /** The adapter in `path` over its base. A tokenizer beside the adapter (with the template of its training) is taken. */
   static async #ofAdapter(path: string, base: string | undefined, options: LoadOptions): Promise<Mistral> {
-    const folder = [base, base && join(path, base)].find((place) => place && existsSync(place));
+    const places = [base, base && join(path, base)];
+    const folder =
+      places.find((place) => place && existsSync(place)) ?? (base && isRepositoryId(base) ? base : undefined);
     if (folder === undefined || options.adapter !== undefined) {
       const problem =
         options.adapter !== undefined
@@ -163,7 +174,9 @@ export class Mistral {
       });
     }
     const own = options.tokenizer === undefined && existsSync(join(path, "tokenizer.json"));
-    const loading = own ? { ...options, tokenizer: path } : options;
+    // The revision is that of the adapter, not of its base.
+    const { revision: _, ...rest } = options;
+    const loading = own ? { ...rest, tokenizer: path } : rest;
     return await (await Mistral.fromPretrained(folder, loading)).withAdapter(path);
   }
 
@@ -275,7 +288,8 @@ export class Mistral {
 
   /** Writes the adapter as PEFT does, with the tokenizer beside it. PEFT, and {@link Mistral.fromPretrained}, load it. */
   async saveAdapter(folder: string): Promise<void> {
-    const base = existsSync(this.source) ? resolve(this.source) : undefined;
+    const { source } = this;
+    const base = existsSync(source) ? resolve(source) : isRepositoryId(source) ? source : undefined;
     await this.#saveWithTokenizer(folder, async () => {
       await this.native.saveAdapter(folder, base);
       // What transformers' BitsAndBytesConfig needs to load the base as it was here.
@@ -311,7 +325,7 @@ export class Mistral {
       const result = await this.native.generate(
         this.tokenizer.native,
         ids,
-        this.#decoding(options, 0),
+        this.#decoding(options),
         [...(stop ?? [])],
         abort,
         (piece) => onToken?.(piece),
@@ -367,11 +381,11 @@ export class Mistral {
 
   /**
    * Answers many conversations at once: the weights are read once a step for all of them.
-   * Sequence `i` is sampled with `seed + i`.
+   * Sequence `i` is sampled with `seed + i`, or with `seeds[i]`.
    */
   async generateBatch(
     prompts: readonly (readonly Message[])[],
-    options: Omit<GenerateOptions, "onToken" | "stop"> & { batchSize?: number } = {},
+    options: Omit<GenerateOptions, "onToken" | "stop"> & { batchSize?: number; seeds?: readonly number[] } = {},
   ): Promise<Generated[]> {
     const size = options.batchSize ?? 256;
     const answers: Generated[] = [];
@@ -383,7 +397,8 @@ export class Mistral {
       for (let start = 0; start < prompts.length; start += size) {
         throwIfAborted(signal);
         const ids = prompts.slice(start, start + size).map((prompt) => this.tokenizer.encodePrompt(prompt, options));
-        const batch = await this.native.generateBatch(ids, this.#decoding(options, start), abort);
+        const seeds = ids.map((_, i) => options.seeds?.[start + i] ?? (options.seed ?? 0) + start + i);
+        const batch = await this.native.generateBatch(ids, seeds, this.#decoding(options), abort);
         for (const { ids, finishReason } of batch) {
           const text = this.tokenizer.decode(ids, { skipSpecialTokens: true });
           answers.push({ text, ids, finishReason: finishReason as FinishReason });
@@ -436,7 +451,7 @@ export class Mistral {
     }
   }
 
-  #decoding(options: GenerateOptions, offset: number) {
+  #decoding(options: GenerateOptions) {
     return {
       maxTokens: options.maxTokens ?? 256,
       temperature: options.temperature ?? 0,
@@ -444,7 +459,7 @@ export class Mistral {
       topP: options.topP ?? 1,
       minP: options.minP ?? 0,
       repetitionPenalty: options.repetitionPenalty ?? 1,
-      seed: (options.seed ?? 0) + offset,
+      seed: options.seed ?? 0,
       stopTokenIds: this.stopTokenIds,
     };
   }

@@ -126,6 +126,18 @@ export class Tokenizer {
     return guarded(() => this.native.encode(text, options.addSpecialTokens ?? false, options.specials === "parse"));
   }
 
+  /** Encodes several texts at once, on all compute threads and beside the JavaScript of this process. */
+  async encodeBatch(
+    texts: readonly string[],
+    options: { addSpecialTokens?: boolean; specials?: "text" | "parse" } = {},
+  ): Promise<Uint32Array[]> {
+    try {
+      return await this.native.encodeBatch([...texts], options.addSpecialTokens ?? false, options.specials === "parse");
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
   decode(ids: Uint32Array | readonly number[], options: { skipSpecialTokens?: boolean } = {}): string {
     const tokens = ids instanceof Uint32Array ? ids : Uint32Array.from(ids);
     return guarded(() => this.native.decode(tokens, options.skipSpecialTokens ?? false));

@@ -1,7 +1,7 @@
 import { duration } from "../train/progress";
-import { categoryBars } from "./category-bars";
 import { percent, whole } from "./format";
 import { type Html, html } from "./html";
+import { intervalBars } from "./interval-bars";
 import { factTable, footer, page } from "./page";
 import { type MetricsHistory, trainingCharts } from "./training-charts";
 
@@ -78,7 +78,7 @@ ${claims(input.claims)}
 <h2>Scores on held-out prompts</h2>
 ${scoreTable(input, colors)}
 <h2>By category</h2>
-${categoryBars(input.models, input.scale, colors)}
+${categoryBars(input, colors)}
 ${winRates(input.winRates)}
 ${examples(input.examples, colors)}
 ${input.training.map(
@@ -131,6 +131,26 @@ function scoreBar(score: ScoreSummary, [least, most]: readonly [number, number],
     return Number(((300 * (inside - least)) / (most - least)).toFixed(1));
   };
   return html`<svg viewBox="0 0 300 20" preserveAspectRatio="none" style="height:20px" aria-hidden="true"><line class="grid" x1="0" x2="300" y1="19.5" y2="19.5"/><rect class="b${color}" x="0" y="4" width="${Math.max(at(score.mean), 2)}" height="12" rx="2"/><path class="whisker" fill="none" d="M${at(score.low)} 10H${at(score.high)}M${at(score.low)} 6v8M${at(score.high)} 6v8"/></svg>`;
+}
+
+/** Bars of every category, one per model; categories in the order of the first model. */
+function categoryBars({ models, scale }: DemoReportInput, colors: ReadonlyMap<string, number>): Html {
+  const color = (name: string) => colors.get(name) ?? 1;
+  return intervalBars({
+    title: "Mean score and 95 % interval",
+    scale,
+    legend: models.map(({ name }) => ({ name, color: color(name) })),
+    groups: Object.keys(models[0]?.categories ?? {}).map((label) => ({
+      label,
+      bars: models.flatMap(({ name, categories }) => {
+        const score = categories[label];
+        if (!score) return [];
+        return [
+          { name, color: color(name), value: score.mean, low: score.low, high: score.high, note: `n ${score.n}` },
+        ];
+      }),
+    })),
+  });
 }
 
 function winRates(list: readonly DemoWinRate[]): Html | null {

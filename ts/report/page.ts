@@ -28,12 +28,12 @@ figcaption { font-weight:600; font-size:14px; display:flex; flex-wrap:wrap; just
 .legend { display:flex; flex-wrap:wrap; gap:2px 14px; list-style:none; margin:0; padding:0; font-weight:400; font-size:13px; color:var(--soft); }
 .legend li { display:flex; align-items:center; }
 .key { display:inline-block; width:10px; height:10px; border-radius:3px; margin-right:6px; flex:none; }
-.plot { position:relative; } .wide { overflow-x:auto; } .wide svg { min-width:640px; }
+.legend svg { margin-right:6px; width:26px; flex:none; } .plot { position:relative; } .wide { overflow-x:auto; } .wide svg { min-width:640px; }
 svg { display:block; width:100%; height:auto; overflow:visible; }
 .grid { stroke:var(--rule); } .tick { fill:var(--soft); font-size:11px; font-variant-numeric:tabular-nums; }
 .label { fill:var(--ink); font-size:12px; } .level { stroke:var(--soft); stroke-dasharray:4 4; } .cursor { stroke:var(--soft); }
 .line { fill:none; stroke-width:1.8; stroke-linejoin:round; stroke-linecap:round; } .whisker { stroke:var(--ink); stroke-width:1.2; opacity:.75; }
-${[1, 2, 3, 4, 5].map((n) => `.s${n} { stroke:var(--s${n}); } .b${n}, .dot.s${n} { background:var(--s${n}); fill:var(--s${n}); }`).join("\n")}
+${[1, 2, 3, 4, 5].map((n) => `.s${n} { stroke:var(--s${n}); } .b${n}, .dot.s${n} { background:var(--s${n}); fill:var(--s${n}); } .outline${n} { fill:none; stroke:var(--s${n}); }`).join("\n")}
 .tip { position:absolute; top:4px; background:var(--card); border:1px solid var(--rule); border-radius:6px; box-shadow:0 2px 10px #0003; padding:6px 10px; font-size:12px; pointer-events:none; white-space:nowrap; font-variant-numeric:tabular-nums; }
 .table { overflow-x:auto; }
 table { border-collapse:collapse; width:100%; font-size:14px; }
@@ -54,6 +54,7 @@ pre { white-space:pre-wrap; margin:0; background:var(--wash); border-radius:6px;
 .notes li:last-child { border-bottom:0; } .notes li::before { position:absolute; left:4px; font-weight:700; }
 .holds::before { content:"\\2713"; color:var(--good); } .fails::before { content:"\\2717"; color:var(--bad); } .warns::before { content:"!"; color:var(--bad); }
 footer { margin-top:40px; color:var(--soft); font-size:13px; }
+@media (max-width: 600px) { .compact .label { font-size:19px; } .compact .tick { font-size:17px; } }
 @media print { body { background:#fff; } .charts { break-inside:avoid; } }
 `);
 
@@ -78,7 +79,7 @@ export function page(title: string, body: Html, options: PageOptions = {}): stri
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${raw(hash)}'${raw(connect)}">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${raw(hash)}'${raw(connect)}; base-uri 'none'; form-action 'none'">
 <title>${title}</title>
 <style>${style}</style>
 </head>

@@ -54,6 +54,39 @@ export type SftExampleOptions = ExampleOptions & { lossOn: "assistant" | "all" }
 /** How pairs are encoded. */
 export type PairExampleOptions = ExampleOptions & { maxPromptLength: number | null };
 
+/** A whole row of supervised fine-tuning as tokens. */
+export function encodeSft(row: SftRow, tokenizer: Tokenizer, options: SftExampleOptions): EncodedRow | EncodedChat {
+  if (row.kind === "text") return tokenizer.encodeText(row.text, options);
+  if (row.kind === "prompt-completion") {
+    return learnAll(tokenizer.encodePromptCompletion(row.prompt, row.completion, options), options.lossOn);
+  }
+  const chat = tokenizer.encodeChat(row.messages, options);
+  leaveOutGiven(chat, row.supervisedFrom);
+  return learnAll(chat, options.lossOn);
+}
+
+/** What of a whole row fits; `undefined` when its answer does not. */
+export function fitSft(
+  kind: SftRow["kind"],
+  encoded: EncodedRow | EncodedChat,
+  { maxLength, truncation, lossOn }: SftExampleOptions,
+): Fitted<EncodedRow> | undefined {
+  if (kind === "text" || truncation === "keep-start" || lossOn === "all") return keepStart(encoded, maxLength);
+  return "owners" in encoded ? keepAnswers(encoded, maxLength) : keepCompletion(encoded, maxLength);
+}
+
+/** A whole pair as tokens. */
+export function encodePair(row: PairRow, tokenizer: Tokenizer, options: EncodeOptions): EncodedPair {
+  return row.kind === "chat" ? tokenizer.encodePair(row, options) : tokenizer.encodePairText(row, options);
+}
+
+/** What of a whole pair fits; `undefined` when an answer does not. */
+export function fitPair(pair: EncodedPair, options: PairExampleOptions): Fitted<EncodedPair> | undefined {
+  return options.truncation === "keep-start"
+    ? keepPairStart(pair, options.maxLength)
+    : keepBothAnswers(pair, options.maxLength, options.maxPromptLength);
+}
+
 /** One row as the trainer learns it; `undefined` when its answer does not fit. */
 export function sftExample(
   row: SftRow,
@@ -61,17 +94,9 @@ export function sftExample(
   options: SftExampleOptions,
   count: Counter,
 ): Fitted<EncodedRow> | undefined {
-  const { maxLength } = options;
-  const start = options.truncation === "keep-start" || options.lossOn === "all";
-  if (row.kind === "text") return keepStart(tokenizer.encodeText(row.text, options), maxLength);
-  if (row.kind === "prompt-completion") {
-    const encoded = learnAll(tokenizer.encodePromptCompletion(row.prompt, row.completion, options), options.lossOn);
-    return start ? keepStart(encoded, maxLength) : keepCompletion(encoded, maxLength);
-  }
-  const chat = tokenizer.encodeChat(row.messages, options);
-  count.straddling += chat.straddling;
-  leaveOutGiven(chat, row.supervisedFrom);
-  return start ? keepStart(learnAll(chat, options.lossOn), maxLength) : keepAnswers(chat, maxLength);
+  const encoded = encodeSft(row, tokenizer, options);
+  if ("straddling" in encoded) count.straddling += encoded.straddling;
+  return fitSft(row.kind, encoded, options);
 }
 
 /** One pair as the trainer learns it; `undefined` when an answer does not fit. */
@@ -80,10 +105,7 @@ export function pairExample(
   tokenizer: Tokenizer,
   options: PairExampleOptions,
 ): Fitted<EncodedPair> | undefined {
-  const pair = row.kind === "chat" ? tokenizer.encodePair(row, options) : tokenizer.encodePairText(row, options);
-  return options.truncation === "keep-start"
-    ? keepPairStart(pair, options.maxLength)
-    : keepBothAnswers(pair, options.maxLength, options.maxPromptLength);
+  return fitPair(encodePair(row, tokenizer, options), options);
 }
 
 /** Encodes rows for supervised fine-tuning. */
@@ -160,7 +182,7 @@ function fittedAnswers(
 }
 
 /** An answer is encoded as one side of a pair is: a pair of it twice. */
-function pairOfOne(row: UnpairedRow): PairRow {
+export function pairOfOne(row: UnpairedRow): PairRow {
   return row.kind === "chat"
     ? { kind: "chat", prompt: row.prompt, chosen: row.completion, rejected: row.completion }
     : { kind: "text", prompt: row.prompt, chosen: row.completion, rejected: row.completion };

@@ -6,13 +6,16 @@ import { type FileHandle, open, readFile, truncate } from "node:fs/promises";
  */
 export class LineLog {
   readonly path: string;
+  readonly #encode: (line: unknown) => string;
   #file: FileHandle | undefined;
   /** Bytes of whole lines in the file. */
   #bytes = 0;
   #waiting = "";
 
-  constructor(path: string) {
+  /** @param encode how a line is written @default JSON.stringify */
+  constructor(path: string, encode: (line: unknown) => string = JSON.stringify) {
     this.path = path;
+    this.#encode = encode;
   }
 
   /**
@@ -21,7 +24,7 @@ export class LineLog {
    * @returns whether it is in the file; false when the disk is full and it waits
    */
   async append(line: unknown): Promise<boolean> {
-    this.#waiting += `${JSON.stringify(line)}\n`;
+    this.#waiting += `${this.#encode(line)}\n`;
     try {
       await this.#write();
       return true;

@@ -94,8 +94,19 @@ pub fn submit_detached<'env, T>(
 where
     T: ToNapiValue + Send + 'static,
 {
+    promise(env, |promised| queue(Box::new(move |pool| work(promised, pool.get()))))
+}
+
+/// A promise that `start` hands to whoever settles it.
+pub fn promise<'env, T>(
+    env: &'env Env,
+    start: impl FnOnce(Promised<T>) -> Result<(), Failure>,
+) -> napi::Result<Object<'env>>
+where
+    T: ToNapiValue + Send + 'static,
+{
     let (deferred, promise) = env.create_deferred::<T, Resolver<T>>()?;
-    queue(Box::new(move |pool| work(Promised(deferred), pool.get())))?;
+    start(Promised(deferred))?;
     Ok(promise)
 }
 

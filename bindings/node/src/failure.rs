@@ -13,6 +13,11 @@ impl Failure {
         Self { code, message: message.into() }
     }
 
+    /// One error of a journal for everybody whose work was in its transaction.
+    pub fn of_journal(error: &zephyr_journal::Error) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+
     /// A caught panic: a fault of ours, but not a dead process.
     pub fn panic(payload: Box<dyn Any + Send>) -> Self {
         let text = payload
@@ -30,6 +35,12 @@ impl Failure {
 impl From<zephyr_align::Error> for Failure {
     fn from(error: zephyr_align::Error) -> Self {
         Self::new(error.code(), error.to_string())
+    }
+}
+
+impl From<zephyr_journal::Error> for Failure {
+    fn from(error: zephyr_journal::Error) -> Self {
+        Self::of_journal(&error)
     }
 }
 

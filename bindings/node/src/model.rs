@@ -423,23 +423,29 @@ impl NativeModel {
         })
     }
 
-    /// Continues several prompts together; sequence `i` is sampled with seed + i. Texts are left empty.
+    /// Continues several prompts together; sequence `i` is sampled with `seeds[i]`, not with the options'. Texts are left empty.
     #[napi(ts_return_type = "Promise<Array<NativeGenerated>>")]
     pub fn generate_batch<'env>(
         &self,
         env: &'env Env,
         prompts: Vec<Uint32Array>,
+        seeds: Vec<f64>,
         decoding: NativeDecoding,
         abort: &NativeAbort,
     ) -> napi::Result<Object<'env>> {
         let (parts, abort) = (self.current(), abort.flag.clone());
         let options: GenerateOptions = decoding.into();
+        if seeds.len() != prompts.len() {
+            let text =
+                format!("{} prompts and {} seeds. Remedy: give each prompt its seed", prompts.len(), seeds.len());
+            return Err(Failure::new("ZA_ARGUMENT", text).into());
+        }
         let requests: Vec<Request> = prompts
             .iter()
-            .enumerate()
-            .map(|(index, prompt)| Request {
+            .zip(seeds)
+            .map(|(prompt, seed)| Request {
                 prompt: prompt.to_vec(),
-                options: GenerateOptions { seed: options.seed.wrapping_add(index as u64), ..options.clone() },
+                options: GenerateOptions { seed: seed as u64, ..options.clone() },
             })
             .collect();
         submit(env, move || {

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use napi::bindgen_prelude::{Int32Array, Uint8Array, Uint32Array};
+use napi::Env;
+use napi::bindgen_prelude::{Int32Array, Object, Uint8Array, Uint32Array};
 use napi_derive::napi;
+use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use zephyr_text::{
     AnswerEnd, ChatTemplate, EncodeOptions, EncodedChat, EncodedPair, Message, Specials, TokenOwner, Tokenizer,
 };
 
+use crate::engine::submit;
 use crate::failure::{Failure, guard};
 
 /// A conversation or text as tokens, with the mask of supervised ones.
@@ -192,6 +195,23 @@ impl NativeTokenizer {
     #[napi]
     pub fn encode(&self, text: String, add_special: bool, parse_specials: bool) -> napi::Result<Uint32Array> {
         guard(|| Ok(Uint32Array::new(self.tokenizer.encode(&text, add_special, specials(parse_specials))?)))
+    }
+
+    /// Several texts at once, on the compute threads.
+    #[napi(ts_return_type = "Promise<Array<Uint32Array>>")]
+    pub fn encode_batch<'env>(
+        &self,
+        env: &'env Env,
+        texts: Vec<String>,
+        add_special: bool,
+        parse_specials: bool,
+    ) -> napi::Result<Object<'env>> {
+        let tokenizer = self.tokenizer.clone();
+        submit(env, move || {
+            let encode = |text: &String| tokenizer.encode(text, add_special, specials(parse_specials));
+            let ids = texts.par_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+            Ok(ids.into_iter().map(Uint32Array::new).collect::<Vec<_>>())
+        })
     }
 
     #[napi]

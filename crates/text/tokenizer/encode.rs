@@ -47,7 +47,7 @@ impl Tokenizer {
             pre_tokenizer.pre_tokenize(&mut pieces)?;
         }
         pieces.tokenize(|piece| {
-            let tokens = self.inner.get_model().tokenize(piece.get())?;
+            let tokens = self.words.tokenize(self.inner.get_model(), piece.get())?;
             if specials == Specials::Parse { Ok(tokens) } else { self.despecialise(piece.get(), tokens) }
         })?;
         pieces.into_encoding(None, 0, OffsetType::Byte)

@@ -8,6 +8,7 @@ mod encode;
 mod gguf;
 mod stream;
 mod train;
+mod words;
 
 #[cfg(test)]
 mod test;
@@ -22,6 +23,7 @@ use added::AddedTokens;
 pub(crate) use encode::Encoded;
 pub use stream::StreamDecoder;
 pub use train::train_bpe;
+use words::Words;
 
 /// What to do with text that spells a special token, such as `</s>` in a user's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,6 +46,7 @@ pub struct Special {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     added: AddedTokens,
+    words: Words,
     bos: Option<Special>,
     eos: Option<Special>,
     unk: Option<Special>,
@@ -123,9 +126,11 @@ impl Tokenizer {
         forced(config.add_eos, &eos, &mut suffix);
         let vocabulary = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let streaming = stream::Streaming::of(&file);
+        let words = Words::of(&file);
         Ok(Self {
             inner,
             added,
+            words,
             bos,
             eos,
             unk,

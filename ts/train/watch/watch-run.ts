@@ -1,4 +1,5 @@
 import type { RunReportSample } from "../../report";
+import { openNear } from "../../report/loopback-server";
 import type { StepEvent, TrainerEvent } from "../events";
 import type { Run } from "../run";
 import {
@@ -39,15 +40,13 @@ export async function watchRun(run: Run, watch: Watch | undefined): Promise<void
   }
 }
 
-async function openServer(run: Run, port: number, render: () => Sections): Promise<LiveServer> {
+function openServer(run: Run, port: number, render: () => Sections): Promise<LiveServer> {
   const page = livePage();
-  try {
-    return await LiveServer.open(port, page, render);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
-    run.warn(`port ${port} is taken: the live page is on another one`);
-    return LiveServer.open(0, page, render);
-  }
+  return openNear(
+    port,
+    (free) => LiveServer.open(free, page, render),
+    () => run.warn(`port ${port} is taken: the live page is on another one`),
+  );
 }
 
 async function follow(events: AsyncIterable<TrainerEvent>, live: LiveRun, server: LiveServer): Promise<void> {

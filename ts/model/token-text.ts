@@ -1,4 +1,4 @@
-import type { Tokenizer } from "../model/tokenizer";
+import type { Tokenizer } from "./tokenizer";
 
 /** Tokens that together make whole characters: several when a character's bytes lie in more than one token. */
 export interface TokenPiece {

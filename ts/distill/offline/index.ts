@@ -1,0 +1,2 @@
+export { offlineQuestions } from "./catalogue";
+export { isOfflineName, offlineModel } from "./model";
