@@ -31,6 +31,7 @@ export {
 export { type Snapshot, type SnapshotOptions, snapshotDownload } from "./hub/snapshot";
 export * from "./judge";
 export {
+  type AnswerLogprob,
   type FinishReason,
   type Generated,
   type GenerateOptions,
@@ -38,6 +39,8 @@ export {
   Mistral,
   type ModelConfig,
   type SaveOptions,
+  type ScoredChat,
+  type TokenLogprob,
 } from "./model/mistral";
 export {
   type EncodedChat,

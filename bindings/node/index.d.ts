@@ -93,6 +93,8 @@ export declare class NativeJournal {
 export declare class NativeModel {
   /** Whether the path is a folder with an adapter, and the base that its configuration names. */
   static adapterBase(path: string): NativeAdapterBase | null
+  /** Whether the path is a GGUF file with quantised tensors, all of types that can be kept as they are. */
+  static keepsGguf(path: string): boolean
   /** Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4. */
   static load(path: string, storage?: string | undefined | null): Promise<NativeModel>
   /** Random weights; `config` is config.json's text. */
@@ -120,6 +122,8 @@ export declare class NativeModel {
   adapterJson(): string | null
   /** How the weights are kept: float32, or frozen as bfloat16 or nf4. */
   get storage(): string
+  /** Gives the weights' memory back, unless a training, a snapshot or a running job still uses them: then it is theirs to. */
+  dispose(): void
   /** Bytes of the weights in memory. */
   get weightBytes(): number
   /** Parameters that training changes: those of the adapter, or all. */
@@ -307,6 +311,10 @@ export interface NativeDecoding {
   repetitionPenalty: number
   seed: number
   stopTokenIds: Array<number>
+  /** Most probable tokens given with each chosen one. */
+  topLogprobs: number
+  /** `float32`, `float16` or `q8`; left out: by the weights. */
+  kvCache?: string
 }
 
 /** A conversation or text as tokens, with the mask of supervised ones. */
@@ -331,6 +339,11 @@ export interface NativeEncodedPair {
 export interface NativeGenerated {
   text: string
   ids: Uint32Array
+  /** Log-probability of each id. */
+  logps: Float32Array
+  /** The most probable ids at each place, and theirs: `[ids, topLogprobs]`. */
+  topIds: Uint32Array
+  topLogps: Float32Array
   /** `stop` or `length`. */
   finishReason: string
 }

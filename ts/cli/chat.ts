@@ -8,7 +8,7 @@ import { whole } from "../report/format";
 import { numberBetween, wholeNumber } from "./arguments";
 import { templateOf } from "./config-options";
 import { interruptible } from "./interrupt";
-import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
+import { addLoadingOptions, type LoadingFlags, loadingToUse } from "./loading";
 import { reportError } from "./report-error";
 import { styleOf } from "./style";
 import { table } from "./train";
@@ -117,7 +117,7 @@ async function chat(flags: ChatFlags): Promise<void> {
 }
 
 async function load(flags: ChatFlags): Promise<Mistral> {
-  const model = await Mistral.fromPretrained(flags.model, loadingOf(flags));
+  const model = await Mistral.fromPretrained(flags.model, loadingToUse(flags));
   return model.withTemplate(templateOf(flags.template ?? "model"));
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use napi::Env;
@@ -10,7 +11,7 @@ use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 use zephyr_align::checkpoint::Trained;
 use zephyr_align::fingerprint;
-use zephyr_mistral::generate::{FinishReason, GenerateOptions, Generator, Request};
+use zephyr_mistral::generate::{self, CacheType, FinishReason, GenerateOptions, Generation, Generator, Request};
 use zephyr_mistral::weights::safetensors::FloatType;
 use zephyr_mistral::{Adapter, Config, LoraConfig, Model, Parameters, Storage, Weights, lora, weights};
 use zephyr_text::{StopMatcher, StreamDecoder};
@@ -87,6 +88,27 @@ pub struct NativeDecoding {
     pub repetition_penalty: f64,
     pub seed: f64,
     pub stop_token_ids: Vec<u32>,
+    /// Most probable tokens given with each chosen one.
+    pub top_logprobs: u32,
+    /// `float32`, `float16` or `q8`; left out: by the weights.
+    pub kv_cache: Option<String>,
+}
+
+impl NativeDecoding {
+    fn cache(&self) -> Result<Option<CacheType>, Failure> {
+        let Some(name) = &self.kv_cache else { return Ok(None) };
+        let text = || format!("kvCache is {name:?}. Remedy: take float32, float16 or q8");
+        generate::cache_type(name).map(Some).ok_or_else(|| Failure::new("ZA_GENERATE_OPTION", text()))
+    }
+}
+
+/// A generator of these parts, with the cache that was asked for.
+fn generator<'a>(parts: &'a Parts, cache: Option<CacheType>, abort: Arc<AtomicBool>) -> Generator<'a> {
+    let generator = Generator::new(parts.model()).with_abort(abort);
+    match cache {
+        Some(cache) => generator.with_cache(cache),
+        None => generator,
+    }
 }
 
 impl From<NativeDecoding> for GenerateOptions {
@@ -100,6 +122,7 @@ impl From<NativeDecoding> for GenerateOptions {
             repetition_penalty: decoding.repetition_penalty as f32,
             seed: decoding.seed as u64,
             stop_token_ids: Some(decoding.stop_token_ids),
+            top_logprobs: decoding.top_logprobs as usize,
         }
     }
 }
@@ -116,8 +139,28 @@ pub struct NativeAdapterBase {
 pub struct NativeGenerated {
     pub text: String,
     pub ids: Uint32Array,
+    /// Log-probability of each id.
+    pub logps: Float32Array,
+    /// The most probable ids at each place, and theirs: `[ids, topLogprobs]`.
+    pub top_ids: Uint32Array,
+    pub top_logps: Float32Array,
     /// `stop` or `length`.
     pub finish_reason: String,
+}
+
+impl NativeGenerated {
+    fn new(answer: Generation, text: String) -> Result<Self, Failure> {
+        let finish_reason = finish(answer.finish)?.into();
+        let (top_ids, top_logps): (Vec<u32>, Vec<f32>) = answer.top.into_iter().flatten().unzip();
+        Ok(Self {
+            text,
+            ids: Uint32Array::new(answer.ids),
+            logps: Float32Array::new(answer.logps),
+            top_ids: Uint32Array::new(top_ids),
+            top_logps: Float32Array::new(top_logps),
+            finish_reason,
+        })
+    }
 }
 
 fn finish(reason: FinishReason) -> Result<&'static str, Failure> {
@@ -168,13 +211,20 @@ impl NativeModel {
         })
     }
 
-    /// Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4.
+    /// Whether the path is a GGUF file with quantised tensors, all of types that can be kept as they are.
+    #[napi]
+    pub fn keeps_gguf(path: String) -> napi::Result<bool> {
+        guard(|| Ok(weights::gguf::keeps(path.as_ref())?))
+    }
+
+    /// Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4,
+    /// or as the GGUF file has it (gguf).
     #[napi(ts_return_type = "Promise<NativeModel>")]
     pub fn load(env: &Env, path: String, storage: Option<String>) -> napi::Result<Object<'_>> {
         submit(env, move || {
             let name = storage.as_deref().unwrap_or("float32");
             let storage = Storage::parse(name).ok_or_else(|| {
-                let text = format!("storage is {name:?}. Remedy: take float32, bfloat16 or nf4");
+                let text = format!("storage is {name:?}. Remedy: take float32, bfloat16, nf4 or gguf");
                 Failure::new("ZA_CONFIG_INVALID", text)
             })?;
             let loaded = weights::load_as(&PathBuf::from(path), storage)?;
@@ -290,10 +340,19 @@ impl NativeModel {
         self.current().adapter.map(|adapter| adapter.config.to_json(None).to_string())
     }
 
-    /// How the weights are kept: float32, or frozen as bfloat16 or nf4.
+    /// How the weights are kept: float32, or frozen as bfloat16, nf4 or gguf.
     #[napi(getter)]
     pub fn storage(&self) -> String {
         self.current().weights.storage().name().into()
+    }
+
+    /// Gives the weights' memory back, unless a training, a snapshot or a running job still uses them: then it is theirs to.
+    #[napi]
+    pub fn dispose(&self) {
+        if Arc::strong_count(&self.parts) == 1 {
+            let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+            *parts = Parts { weights: Arc::new(parts.weights.released()), adapter: None };
+        }
     }
 
     /// Bytes of the weights in memory.
@@ -399,7 +458,7 @@ impl NativeModel {
                     sink.call(piece, ThreadsafeFunctionCallMode::NonBlocking);
                 }
             };
-            let mut generator = Generator::new(parts.model()).with_abort(abort);
+            let mut generator = generator(&parts, decoding.cache()?, abort);
             let answer = generator.generate(&prompt, &decoding.into(), |id, _| {
                 match decoder.push(id) {
                     Ok(piece) => emit(matcher.push(&piece.unwrap_or_default()), &mut text),
@@ -413,13 +472,12 @@ impl NativeModel {
             if let Some(error) = broken {
                 return Err(error.into());
             }
-            let reason = finish(answer.finish)?;
-            if !matcher.stopped() {
+            if !matcher.stopped() && answer.finish != FinishReason::Aborted {
                 let rest = decoder.flush()?.unwrap_or_default();
                 emit(matcher.push(&rest), &mut text);
                 emit(matcher.finish(), &mut text);
             }
-            Ok(NativeGenerated { text, ids: Uint32Array::new(answer.ids), finish_reason: reason.into() })
+            NativeGenerated::new(answer, text)
         })
     }
 
@@ -434,6 +492,7 @@ impl NativeModel {
         abort: &NativeAbort,
     ) -> napi::Result<Object<'env>> {
         let (parts, abort) = (self.current(), abort.flag.clone());
+        let cache = decoding.cache()?;
         let options: GenerateOptions = decoding.into();
         if seeds.len() != prompts.len() {
             let text =
@@ -449,15 +508,9 @@ impl NativeModel {
             })
             .collect();
         submit(env, move || {
-            let mut generator = Generator::new(parts.model()).with_abort(abort);
-            let answers = generator.generate_batch(&requests, |_, _, _| ControlFlow::Continue(()))?;
-            answers
-                .into_iter()
-                .map(|answer| {
-                    let finish_reason = finish(answer.finish)?.into();
-                    Ok(NativeGenerated { text: String::new(), ids: Uint32Array::new(answer.ids), finish_reason })
-                })
-                .collect::<Result<Vec<_>, Failure>>()
+            let answers = generator(&parts, cache, abort)
+                .generate_batch(&requests, |_, _, _| ControlFlow::Continue(()))?;
+            answers.into_iter().map(|answer| NativeGenerated::new(answer, String::new())).collect::<Result<Vec<_>, _>>()
         })
     }
 

@@ -1,7 +1,7 @@
 //! The decoding loop over many sequences.
 
 use super::decoder::{Cache, ROWS};
-use super::sampler::Sampler;
+use super::sampler::{Choice, Sampler};
 use super::{FinishReason, Generation, Generator, Halt, Request, check_tokens};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
@@ -21,6 +21,13 @@ struct Active<'r> {
     sampler: Sampler<'r>,
     ids: Vec<u32>,
     logps: Vec<f32>,
+    top: Vec<Vec<(u32, f32)>>,
+}
+
+impl Active<'_> {
+    fn finished(self, finish: FinishReason) -> Generation {
+        Generation { ids: self.ids, logps: self.logps, top: self.top, finish }
+    }
 }
 
 type OnToken<'f> = &'f mut dyn FnMut(usize, u32, f32) -> ControlFlow<Halt>;
@@ -31,8 +38,7 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
         check_tokens(&request.prompt, config)?;
         request.options.check()?;
     }
-    let unfinished = Generation { ids: Vec::new(), logps: Vec::new(), finish: FinishReason::Aborted };
-    let mut answers = vec![unfinished; requests.len()];
+    let mut answers = vec![Generation::default(); requests.len()];
     let mut waiting = requests.iter().enumerate();
     let mut active: Vec<Active> = Vec::new();
     // Beside `active`, place by place.
@@ -58,6 +64,7 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
                 sampler: Sampler::new(&request.options, &request.prompt, config.vocab_size),
                 ids: Vec::new(),
                 logps: Vec::new(),
+                top: Vec::new(),
             });
             caches.push(generator.take_cache());
         }
@@ -69,13 +76,16 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
         let ready = if tokens <= FEW { team(step) } else { step() };
         let chosen = choose(&mut active, &ready, &logits, config.vocab_size, &caches)?;
         let mut finished = Vec::new();
-        for (place, (token, logp)) in ready.into_iter().zip(chosen) {
+        for (place, Choice { token, logp, top }) in ready.into_iter().zip(chosen) {
             let sequence = &mut active[place];
             let finish = if sequence.stops.contains(&token) {
                 Some(FinishReason::StopToken(token))
             } else {
                 sequence.ids.push(token);
                 sequence.logps.push(logp);
+                if !top.is_empty() {
+                    sequence.top.push(top);
+                }
                 sequence.pending.push(token);
                 match on_token(sequence.index, token, logp) {
                     ControlFlow::Break(Halt::Sequence) => Some(FinishReason::Callback),
@@ -95,13 +105,14 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
         // From the back, so that the places before stay what they are.
         for (place, finish) in finished.into_iter().rev() {
             let sequence = active.remove(place);
+            let index = sequence.index;
             generator.spare.push(caches.remove(place));
-            answers[sequence.index] = Generation { ids: sequence.ids, logps: sequence.logps, finish };
+            answers[index] = sequence.finished(finish);
         }
     }
     for sequence in active {
-        answers[sequence.index] =
-            Generation { ids: sequence.ids, logps: sequence.logps, finish: FinishReason::Aborted };
+        let index = sequence.index;
+        answers[index] = sequence.finished(FinishReason::Aborted);
     }
     generator.spare.append(&mut caches);
     Ok(answers)
@@ -155,7 +166,7 @@ fn choose(
     logits: &[f32],
     vocabulary: usize,
     caches: &[Cache],
-) -> Result<Vec<(u32, f32)>> {
+) -> Result<Vec<Choice>> {
     let mut places = ready.iter().peekable();
     let samplers: Vec<&mut Sampler> = active
         .iter_mut()

@@ -47,6 +47,8 @@ pub struct GenerateOptions {
     pub seed: u64,
     /// Tokens that end the answer; `None`: the `eos_token_id` of the model.
     pub stop_token_ids: Option<Vec<u32>>,
+    /// Most probable tokens that are given with each chosen one; 0: none.
+    pub top_logprobs: usize,
 }
 
 impl Default for GenerateOptions {
@@ -60,6 +62,7 @@ impl Default for GenerateOptions {
             repetition_penalty: 1.0,
             seed: 0,
             stop_token_ids: None,
+            top_logprobs: 0,
         }
     }
 }
@@ -89,7 +92,7 @@ impl GenerateOptions {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FinishReason {
     /// This stop token came; it is not part of the answer.
     StopToken(u32),
@@ -100,15 +103,24 @@ pub enum FinishReason {
     /// The callback broke off (a stop string, for example).
     Callback,
     /// The abort flag was set, or a callback ended the whole batch.
+    #[default]
     Aborted,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Generation {
     pub ids: Vec<u32>,
     /// Of each id, the natural log of its probability under the model itself: temperature 1, no penalty, no filters.
     pub logps: Vec<f32>,
+    /// At each place the most probable tokens with theirs, where they were asked for.
+    pub top: Vec<Vec<(u32, f32)>>,
     pub finish: FinishReason,
+}
+
+/// A cache's name: `float32`, `float16`, `q8`.
+pub fn cache_type(name: &str) -> Option<CacheType> {
+    let names = [("float32", CacheType::F32), ("float16", CacheType::F16), ("q8", CacheType::Q8)];
+    names.into_iter().find(|(own, _)| *own == name).map(|(_, kind)| kind)
 }
 
 /// One sequence of a batch.

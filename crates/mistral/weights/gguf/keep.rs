@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use crate::storage::Tensor;
 use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
+use std::fs::File;
+use std::path::Path;
 use zephyr_kernels::quantised::{Kind, Quantised};
 
 /// What of a file can be kept as it is.
@@ -23,6 +25,20 @@ fn kind(dtype: GgmlDType) -> Option<Kind> {
         GgmlDType::Q6K => Kind::Q6_K,
         _ => return None,
     })
+}
+
+/// Whether a path is a GGUF file with quantised tensors, all of them of types that can be kept.
+///
+/// # Errors
+/// Those of [`Gguf::read`].
+pub fn keeps(path: &Path) -> Result<bool> {
+    if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) || !path.is_file() {
+        return Ok(false);
+    }
+    let file = File::open(path).map_err(|error| Error::io(path, "open it", error))?;
+    let tensors = Gguf::read(file, path)?.tensors;
+    let quantised = || tensors.iter().filter(|tensor| tensor.dtype.block_size() > 1);
+    Ok(quantised().count() > 0 && quantised().all(|tensor| kind(tensor.dtype).is_some()))
 }
 
 impl<R: ReadAt> Gguf<R> {

@@ -8,6 +8,7 @@ mod keep;
 mod model;
 mod value;
 
+pub use keep::keeps;
 pub use model::{from_gguf, load};
 pub use value::Value;
 
