@@ -38,10 +38,12 @@ export {
   type LoadOptions,
   Mistral,
   type ModelConfig,
+  type Prompt,
   type SaveOptions,
   type ScoredChat,
   type TokenLogprob,
 } from "./model/mistral";
+export { setThreads } from "./model/threads";
 export {
   type EncodedChat,
   type EncodedPair,

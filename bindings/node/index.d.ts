@@ -346,6 +346,9 @@ export interface NativeGenerated {
   topLogps: Float32Array
   /** `stop` or `length`. */
   finishReason: string
+  /** Milliseconds to the first token, and from there to the end; only of a single generation. */
+  promptMs?: number
+  answerMs?: number
 }
 
 /** A line of the ledger. */

@@ -62,6 +62,8 @@ export interface Generated {
   finishReason: FinishReason;
   /** One entry an id, where `logprobs` asks for them. A stop text that is cut off has its tokens here as in `ids`. */
   logprobs?: readonly AnswerLogprob[];
+  /** Milliseconds of the core's work: the prompt up to the first token, and the tokens after it. Not of a batch. */
+  timing?: { promptTokens: number; promptMs: number; answerMs: number };
 }
 
 /** A conversation with the log-probability of each of its tokens. */

@@ -36,6 +36,9 @@ export interface ModelConfig {
   [key: string]: unknown;
 }
 
+/** What is answered: a conversation that ends with a user message, or plain text or tokens to continue. */
+export type Prompt = readonly Message[] | string | Uint32Array;
+
 /** How a model is written. */
 export interface SaveOptions {
   /** @default "float32" */
@@ -284,27 +287,30 @@ export class Mistral {
     return tokenizer === this.tokenizer ? this : new Mistral(this.native, tokenizer, this.source, this.frozen);
   }
 
-  /** Answers a conversation (or continues plain text, given as a string). */
-  async generate(prompt: readonly Message[] | string, options: GenerateOptions = {}): Promise<Generated> {
-    const ids =
-      typeof prompt === "string"
-        ? this.tokenizer.encode(prompt, {
-            addSpecialTokens: true,
-            ...(options.specialsInContent ? { specials: options.specialsInContent } : {}),
-          })
-        : this.tokenizer.encodePrompt(prompt, options);
+  /** Answers a conversation, or continues plain text (a string) or tokens. */
+  async generate(prompt: Prompt, options: GenerateOptions = {}): Promise<Generated> {
+    const ids = this.#promptIds(prompt, options);
     const { signal, onToken, stop } = options;
     return abortable(signal, async (abort) => {
       const { tokenizer } = this;
       const decoding = decodingOf(options, this.stopTokenIds);
       const onPiece = (piece: string) => onToken?.(piece);
       const answer = await this.native.generate(tokenizer.native, ids, decoding, [...(stop ?? [])], abort, onPiece);
-      return generatedOf(answer, answer.text, tokenizer, options);
+      const { promptMs = 0, answerMs = 0 } = answer;
+      const timing = { promptTokens: ids.length, promptMs, answerMs };
+      return { ...generatedOf(answer, answer.text, tokenizer, options), timing };
     });
   }
 
+  #promptIds(prompt: Prompt, options: GenerateOptions): Uint32Array {
+    if (prompt instanceof Uint32Array) return prompt;
+    if (typeof prompt !== "string") return this.tokenizer.encodePrompt(prompt, options);
+    const { specialsInContent: specials } = options;
+    return this.tokenizer.encode(prompt, { addSpecialTokens: true, ...(specials ? { specials } : {}) });
+  }
+
   /** The answer as a stream of text pieces. Leaving the loop stops the generation. */
-  stream(prompt: readonly Message[] | string, options: GenerateOptions = {}): AsyncGenerator<string, void> {
+  stream(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<string, void> {
     return streamed((options) => this.generate(prompt, options), options);
   }
 

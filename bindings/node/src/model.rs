@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use napi::Env;
 use napi::bindgen_prelude::{Float32Array, Function, Object, Uint32Array};
@@ -146,6 +147,9 @@ pub struct NativeGenerated {
     pub top_logps: Float32Array,
     /// `stop` or `length`.
     pub finish_reason: String,
+    /// Milliseconds to the first token, and from there to the end; only of a single generation.
+    pub prompt_ms: Option<f64>,
+    pub answer_ms: Option<f64>,
 }
 
 impl NativeGenerated {
@@ -159,6 +163,8 @@ impl NativeGenerated {
             top_ids: Uint32Array::new(top_ids),
             top_logps: Float32Array::new(top_logps),
             finish_reason,
+            prompt_ms: None,
+            answer_ms: None,
         })
     }
 }
@@ -459,7 +465,10 @@ impl NativeModel {
                 }
             };
             let mut generator = generator(&parts, decoding.cache()?, abort);
+            let start = Instant::now();
+            let mut first = None;
             let answer = generator.generate(&prompt, &decoding.into(), |id, _| {
+                first.get_or_insert_with(Instant::now);
                 match decoder.push(id) {
                     Ok(piece) => emit(matcher.push(&piece.unwrap_or_default()), &mut text),
                     Err(error) => {
@@ -477,7 +486,14 @@ impl NativeModel {
                 emit(matcher.push(&rest), &mut text);
                 emit(matcher.finish(), &mut text);
             }
-            NativeGenerated::new(answer, text)
+            let end = Instant::now();
+            let first = first.unwrap_or(end);
+            let milliseconds = |from: Instant, to: Instant| Some((to - from).as_secs_f64() * 1000.0);
+            Ok(NativeGenerated {
+                prompt_ms: milliseconds(start, first),
+                answer_ms: milliseconds(first, end),
+                ..NativeGenerated::new(answer, text)?
+            })
         })
     }
 
