@@ -315,6 +315,8 @@ export interface NativeDecoding {
   topLogprobs: number
   /** `float32`, `float16` or `q8`; left out: by the weights. */
   kvCache?: string
+  /** Begin with the text that the last such call left, and leave this one. */
+  reuse: boolean
 }
 
 /** A conversation or text as tokens, with the mask of supervised ones. */

@@ -87,7 +87,7 @@ class Conversation {
     try {
       // Each answer has its own seed: the same one would repeat the choices of the answer before.
       const seed = flags.seed + this.#answers++;
-      for await (const piece of model.stream(messages, { ...flags, seed, signal })) {
+      for await (const piece of model.stream(messages, { ...flags, seed, signal, reuse: true })) {
         text += piece;
         process.stdout.write(piece);
       }

@@ -36,6 +36,12 @@ export interface GenerateOptions extends EncodeOptions {
    * @default "float16" under weights that are kept as in a GGUF file, else "float32"
    */
   kvCache?: "float32" | "float16" | "q8";
+  /**
+   * Keeps keys and values of this text for the next call that reuses, whose prompt may begin in the same way: then only
+   * what is new is computed, as in a chat. The last bits may differ from those of a prompt computed whole.
+   * @default false
+   */
+  reuse?: boolean;
 }
 
 /** Why a generation ended: an end token or stop text, or the limit of tokens or context. */
@@ -93,6 +99,7 @@ export function decodingOf(options: GenerateOptions, stopTokenIds: number[]): Na
     seed: options.seed ?? 0,
     stopTokenIds,
     topLogprobs: alternatives(options),
+    reuse: options.reuse ?? false,
     ...(options.kvCache === undefined ? {} : { kvCache: options.kvCache }),
   };
 }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use napi::Env;
@@ -12,7 +12,9 @@ use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 use zephyr_align::checkpoint::Trained;
 use zephyr_align::fingerprint;
-use zephyr_mistral::generate::{self, CacheType, FinishReason, GenerateOptions, Generation, Generator, Request};
+use zephyr_mistral::generate::{
+    self, CacheType, FinishReason, GenerateOptions, Generation, Generator, KeptText, Request,
+};
 use zephyr_mistral::weights::safetensors::FloatType;
 use zephyr_mistral::{Adapter, Config, LoraConfig, Model, Parameters, Storage, Weights, lora, weights};
 use zephyr_text::{StopMatcher, StreamDecoder};
@@ -76,6 +78,28 @@ pub struct NativeModel {
     parameters: f64,
     gguf_tokenizer: Option<String>,
     unused: Vec<String>,
+    kept: Arc<Mutex<Option<Kept>>>,
+}
+
+/// What a call with `reuse` left, and with which weights it was computed. They are not kept alive by it.
+struct Kept {
+    weights: Weak<Weights>,
+    adapter: Option<Weak<Adapter>>,
+    cache: Option<CacheType>,
+    text: KeptText,
+}
+
+impl Kept {
+    /// The text, if these parts would have computed the same. Weights that were trained since are others: whoever trains
+    /// takes them out of their `Arc` as long as anything refers to it.
+    fn fitting(self, parts: &Parts, cache: Option<CacheType>) -> Option<KeptText> {
+        let same_adapter = match (&self.adapter, &parts.adapter) {
+            (Some(kept), Some(adapter)) => std::ptr::eq(kept.as_ptr(), Arc::as_ptr(adapter)),
+            (kept, adapter) => kept.is_none() && adapter.is_none(),
+        };
+        let same = same_adapter && std::ptr::eq(self.weights.as_ptr(), Arc::as_ptr(&parts.weights));
+        (same && cache == self.cache).then_some(self.text)
+    }
 }
 
 /// Decoding options, all given; see `GenerateOptions` of the TypeScript interface.
@@ -93,6 +117,8 @@ pub struct NativeDecoding {
     pub top_logprobs: u32,
     /// `float32`, `float16` or `q8`; left out: by the weights.
     pub kv_cache: Option<String>,
+    /// Begin with the text that the last such call left, and leave this one.
+    pub reuse: bool,
 }
 
 impl NativeDecoding {
@@ -185,6 +211,7 @@ impl NativeModel {
             parts: Arc::new(RwLock::new(Parts { weights: Arc::new(weights), adapter: None })),
             gguf_tokenizer,
             unused,
+            kept: Arc::default(),
         }
     }
 
@@ -199,7 +226,8 @@ impl NativeModel {
 
     fn of(parts: Parts, config: Arc<Config>) -> Self {
         let parameters = parts.weights.layout.len as f64;
-        Self { parts: Arc::new(RwLock::new(parts)), config, parameters, gguf_tokenizer: None, unused: Vec::new() }
+        let parts = Arc::new(RwLock::new(parts));
+        Self { parts, config, parameters, gguf_tokenizer: None, unused: Vec::new(), kept: Arc::default() }
     }
 }
 
@@ -355,6 +383,10 @@ impl NativeModel {
     /// Gives the weights' memory back, unless a training, a snapshot or a running job still uses them: then it is theirs to.
     #[napi]
     pub fn dispose(&self) {
+        // A running job has it otherwise, and its end is not waited for.
+        if let Ok(mut kept) = self.kept.try_lock() {
+            *kept = None;
+        }
         if Arc::strong_count(&self.parts) == 1 {
             let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
             *parts = Parts { weights: Arc::new(parts.weights.released()), adapter: None };
@@ -451,6 +483,7 @@ impl NativeModel {
         on_text: Function<'_, String, ()>,
     ) -> napi::Result<Object<'env>> {
         let (parts, tokenizer, abort) = (self.current(), tokenizer.tokenizer.clone(), abort.flag.clone());
+        let kept = self.kept.clone();
         let sink = on_text.build_threadsafe_function::<String>().weak::<true>().build()?;
         let prompt = prompt.to_vec();
         submit(env, move || {
@@ -464,7 +497,12 @@ impl NativeModel {
                     sink.call(piece, ThreadsafeFunctionCallMode::NonBlocking);
                 }
             };
-            let mut generator = generator(&parts, decoding.cache()?, abort);
+            let (cache, reuse) = (decoding.cache()?, decoding.reuse);
+            let mut generator = generator(&parts, cache, abort);
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if reuse {
+                generator = generator.keeping(kept.take().and_then(|kept| kept.fitting(&parts, cache)));
+            }
             let start = Instant::now();
             let mut first = None;
             let answer = generator.generate(&prompt, &decoding.into(), |id, _| {
@@ -487,6 +525,14 @@ impl NativeModel {
                 emit(matcher.finish(), &mut text);
             }
             let end = Instant::now();
+            if reuse {
+                *kept = generator.into_kept().map(|text| Kept {
+                    weights: Arc::downgrade(&parts.weights),
+                    adapter: parts.adapter.as_ref().map(Arc::downgrade),
+                    cache,
+                    text,
+                });
+            }
             let first = first.unwrap_or(end);
             let milliseconds = |from: Instant, to: Instant| Some((to - from).as_secs_f64() * 1000.0);
             Ok(NativeGenerated {

@@ -62,14 +62,15 @@ impl Cache {
         }
     }
 
-    /// Forgets all rows, and keeps the memory.
-    pub fn clear(&mut self) {
+    /// Forgets the rows from `len` on, and keeps the memory.
+    pub fn truncate(&mut self, len: usize) {
+        let elements = len * self.width();
         match &mut self.rows {
-            Rows::F32(values) => values.clear(),
-            Rows::F16(halves) => halves.clear(),
+            Rows::F32(values) => values.truncate(elements),
+            Rows::F16(halves) => halves.truncate(elements),
             Rows::Q8 { codes, steps } => {
-                codes.clear();
-                steps.clear();
+                codes.truncate(elements);
+                steps.truncate(len * self.kv_heads);
             }
         }
     }

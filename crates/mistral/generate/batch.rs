@@ -56,9 +56,10 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
                 answers[index].finish = FinishReason::Length;
                 continue;
             }
+            let (cache, shared) = generator.begin(&request.prompt);
             active.push(Active {
                 index,
-                pending: request.prompt.clone(),
+                pending: request.prompt[shared..].to_vec(),
                 limit: request.options.max_tokens,
                 stops: request.options.stop_token_ids.as_deref().unwrap_or(&config.eos_token_ids),
                 sampler: Sampler::new(&request.options, &request.prompt, config.vocab_size),
@@ -66,7 +67,7 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
                 logps: Vec::new(),
                 top: Vec::new(),
             });
-            caches.push(generator.take_cache());
+            caches.push(cache);
         }
         if active.is_empty() {
             break;
@@ -106,15 +107,15 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
         for (place, finish) in finished.into_iter().rev() {
             let sequence = active.remove(place);
             let index = sequence.index;
-            generator.spare.push(caches.remove(place));
+            generator.end(caches.remove(place), &requests[index].prompt, &sequence.ids);
             answers[index] = sequence.finished(finish);
         }
     }
-    for sequence in active {
+    for (sequence, cache) in active.into_iter().zip(caches) {
         let index = sequence.index;
+        generator.end(cache, &requests[index].prompt, &sequence.ids);
         answers[index] = sequence.finished(FinishReason::Aborted);
     }
-    generator.spare.append(&mut caches);
     Ok(answers)
 }
 

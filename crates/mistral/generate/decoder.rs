@@ -34,11 +34,12 @@ impl Cache {
         Cache { layers: layers.collect(), length: 0 }
     }
 
-    pub fn clear(&mut self) {
-        self.length = 0;
+    /// Forgets what lies behind the first `length` positions.
+    pub fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
         for LayerCache { keys, values } in &mut self.layers {
-            keys.clear();
-            values.clear();
+            keys.truncate(length);
+            values.truncate(length);
         }
     }
 

@@ -143,15 +143,25 @@ pub struct Generator<'a> {
     decoder: Decoder<'a>,
     cache: CacheType,
     spare: Vec<Cache>,
+    /// Whether the text of a sequence that ends is kept, and the one that was.
+    keeps: bool,
+    kept: Option<KeptText>,
     max_active: usize,
     abort: Option<Arc<AtomicBool>>,
+}
+
+/// Keys and values of a text that a generator has been through: a prompt that begins in the same way goes on from there.
+pub struct KeptText {
+    ids: Vec<u32>,
+    cache: Cache,
 }
 
 impl<'a> Generator<'a> {
     pub fn new(model: impl Into<Model<'a>>) -> Self {
         let decoder = Decoder::new(model.into());
         let cache = decoder.cache_type();
-        Generator { decoder, cache, spare: Vec::new(), max_active: MAX_ACTIVE, abort: None }
+        let spare = Vec::new();
+        Generator { decoder, cache, spare, keeps: false, kept: None, max_active: MAX_ACTIVE, abort: None }
     }
 
     /// A flag that any thread may set; it is looked at before every step (at most 512 tokens of prompt, or one of every answer).
@@ -165,6 +175,19 @@ impl<'a> Generator<'a> {
         self.cache = cache;
         self.spare.clear();
         self
+    }
+
+    /// Keeps the text of the sequence that ends last ([`Generator::into_kept`]), and begins with one that was kept by another
+    /// generator of the same weights and cache type. What is computed anew then is rounded as by decoding, not as a prompt.
+    pub fn keeping(mut self, kept: Option<KeptText>) -> Self {
+        self.keeps = true;
+        self.kept = kept;
+        self
+    }
+
+    /// What [`Generator::keeping`] kept.
+    pub fn into_kept(self) -> Option<KeptText> {
+        self.kept
     }
 
     /// The number of sequences that a batch decodes together (at least 1; 32 unless set). More are faster and need more memory.
@@ -262,10 +285,29 @@ impl<'a> Generator<'a> {
     fn take_cache(&mut self) -> Cache {
         match self.spare.pop() {
             Some(mut cache) => {
-                cache.clear();
+                cache.truncate(0);
                 cache
             }
             None => Cache::new(self.config(), self.cache),
+        }
+    }
+
+    /// A cache for a prompt, and how many of its first tokens stand in it: never all, for the last one gives the logits.
+    fn begin(&mut self, prompt: &[u32]) -> (Cache, usize) {
+        let Some(KeptText { ids, mut cache }) = self.kept.take() else { return (self.take_cache(), 0) };
+        let equal = ids.iter().zip(prompt).take_while(|(kept, id)| kept == id).count();
+        let shared = equal.min(cache.length()).min(prompt.len() - 1);
+        cache.truncate(shared);
+        (cache, shared)
+    }
+
+    /// Puts away the cache of a sequence that has ended; `ids` is its text.
+    fn end(&mut self, cache: Cache, prompt: &[u32], answer: &[u32]) {
+        if self.keeps {
+            let ids = prompt.iter().chain(answer).copied().take(cache.length()).collect();
+            self.spare.extend(self.kept.replace(KeptText { ids, cache }).map(|kept| kept.cache));
+        } else {
+            self.spare.push(cache);
         }
     }
 
