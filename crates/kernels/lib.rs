@@ -4,7 +4,8 @@
 //! - `mod.rs`: the specification (formula, shapes, convention, source) and the public functions, which check shapes;
 //! - `cpu.rs`: the implementation;
 //! - `test.rs`: forward and backward against candle's autograd and against finite differences;
-//! - `bench.rs`: its cost at the sizes of SmolLM2-135M (`cargo bench -p zephyr-kernels`).
+//! - `bench.rs`: its cost at the sizes of SmolLM2-135M (`cargo bench -p zephyr-kernels`);
+//! - `kernel.cu`, `cuda.rs` and `emulated.rs`: the same on a GPU, how to launch it, and its proof on the CPU ([`cuda`]).
 //!
 //! Common to all:
 //! - Everything is `f32`, row-major; frozen weights may be stored in fewer bits ([`matrix`]). Letters in shapes: T tokens of the packed batch, H heads, KV key/value heads, D head
@@ -17,6 +18,8 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod cast;
+pub mod cuda;
 pub mod embedding;
 pub mod gemm;
 pub mod head;

@@ -39,6 +39,11 @@ fn dynamic_map(signed: bool) -> [f32; 256] {
 static SIGNED: LazyLock<Map> = LazyLock::new(|| Map::new(dynamic_map(true)));
 static UNSIGNED: LazyLock<Map> = LazyLock::new(|| Map::new(dynamic_map(false)));
 
+/// The 256 values and the 255 middles between them of the signed, then of the unsigned map, as the CUDA kernels take them.
+pub(super) fn tables() -> Vec<f32> {
+    [&*SIGNED, &*UNSIGNED].into_iter().flat_map(|map| map.values.into_iter().chain(map.middles)).collect()
+}
+
 /// A map and the middles between its values.
 struct Map {
     values: [f32; 256],

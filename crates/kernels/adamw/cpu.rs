@@ -5,14 +5,14 @@ use crate::simd::dispatch;
 /// The scalars of one update, as PyTorch hands them to its f32 kernels.
 #[derive(Clone, Copy)]
 pub(super) struct Scalars {
-    grad_scale: f32,
-    decay: f32,
-    weight1: f32,
-    beta2: f32,
-    weight2: f32,
-    bias2_root: f32,
-    eps: f32,
-    step_size: f32,
+    pub(super) grad_scale: f32,
+    pub(super) decay: f32,
+    pub(super) weight1: f32,
+    pub(super) beta2: f32,
+    pub(super) weight2: f32,
+    pub(super) bias2_root: f32,
+    pub(super) eps: f32,
+    pub(super) step_size: f32,
 }
 
 impl Scalars {

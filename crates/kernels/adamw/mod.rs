@@ -11,6 +11,7 @@ mod test;
 
 mod blocks;
 mod cpu;
+pub mod cuda;
 mod split;
 
 pub use blocks::{BLOCK, Blocks, step_8bit};

@@ -14,6 +14,7 @@ mod test;
 
 mod cache;
 mod cpu;
+pub mod cuda;
 
 pub use cache::{Cache, CacheType};
 

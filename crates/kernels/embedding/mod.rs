@@ -4,6 +4,7 @@
 mod test;
 
 mod cpu;
+pub mod cuda;
 
 /// Copies the rows `ids` of `table` `[V, width]` to `out` `[T, width]`.
 ///

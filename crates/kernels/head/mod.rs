@@ -10,6 +10,7 @@
 mod test;
 
 mod cpu;
+pub mod cuda;
 
 use crate::matrix::Matrix;
 

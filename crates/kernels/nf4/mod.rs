@@ -11,6 +11,7 @@
 mod test;
 
 mod cpu;
+pub mod cuda;
 
 /// Values that share an absmax.
 pub const BLOCK: usize = 64;

@@ -4,6 +4,7 @@
 mod test;
 
 mod cpu;
+pub mod cuda;
 
 /// `Σ x²` in f64. An infinity or a NaN in `x` makes the result non-finite, which is how the trainer finds out.
 ///

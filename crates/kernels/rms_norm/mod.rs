@@ -8,6 +8,7 @@
 mod test;
 
 mod cpu;
+pub mod cuda;
 
 /// Normalises the rows of `x` `[T, h]`; saves each row's `rstd` `[T]` for [`backward`]. h is `weight`'s length.
 pub fn forward(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32], rstd: &mut [f32]) {

@@ -7,6 +7,7 @@
 mod test;
 
 mod cpu;
+pub mod cuda;
 
 /// Cosines and sines of every (position, pair).
 #[derive(Clone, Debug, PartialEq)]

@@ -6,6 +6,7 @@
 mod test;
 
 mod cpu;
+pub mod cuda;
 
 /// `gate_up` `[T, 2·width]` (each row: gate, then up) to `out` `[T, width]`.
 pub fn forward(gate_up: &[f32], width: usize, out: &mut [f32]) {

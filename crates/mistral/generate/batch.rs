@@ -73,7 +73,7 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
             break;
         }
         let tokens: usize = active.iter().map(|sequence| sequence.pending.len()).sum();
-        let step = || advance(generator, &mut active, &mut caches, &mut logits);
+        let mut step = || advance(generator, &mut active, &mut caches, &mut logits);
         let ready = if tokens <= FEW { team(step) } else { step() };
         let chosen = choose(&mut active, &ready, &logits, config.vocab_size, &caches)?;
         let mut finished = Vec::new();

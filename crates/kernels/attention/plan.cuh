@@ -1,0 +1,52 @@
+// The work list of attention, as cuda.rs makes it: 32-bit words in global memory.
+#pragma once
+
+#include "device.cuh"
+
+/// Neighbouring queries of a segment, and the keys that they see. Keys are counted by position: those below `prefix` are
+/// rows of the segment that this one continues, the others its own.
+struct Queries {
+  uint32_t row, rows, position, prefix, stem, start;
+
+  static __device__ __forceinline__ Queries read(const uint32_t* words, uint32_t number) {
+    const uint4 first = load16(words + 8 * number), second = load16(words + 8 * number + 4);
+    return Queries{first.x, first.y, first.z, first.w, second.x, second.y};
+  }
+  __device__ __forceinline__ uint32_t key_row(uint32_t key) const { return key < prefix ? stem + key : start + (key - prefix); }
+};
+
+/// Neighbouring keys of a segment, and where those who see them are listed.
+struct Keys {
+  uint32_t row, rows, position, first_reader, readers;
+
+  static __device__ __forceinline__ Keys read(const uint32_t* words, uint32_t number) {
+    const uint4 first = load16(words + 8 * number), second = load16(words + 8 * number + 4);
+    return Keys{first.x, first.y, first.z, first.w, second.x};
+  }
+};
+
+/// Neighbouring queries that see the first `keys` of a tile of keys, masks aside.
+struct Reader {
+  uint32_t row, rows, position, keys;
+
+  static __device__ __forceinline__ Reader read(const uint32_t* words, uint32_t number) {
+    const uint4 first = load16(words + 4 * number);
+    return Reader{first.x, first.y, first.z, first.w};
+  }
+};
+
+/// Whether a query sees a key, both given by position; `window` is more than any position where there is none.
+__device__ __forceinline__ bool sees(uint32_t query, uint32_t key, uint32_t window) { return key <= query && query - key < window; }
+
+/// The first key that a query sees.
+__device__ __forceinline__ uint32_t first_seen(uint32_t query, uint32_t window) { return query + 1 > window ? query + 1 - window : 0; }
+
+/// What all launches have in common.
+struct Layout {
+  uint32_t tokens, heads, kv_heads, window;
+  /// The scores' factor
+  float scale;
+
+  /// Elements of a row of q, k and v.
+  template <int D> __device__ __forceinline__ uint32_t row() const { return (heads + 2 * kv_heads) * D; }
+};

@@ -1,0 +1,202 @@
+#include "memory.h"
+
+#include "machine.h"
+
+#include <cstring>
+#include <cstdio>
+#include <cstdlib>
+#include <sys/mman.h>
+
+namespace emulation {
+
+Memory::Memory(Machine& machine) : machine(machine), pages(ARENA / PAGE, 0) {
+  void* memory = mmap(nullptr, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
+    std::perror("emulation: device memory");
+    std::abort();
+  }
+  arena = static_cast<char*>(memory);
+}
+
+Memory::~Memory() { munmap(arena, ARENA); }
+
+Buffer* Memory::allocate(const std::string& name, size_t bytes, size_t element, bool shared) {
+  const size_t span = (bytes + PAGE - 1) / PAGE * PAGE;
+  if (used + span + PAGE > ARENA) {
+    std::fprintf(stderr, "emulation: %zu bytes for %s are more than device memory has left\n", bytes, name.c_str());
+    std::abort();
+  }
+  Buffer& buffer = buffers.emplace_back();
+  buffer.name = name;
+  buffer.begin = arena + used;
+  buffer.bytes = bytes;
+  buffer.element = element;
+  buffer.shared = shared;
+  buffer.cells.resize((bytes + element - 1) / element);
+  for (size_t page = used / PAGE; page < (used + span) / PAGE; ++page) pages[page] = static_cast<uint32_t>(buffers.size());
+  used += span + PAGE;
+  poison(buffer);
+  return &buffer;
+}
+
+Buffer* Memory::find(uintptr_t address) const {
+  const uintptr_t offset = address - reinterpret_cast<uintptr_t>(arena);
+  if (offset >= ARENA) return nullptr;
+  const uint32_t number = pages[offset / PAGE];
+  return number == 0 ? nullptr : const_cast<Buffer*>(&buffers[number - 1]);
+}
+
+template <typename Body> void Memory::cells(Buffer& buffer, uintptr_t address, size_t bytes, Body body) {
+  const size_t offset = address - reinterpret_cast<uintptr_t>(buffer.begin);
+  for (size_t index = offset / buffer.element; index * buffer.element < offset + bytes; ++index) body(index);
+}
+
+bool Memory::write(uintptr_t address, const void* from, size_t bytes) {
+  Buffer* buffer = find(address);
+  if (bytes == 0) return true;
+  if (!buffer || address - reinterpret_cast<uintptr_t>(buffer->begin) + bytes > buffer->bytes) return false;
+  std::memcpy(reinterpret_cast<void*>(address), from, bytes);
+  cells(*buffer, address, bytes, [&](size_t index) { buffer->cells[index].written = true; });
+  return true;
+}
+
+bool Memory::read(uintptr_t address, void* to, size_t bytes, uint64_t& unwritten) {
+  Buffer* buffer = find(address);
+  if (bytes == 0) return true;
+  if (!buffer || address - reinterpret_cast<uintptr_t>(buffer->begin) + bytes > buffer->bytes) return false;
+  std::memcpy(to, reinterpret_cast<void*>(address), bytes);
+  cells(*buffer, address, bytes, [&](size_t index) { unwritten += buffer->cells[index].written ? 0 : 1; });
+  return true;
+}
+
+void Memory::poison(Buffer& buffer) { std::memset(buffer.begin, 0xff, buffer.bytes); }
+
+static std::string describe(const Buffer& buffer, uintptr_t address) {
+  const long long offset = static_cast<long long>(address - reinterpret_cast<uintptr_t>(buffer.begin));
+  return "'" + buffer.name + "' (" + std::to_string(buffer.bytes) + " bytes of " + (buffer.shared ? "shared" : "global") +
+         " memory) at byte " + std::to_string(offset);
+}
+
+Buffer& Memory::checked(uintptr_t address, size_t bytes, size_t alignment, const char* verb) {
+  Buffer* buffer = find(address);
+  const bool inside = buffer && address - reinterpret_cast<uintptr_t>(buffer->begin) + bytes <= buffer->bytes;
+  if (inside && address % alignment == 0) return *buffer;
+  const std::string what = std::string(verb) + " " + std::to_string(bytes) + " bytes ";
+  if (inside) machine.fault(what + "of " + describe(*buffer, address) + ", which is no multiple of " + std::to_string(alignment));
+  if (buffer) machine.fault(what + "outside " + describe(*buffer, address));
+  if (!owns(address)) machine.fault(what + "outside device memory");
+  // In a stretch between buffers: tell which one was left.
+  for (const Buffer& other : buffers) {
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(other.begin);
+    if (address + PAGE >= begin && address < begin + other.bytes + PAGE) machine.fault(what + "outside " + describe(other, address));
+  }
+  machine.fault(what + "of device memory that belongs to nobody");
+}
+
+void Memory::access(uintptr_t address, size_t bytes, size_t alignment, Access kind) {
+  const char* verb = kind == Access::READ ? "reads" : kind == Access::WRITE ? "writes" : "updates";
+  Buffer& buffer = checked(address, bytes, alignment, verb);
+  if (!buffer.shared) {
+    if (kind != Access::WRITE) traffic.global_read += bytes;
+    if (kind != Access::READ) traffic.global_written += bytes;
+    if (bytes >= 16) traffic.global_wide += bytes;
+  }
+  cells(buffer, address, bytes, [&](size_t index) { touch(buffer, index, kind); });
+}
+
+void Memory::touch(Buffer& buffer, size_t index, Access kind) {
+  Cell& cell = buffer.cells[index];
+  const uint32_t serial = buffer.shared ? block : launch;
+  if (cell.serial != serial) {
+    const bool written = buffer.shared ? false : cell.written;
+    cell = Cell{};
+    cell.serial = serial;
+    cell.written = written;
+  }
+  const Thread& thread = machine.current();
+  const uint16_t me = thread.id;
+  auto where = [&] { return describe(buffer, reinterpret_cast<uintptr_t>(buffer.begin) + index * buffer.element); };
+  auto race = [&](const char* they, uint32_t their_block, uint16_t other) {
+    std::string who = other == Cell::SEVERAL ? "others" : "thread " + std::to_string(other);
+    if (their_block == Cell::ALL_BLOCKS) who = "other blocks";
+    else if (their_block != block) who = "another block";
+    machine.fault(std::string("race: ") + (kind == Access::READ ? "reads " : kind == Access::WRITE ? "writes " : "updates ") + where() +
+                  ", which " + who + " " + they + " with no barrier between");
+  };
+
+  if (cell.writer != Cell::NOBODY) {
+    if (cell.kind == Cell::PENDING) {
+      machine.fault(std::string(kind == Access::READ ? "reads " : "writes ") + where() + " while thread " + std::to_string(cell.writer) +
+                    "'s asynchronous copy into it has not been waited for");
+    }
+    const bool both_atomic = cell.kind == Cell::ATOMIC && kind == Access::ATOMIC;
+    const bool ordered = cell.writer_block == block && machine.happened_before(cell.writer, cell.writer_clock);
+    if (!both_atomic && !ordered) race("wrote", cell.writer_block, cell.writer);
+  }
+  if (kind != Access::WRITE && !cell.written) machine.fault("reads " + where() + ", which nothing has written");
+  if (kind == Access::READ) {
+    const bool mine = cell.reader == Cell::NOBODY ||
+                      (cell.reader != Cell::SEVERAL && cell.reader_block == block && machine.happened_before(cell.reader, cell.reader_clock));
+    if (mine) {
+      cell.reader = me;
+      cell.reader_clock = thread.clock;
+      cell.reader_block = block;
+    } else {
+      cell.reader_block = cell.reader_block == block ? block : Cell::ALL_BLOCKS;
+      cell.reader = Cell::SEVERAL;
+      cell.reader_clock = machine.barriers_passed();
+    }
+    return;
+  }
+  if (cell.reader != Cell::NOBODY) {
+    const bool ordered = cell.reader_block == block && (cell.reader == Cell::SEVERAL ? machine.barriers_passed() > cell.reader_clock
+                                                                                     : machine.happened_before(cell.reader, cell.reader_clock));
+    if (!ordered) race("read", cell.reader_block, cell.reader);
+  }
+  cell.reader = Cell::NOBODY;
+  cell.writer = me;
+  cell.writer_block = block;
+  cell.writer_clock = thread.clock;
+  cell.kind = kind == Access::ATOMIC ? Cell::ATOMIC : Cell::PLAIN;
+  cell.written = true;
+}
+
+void Memory::begin_copy(uintptr_t to, size_t bytes) {
+  Buffer& buffer = checked(to, bytes, bytes, "copies");
+  if (!buffer.shared) machine.fault("copies asynchronously into global memory");
+  cells(buffer, to, bytes, [&](size_t index) {
+    touch(buffer, index, Access::WRITE);
+    buffer.cells[index].kind = Cell::PENDING;
+  });
+  std::memset(reinterpret_cast<void*>(to), 0xff, bytes);
+}
+
+void Memory::end_copy(uintptr_t to, const unsigned char* data, size_t bytes) {
+  Buffer& buffer = *find(to);
+  std::memcpy(reinterpret_cast<void*>(to), data, bytes);
+  cells(buffer, to, bytes, [&](size_t index) {
+    buffer.cells[index].kind = Cell::PLAIN;
+    buffer.cells[index].writer_clock = machine.current().clock;
+  });
+}
+
+} // namespace emulation
+
+// What g++ calls under -fsanitize=thread for each access of a kernel. The sanitizer's own library is not linked.
+using emulation::Access;
+
+#define WATCH(bytes)                                                                                                     \
+  extern "C" void __tsan_read##bytes(void* address) { emulation::watch(address, bytes, bytes, Access::READ); }          \
+  extern "C" void __tsan_write##bytes(void* address) { emulation::watch(address, bytes, bytes, Access::WRITE); }        \
+  extern "C" void __tsan_unaligned_read##bytes(void* address) { emulation::watch(address, bytes, 1, Access::READ); }    \
+  extern "C" void __tsan_unaligned_write##bytes(void* address) { emulation::watch(address, bytes, 1, Access::WRITE); }
+WATCH(1)
+WATCH(2)
+WATCH(4)
+WATCH(8)
+WATCH(16)
+extern "C" void __tsan_read_range(void* address, size_t bytes) { emulation::watch(address, bytes, 1, Access::READ); }
+extern "C" void __tsan_write_range(void* address, size_t bytes) { emulation::watch(address, bytes, 1, Access::WRITE); }
+extern "C" void __tsan_init() {}
+extern "C" void __tsan_func_entry(void*) {}
+extern "C" void __tsan_func_exit() {}

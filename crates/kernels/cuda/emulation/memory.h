@@ -1,0 +1,99 @@
+// Device memory that is watched: every access of a kernel is checked for bounds, alignment, initialisation and races.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+namespace emulation {
+
+struct Thread;
+class Machine;
+
+/// The last accesses to one element, in the launch (global memory) or block (shared memory) with number `serial`.
+struct Cell {
+  enum Kind : uint8_t { PLAIN, ATOMIC, PENDING };
+  static constexpr uint16_t NOBODY = 0xffff;  // thread
+  static constexpr uint16_t SEVERAL = 0xfffe; // reader
+  static constexpr uint32_t ALL_BLOCKS = 0xffffffff;
+
+  uint32_t serial = 0;
+  uint32_t writer_block = 0;
+  uint32_t writer_clock = 0;
+  uint32_t reader_block = 0;
+  uint32_t reader_clock = 0; // of `SEVERAL` readers: the number of block barriers before the last one
+  uint16_t writer = NOBODY;
+  uint16_t reader = NOBODY;
+  Kind kind = PLAIN;
+  bool written = false;
+};
+
+/// A piece of global or shared memory.
+struct Buffer {
+  std::string name;
+  char* begin = nullptr;
+  size_t bytes = 0;
+  /// Bytes of an element: what two threads may write side by side.
+  size_t element = 1;
+  bool shared = false;
+  std::vector<Cell> cells;
+};
+
+/// How a kernel touches memory.
+enum class Access { READ, WRITE, ATOMIC };
+
+/// What a launch moved.
+struct Traffic {
+  uint64_t global_read = 0;
+  uint64_t global_written = 0;
+  /// The part of both that went by accesses of 16 bytes.
+  uint64_t global_wide = 0;
+};
+
+/// The memory of one machine. Addresses are those of this process, so that kernels use plain pointers.
+class Memory {
+public:
+  explicit Memory(Machine& machine);
+  ~Memory();
+  Memory(const Memory&) = delete;
+
+  /// New memory that nothing has written (ends the program when there is no more), between stretches that belong to nobody. Aligned to 256 bytes.
+  Buffer* allocate(const std::string& name, size_t bytes, size_t element, bool shared);
+  /// From the host. False when the range is not inside one buffer.
+  bool write(uintptr_t address, const void* from, size_t bytes);
+  /// Reads also what nothing has written; `unwritten` counts such elements.
+  bool read(uintptr_t address, void* to, size_t bytes, uint64_t& unwritten);
+  /// What memory holds before anybody writes it: NaN, and −1.
+  void poison(Buffer& buffer);
+
+  bool owns(uintptr_t address) const { return address - reinterpret_cast<uintptr_t>(arena) < ARENA; }
+  /// An access of the running thread: counts it, and ends the launch if it is wrong.
+  void access(uintptr_t address, size_t bytes, size_t alignment, Access kind);
+  /// The two ends of an asynchronous copy into shared memory: from the first to the second nobody may touch it.
+  void begin_copy(uintptr_t to, size_t bytes);
+  void end_copy(uintptr_t to, const unsigned char* data, size_t bytes);
+
+  Traffic traffic;
+  /// Numbers of the running launch and block.
+  uint32_t launch = 0;
+  uint32_t block = 0;
+
+private:
+  Buffer* find(uintptr_t address) const;
+  Buffer& checked(uintptr_t address, size_t bytes, size_t alignment, const char* verb);
+  template <typename Body> void cells(Buffer& buffer, uintptr_t address, size_t bytes, Body body);
+  void touch(Buffer& buffer, size_t index, Access kind);
+
+  static constexpr size_t ARENA = size_t{1} << 28;
+  static constexpr size_t PAGE = 256;
+
+  Machine& machine;
+  char* arena;
+  size_t used = PAGE;
+  std::vector<uint32_t> pages; // number of the buffer + 1
+  std::deque<Buffer> buffers;
+};
+
+} // namespace emulation
