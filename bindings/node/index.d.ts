@@ -95,7 +95,10 @@ export declare class NativeModel {
   static adapterBase(path: string): NativeAdapterBase | null
   /** Whether the path is a GGUF file with quantised tensors, all of types that can be kept as they are. */
   static keepsGguf(path: string): boolean
-  /** Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4. */
+  /**
+   * Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4,
+   * or as the GGUF file has it (gguf).
+   */
   static load(path: string, storage?: string | undefined | null): Promise<NativeModel>
   /** Random weights; `config` is config.json's text. */
   static random(config: string, seed: number): Promise<NativeModel>
@@ -120,7 +123,7 @@ export declare class NativeModel {
   mergeAdapter(): Promise<NativeModel>
   /** adapter_config.json of the adapter, when there is one. */
   adapterJson(): string | null
-  /** How the weights are kept: float32, or frozen as bfloat16 or nf4. */
+  /** How the weights are kept: float32, or frozen as bfloat16, nf4 or gguf. */
   get storage(): string
   /** Gives the weights' memory back, unless a training, a snapshot or a running job still uses them: then it is theirs to. */
   dispose(): void

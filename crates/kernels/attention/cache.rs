@@ -11,7 +11,7 @@ pub enum CacheType {
     F32,
     /// Half the memory, and half of what a decoded token reads; 11 significant bits.
     F16,
-    /// 8 bits and a step for each head of each position: `x ≈ step · code`.
+    /// 8 bits, and a step for each 32 values (or for a head, where it is not made of such): `x ≈ step · code`.
     Q8,
 }
 
@@ -28,6 +28,11 @@ enum Rows {
     F32(Vec<f32>),
     F16(Vec<u16>),
     Q8 { codes: Vec<i8>, steps: Vec<f32> },
+}
+
+/// Values that share a step.
+fn run(dim: usize) -> usize {
+    if dim.is_multiple_of(32) { 32 } else { dim }
 }
 
 impl Cache {
@@ -52,10 +57,10 @@ impl Cache {
                 halves[start..].reinterpret_cast_mut::<half::f16>().convert_from_f32_slice(row);
             }
             Rows::Q8 { codes, steps } => {
-                for head in row.chunks_exact(self.dim) {
-                    let most = head.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+                for run in row.chunks_exact(run(self.dim)) {
+                    let most = run.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
                     let inverse = if most > 0.0 { 127.0 / most } else { 0.0 };
-                    codes.extend(head.iter().map(|value| (value * inverse).round() as i8));
+                    codes.extend(run.iter().map(|value| (value * inverse).round() as i8));
                     steps.push(most / 127.0);
                 }
             }
@@ -70,7 +75,7 @@ impl Cache {
             Rows::F16(halves) => halves.truncate(elements),
             Rows::Q8 { codes, steps } => {
                 codes.truncate(elements);
-                steps.truncate(len * self.kv_heads);
+                steps.truncate(elements / run(self.dim));
             }
         }
     }
@@ -114,9 +119,12 @@ impl Cache {
                     halves[start..start + dim].reinterpret_cast::<half::f16>().convert_to_f32_slice(out);
                 }
                 Rows::Q8 { codes, steps } => {
-                    let step = steps[row * self.kv_heads + head];
-                    for (out, &code) in out.iter_mut().zip(&codes[start..]) {
-                        *out = step * f32::from(code);
+                    let run = run(dim);
+                    let runs = out.chunks_exact_mut(run).zip(codes[start..].chunks_exact(run));
+                    for ((out, codes), step) in runs.zip(&steps[start / run..]) {
+                        for (out, &code) in out.iter_mut().zip(codes) {
+                            *out = step * f32::from(code);
+                        }
                     }
                 }
             }
