@@ -1,6 +1,7 @@
 //! Keys or values of the positions that a sequence has behind it.
 
 use crate::parallel;
+use crate::simd::widen_halves;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use std::ops::Range;
 
@@ -15,14 +16,14 @@ pub enum CacheType {
     Q8,
 }
 
-/// `[len, KV·D]`, growing row by row.
+/// Keys or values of every position, growing row by row. The rows of a head lie together, as they are read together.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    kv_heads: usize,
     dim: usize,
-    rows: Rows,
+    heads: Vec<Rows>,
 }
 
+/// `[len, D]`
 #[derive(Clone, Debug)]
 enum Rows {
     F32(Vec<f32>),
@@ -43,25 +44,27 @@ impl Cache {
             CacheType::F16 => Rows::F16(Vec::new()),
             CacheType::Q8 => Rows::Q8 { codes: Vec::new(), steps: Vec::new() },
         };
-        Self { kv_heads, dim, rows }
+        Self { dim, heads: vec![rows; kv_heads] }
     }
 
     /// Appends a row `[KV·D]`.
     pub fn push(&mut self, row: &[f32]) {
         assert_eq!(row.len(), self.width(), "elements of a row of the cache");
-        match &mut self.rows {
-            Rows::F32(values) => values.extend_from_slice(row),
-            Rows::F16(halves) => {
-                let start = halves.len();
-                halves.resize(start + row.len(), 0);
-                halves[start..].reinterpret_cast_mut::<half::f16>().convert_from_f32_slice(row);
-            }
-            Rows::Q8 { codes, steps } => {
-                for run in row.chunks_exact(run(self.dim)) {
-                    let most = run.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
-                    let inverse = if most > 0.0 { 127.0 / most } else { 0.0 };
-                    codes.extend(run.iter().map(|value| (value * inverse).round() as i8));
-                    steps.push(most / 127.0);
+        for (head, row) in self.heads.iter_mut().zip(row.chunks_exact(self.dim)) {
+            match head {
+                Rows::F32(values) => values.extend_from_slice(row),
+                Rows::F16(halves) => {
+                    let start = halves.len();
+                    halves.resize(start + row.len(), 0);
+                    halves[start..].reinterpret_cast_mut::<half::f16>().convert_from_f32_slice(row);
+                }
+                Rows::Q8 { codes, steps } => {
+                    for run in row.chunks_exact(run(self.dim)) {
+                        let most = run.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+                        let inverse = if most > 0.0 { 127.0 / most } else { 0.0 };
+                        codes.extend(run.iter().map(|value| (value * inverse).round() as i8));
+                        steps.push(most / 127.0);
+                    }
                 }
             }
         }
@@ -69,25 +72,27 @@ impl Cache {
 
     /// Forgets the rows from `len` on, and keeps the memory.
     pub fn truncate(&mut self, len: usize) {
-        let elements = len * self.width();
-        match &mut self.rows {
-            Rows::F32(values) => values.truncate(elements),
-            Rows::F16(halves) => halves.truncate(elements),
-            Rows::Q8 { codes, steps } => {
-                codes.truncate(elements);
-                steps.truncate(elements / run(self.dim));
+        let elements = len * self.dim;
+        for head in &mut self.heads {
+            match head {
+                Rows::F32(values) => values.truncate(elements),
+                Rows::F16(halves) => halves.truncate(elements),
+                Rows::Q8 { codes, steps } => {
+                    codes.truncate(elements);
+                    steps.truncate(elements / run(self.dim));
+                }
             }
         }
     }
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        let elements = match &self.rows {
+        let elements = self.heads.first().map_or(0, |head| match head {
             Rows::F32(values) => values.len(),
             Rows::F16(halves) => halves.len(),
             Rows::Q8 { codes, .. } => codes.len(),
-        };
-        elements / self.width()
+        });
+        elements / self.dim
     }
 
     /// Whether there are none.
@@ -97,51 +102,45 @@ impl Cache {
 
     /// Elements of a row.
     pub(super) fn width(&self) -> usize {
-        self.kv_heads * self.dim
+        self.heads.len() * self.dim
     }
 
-    /// All rows, where they are f32.
-    pub(super) fn floats(&self) -> Option<&[f32]> {
-        match &self.rows {
+    /// All rows of a head `[len, D]`, where they are f32.
+    pub(super) fn floats(&self, head: usize) -> Option<&[f32]> {
+        match &self.heads[head] {
             Rows::F32(values) => Some(values),
             _ => None,
         }
     }
 
-    /// One head of some rows, `[rows, D]`.
+    /// Some rows of a head, `[rows, D]`.
     pub(super) fn read(&self, rows: Range<usize>, head: usize, out: &mut [f32]) {
-        let (width, dim) = (self.width(), self.dim);
-        for (row, out) in rows.zip(out.chunks_exact_mut(dim)) {
-            let start = row * width + head * dim;
-            match &self.rows {
-                Rows::F32(values) => out.copy_from_slice(&values[start..start + dim]),
-                Rows::F16(halves) => {
-                    halves[start..start + dim].reinterpret_cast::<half::f16>().convert_to_f32_slice(out);
-                }
-                Rows::Q8 { codes, steps } => {
-                    let run = run(dim);
-                    let runs = out.chunks_exact_mut(run).zip(codes[start..].chunks_exact(run));
-                    for ((out, codes), step) in runs.zip(&steps[start / run..]) {
-                        for (out, &code) in out.iter_mut().zip(codes) {
-                            *out = step * f32::from(code);
-                        }
+        let elements = rows.start * self.dim..rows.end * self.dim;
+        match &self.heads[head] {
+            Rows::F32(values) => out.copy_from_slice(&values[elements]),
+            Rows::F16(halves) => widen_halves(&halves[elements], out),
+            Rows::Q8 { codes, steps } => {
+                let run = run(self.dim);
+                let runs = out.chunks_exact_mut(run).zip(codes[elements.clone()].chunks_exact(run));
+                for ((out, codes), step) in runs.zip(&steps[elements.start / run..]) {
+                    for (out, &code) in out.iter_mut().zip(codes) {
+                        *out = step * f32::from(code);
                     }
                 }
             }
         }
     }
 
-    /// All rows as f32, on all threads.
+    /// All rows as f32, `[KV, len, D]`, on all threads.
     pub(super) fn widen(&self, out: &mut [f32]) {
-        let per_task = parallel::rows_per_task(self.len(), self.width());
-        let tasks = out.chunks_mut(per_task * self.width()).enumerate();
-        parallel::run(tasks, |(task, out)| {
+        let per_task = parallel::rows_per_task(self.len(), self.dim);
+        let heads = out.chunks_exact_mut((self.len() * self.dim).max(1)).enumerate();
+        let tasks = heads.flat_map(|(head, out)| {
+            out.chunks_mut(per_task * self.dim).enumerate().map(move |(task, out)| (head, task, out))
+        });
+        parallel::run(tasks, |(head, task, out)| {
             let first = task * per_task;
-            for (row, out) in out.chunks_exact_mut(self.width()).enumerate() {
-                for (head, out) in out.chunks_exact_mut(self.dim).enumerate() {
-                    self.read(first + row..first + row + 1, head, out);
-                }
-            }
+            self.read(first..first + out.len() / self.dim, head, out);
         });
     }
 }

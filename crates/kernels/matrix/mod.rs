@@ -5,14 +5,13 @@
 //! unpacked. The bits of a result are those of the same product with the whole matrix unpacked, panel by panel. Weights in
 //! the blocks of a GGUF file have integer products of their own forwards ([`crate::quantised`]), and panels backwards.
 
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use std::cell::Cell;
 
 use crate::gemm::{self, Mat, MatMut};
 use crate::nf4::Nf4;
 use crate::parallel;
 use crate::quantised::{self, Quantised};
-use crate::simd::dispatch;
+use crate::simd::{dispatch, widen_halves};
 
 #[cfg(test)]
 mod test;
@@ -60,7 +59,7 @@ impl Matrix<'_> {
             Self::F32(values) => out.copy_from_slice(&values[start..start + out.len()]),
             Self::Bf16(values) => widen(&values[start..start + out.len()], out),
             Self::F16(values) => {
-                values[start..start + out.len()].reinterpret_cast::<half::f16>().convert_to_f32_slice(out);
+                widen_halves(&values[start..start + out.len()], out);
             }
             Self::Nf4(values) => values.dequantise(start, out),
             Self::Quantised(values) => values.read(start, out),

@@ -117,7 +117,7 @@ impl<const RUN: usize, const BITS: usize, const OFFSET: i16, const MINS: bool, c
     #[inline(always)]
     unsafe fn scale<L: Lanes>(span: *const u8, run: usize, lane: usize) -> L::Float {
         unsafe {
-            let scale = L::halves(span.add(2 * lane));
+            let scale = L::Float::halves(span.add(2 * lane).cast());
             if !FACTORS {
                 return scale;
             }
@@ -128,7 +128,7 @@ impl<const RUN: usize, const BITS: usize, const OFFSET: i16, const MINS: bool, c
     #[inline(always)]
     unsafe fn min<L: Lanes>(span: *const u8, run: usize, lane: usize) -> L::Float {
         unsafe {
-            let min = L::halves(span.add(2 * (GROUP + lane)));
+            let min = L::Float::halves(span.add(2 * (GROUP + lane)).cast());
             if !FACTORS {
                 return min;
             }

@@ -30,8 +30,6 @@ pub(super) trait Lanes: Copy {
     unsafe fn dot(self, a: Self, b: Self) -> Self;
     /// The 32-bit sums as f32.
     unsafe fn float(self) -> Self::Float;
-    /// Half-precision numbers as f32.
-    unsafe fn halves(from: *const u8) -> Self::Float;
     /// Signed bytes as f32.
     unsafe fn bytes(from: *const u8) -> Self::Float;
 }
@@ -125,28 +123,14 @@ impl<const WIDTH: usize> Lanes for Words<WIDTH> {
         Floats(std::array::from_fn(|lane| sum(self.0[lane]) as f32))
     }
     #[inline(always)]
-    unsafe fn halves(from: *const u8) -> Self::Float {
-        Floats(std::array::from_fn(|lane| half(unsafe { from.cast::<u16>().add(lane).read_unaligned() })))
-    }
-    #[inline(always)]
     unsafe fn bytes(from: *const u8) -> Self::Float {
         Floats(std::array::from_fn(|lane| f32::from(unsafe { from.cast::<i8>().add(lane).read() })))
     }
 }
 
-/// A half-precision number, without a branch. Shifted to their places in an f32, exponent and mantissa stand for the
-/// number times 2⁻¹¹², also where it is subnormal.
-#[inline(always)]
-fn half(bits: u16) -> f32 {
-    let magnitude = u32::from(bits & 0x7fff) << 13;
-    let finite = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
-    let magnitude = if bits & 0x7c00 == 0x7c00 { magnitude | 0x7f80_0000 } else { finite };
-    f32::from_bits(magnitude | u32::from(bits & 0x8000) << 16)
-}
-
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {
-    use super::{Lanes, half};
+    use super::Lanes;
     use crate::simd::{Floats, Four};
     use std::arch::x86_64::*;
 
@@ -241,10 +225,6 @@ pub(super) mod x86 {
             unsafe { _mm512_cvtepi32_ps(self.0) }
         }
         #[inline(always)]
-        unsafe fn halves(from: *const u8) -> __m512 {
-            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
-        }
-        #[inline(always)]
         unsafe fn bytes(from: *const u8) -> __m512 {
             unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
         }
@@ -282,10 +262,6 @@ pub(super) mod x86 {
         #[inline(always)]
         unsafe fn float(self) -> __m256 {
             unsafe { _mm256_cvtepi32_ps(self.0) }
-        }
-        #[inline(always)]
-        unsafe fn halves(from: *const u8) -> __m256 {
-            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
         }
         #[inline(always)]
         unsafe fn bytes(from: *const u8) -> __m256 {
@@ -327,10 +303,6 @@ pub(super) mod x86 {
             let mut floats = Floats([0.0; 4]);
             unsafe { _mm_storeu_ps(floats.0.as_mut_ptr(), _mm_cvtepi32_ps(self.0)) };
             floats
-        }
-        #[inline(always)]
-        unsafe fn halves(from: *const u8) -> Four {
-            Floats(std::array::from_fn(|lane| half(unsafe { from.cast::<u16>().add(lane).read_unaligned() })))
         }
         #[inline(always)]
         unsafe fn bytes(from: *const u8) -> Four {
@@ -412,16 +384,6 @@ pub(super) mod wasm {
         #[inline(always)]
         unsafe fn float(self) -> Four {
             Self::floats(f32x4_convert_i32x4(self.0))
-        }
-        #[inline(always)]
-        unsafe fn halves(from: *const u8) -> Four {
-            // As `half`.
-            let bits = unsafe { u32x4_load_extend_u16x4(from.cast()) };
-            let magnitude = u32x4_shl(v128_and(bits, u32x4_splat(0x7fff)), 13);
-            let finite = f32x4_mul(magnitude, f32x4_splat(f32::from_bits((127 + 112) << 23)));
-            let infinite = u32x4_ge(magnitude, u32x4_splat(0x7c00 << 13));
-            let magnitude = v128_bitselect(v128_or(magnitude, u32x4_splat(0x7f80_0000)), finite, infinite);
-            Self::floats(v128_or(magnitude, u32x4_shl(v128_and(bits, u32x4_splat(0x8000)), 16)))
         }
         #[inline(always)]
         unsafe fn bytes(from: *const u8) -> Four {

@@ -2,7 +2,7 @@
 //! for all threads however few heads it has; several go block by block, as in training.
 
 use super::{Group, Prefix, QUERIES, Target, forward, padded, schedule, with_scratch};
-use crate::attention::{CacheShape, Sequence};
+use crate::attention::{Cache, CacheShape, Sequence};
 use crate::gemm::{Mat, MatMut, few_rows, tile};
 use crate::parallel::Shared;
 use crate::simd::{self, LANES, dispatch, exp, mul_add};
@@ -37,7 +37,7 @@ pub(in crate::attention) fn cached(sequences: &mut [Sequence], q_stride: usize, 
     let outs: Vec<Shared> = sequences.iter_mut().map(|sequence| Shared::new(sequence.out)).collect();
     let sequences = &*sequences;
     let (mut widened, mut parts) = WORK.take();
-    let floats = |sequence: &Sequence| match sequence.keys.floats() {
+    let floats = |sequence: &Sequence| match sequence.keys.floats(0) {
         None if queries(sequence) > 1 => 2 * sequence.keys.len() * shape.kv_heads * dim,
         _ => 0,
     };
@@ -64,25 +64,22 @@ pub(in crate::attention) fn cached(sequences: &mut [Sequence], q_stride: usize, 
             }
             continue;
         }
-        let (k, v) = match (sequence.keys.floats(), sequence.values.floats()) {
-            (Some(k), Some(v)) => (k, v),
-            _ => {
-                let (mine, rest) = free.split_at_mut(floats(sequence));
-                free = rest;
-                let (k, v) = mine.split_at_mut(mine.len() / 2);
-                sequence.keys.widen(k);
-                sequence.values.widen(v);
-                (&*k, &*v)
-            }
-        };
+        let (mine, rest) = free.split_at_mut(floats(sequence));
+        free = rest;
+        let (k, v) = mine.split_at_mut(mine.len() / 2);
+        if !k.is_empty() {
+            sequence.keys.widen(k);
+            sequence.values.widen(v);
+        }
+        let (k, v) = (&*k, &*v);
         for first in (0..rows).step_by(QUERIES) {
             for kv_head in 0..shape.kv_heads {
                 let group = Group {
                     q: &sequence.q[kv_head * heads * dim..],
                     q_stride,
-                    k: &k[kv_head * dim..],
-                    v: &v[kv_head * dim..],
-                    kv_stride: shape.kv_heads * dim,
+                    k: all(sequence.keys, k, kv_head, len * dim),
+                    v: all(sequence.values, v, kv_head, len * dim),
+                    kv_stride: dim,
                     dim,
                     heads,
                     window,
@@ -117,7 +114,6 @@ pub(in crate::attention) fn cached(sequences: &mut [Sequence], q_stride: usize, 
 /// The heads of a group over some keys: sums of values `[heads, D]`, masses `[heads]`, largest scores `[heads]`.
 fn stretch(sequence: &Sequence, kv_head: usize, keys: Range<usize>, shape: &CacheShape, part: &mut [f32]) {
     let (dim, heads) = (shape.head_dim, shape.heads / shape.kv_heads);
-    let stride = shape.kv_heads * dim;
     let count = keys.len();
     let (sums, state) = part.split_at_mut(heads * dim);
     let (masses, largest) = state.split_at_mut(heads);
@@ -129,38 +125,41 @@ fn stretch(sequence: &Sequence, kv_head: usize, keys: Range<usize>, shape: &Cach
         for (first, rows_of) in blocks() {
             let at = keys.start + first;
             let scores = MatMut::strided(&mut scores[first..], heads, rows_of, columns);
-            let k = match sequence.keys.floats() {
-                Some(k) => Mat::strided(&k[at * stride + kv_head * dim..], rows_of, dim, stride),
-                None => {
-                    sequence.keys.read(at..at + rows_of, kv_head, &mut rows[..rows_of * dim]);
-                    Mat::new(rows, rows_of, dim)
-                }
-            };
-            few_rows::nt_serial(scores, q, k, shape.scale);
+            let k = read(sequence.keys, at..at + rows_of, kv_head, dim, rows);
+            few_rows::nt_serial(scores, q, Mat::new(k, rows_of, dim), shape.scale);
         }
         for (head, scores) in scores.chunks_exact_mut(columns).enumerate() {
             (largest[head], masses[head]) = exponentials(&mut scores[..count]);
         }
         for (first, rows_of) in blocks() {
             let at = keys.start + first;
-            let (v, v_stride) = match sequence.values.floats() {
-                Some(v) => (&v[at * stride + kv_head * dim..], stride),
-                None => {
-                    sequence.values.read(at..at + rows_of, kv_head, &mut rows[..rows_of * dim]);
-                    (&*rows, dim)
-                }
-            };
+            let v = read(sequence.values, at..at + rows_of, kv_head, dim, rows);
             let weights = &scores[first..];
             if dim.is_multiple_of(LANES) {
                 let sizes = (heads, dim, rows_of);
-                tile::product(sizes, (weights, columns, 1), (v, v_stride), (sums, dim), first > 0);
+                tile::product(sizes, (weights, columns, 1), (v, dim), (sums, dim), first > 0);
             } else {
                 for (head, sums) in sums.chunks_exact_mut(dim).enumerate() {
-                    weighted_sum(&weights[head * columns..][..rows_of], v, v_stride, sums, first > 0);
+                    weighted_sum(&weights[head * columns..][..rows_of], v, sums, first > 0);
                 }
             }
         }
     });
+}
+
+/// All rows of a head as f32: those of the cache, or of its copy.
+fn all<'a>(cache: &'a Cache, copy: &'a [f32], head: usize, elements: usize) -> &'a [f32] {
+    cache.floats(head).unwrap_or_else(|| &copy[head * elements..][..elements])
+}
+
+/// Some rows of a head as f32: those of the cache, or a copy.
+fn read<'a>(cache: &'a Cache, rows: Range<usize>, head: usize, dim: usize, copy: &'a mut [f32]) -> &'a [f32] {
+    if let Some(floats) = cache.floats(head) {
+        return &floats[rows.start * dim..rows.end * dim];
+    }
+    let copy = &mut copy[..rows.len() * dim];
+    cache.read(rows, head, copy);
+    copy
 }
 
 /// What the stretches of a head come to.
@@ -210,12 +209,12 @@ dispatch! {
 }
 
 dispatch! {
-    fn weighted_sum(weights: &[f32], v: &[f32], stride: usize, out: &mut [f32], accumulate: bool) {
+    fn weighted_sum(weights: &[f32], v: &[f32], out: &mut [f32], accumulate: bool) {
         if !accumulate {
             out.fill(0.0);
         }
-        for (key, weight) in weights.iter().enumerate() {
-            for (out, v) in out.iter_mut().zip(&v[key * stride..]) {
+        for (weight, v) in weights.iter().zip(v.chunks_exact(out.len())) {
+            for (out, v) in out.iter_mut().zip(v) {
                 *out = mul_add::<FMA>(*weight, *v, *out);
             }
         }
