@@ -36,6 +36,9 @@ export interface ModelConfig {
   [key: string]: unknown;
 }
 
+/** Handles whose weights were given back. Models under several templates share one. */
+const disposed = new WeakSet<NativeModel>();
+
 /** What is answered: a conversation that ends with a user message, or plain text or tokens to continue. */
 export type Prompt = readonly Message[] | string | Uint32Array;
 
@@ -54,7 +57,7 @@ export interface SaveOptions {
  * {@link Mistral.frozenCopy} shares the weights until then and costs nothing.
  */
 export class Mistral {
-  #handle: NativeModel | undefined;
+  readonly #handle: NativeModel;
   readonly tokenizer: Tokenizer;
   /** Path it was loaded from, or what it was made of. */
   readonly source: string;
@@ -71,7 +74,7 @@ export class Mistral {
 
   /** @internal @throws ModelError `ZA_MODEL_DISPOSED` */
   get native(): NativeModel {
-    if (this.#handle) return this.#handle;
+    if (!disposed.has(this.#handle)) return this.#handle;
     throw new ModelError("ZA_MODEL_DISPOSED", `the model of ${this.source} was given back by dispose()`, {
       remedy: "Load it again, or dispose() of it later.",
     });
@@ -79,11 +82,12 @@ export class Mistral {
 
   /**
    * Gives the memory of the weights back now, instead of when the garbage collector finds them. What shares them (a
-   * snapshot, a training, a model under an adapter, a running call) keeps them; any other use of this model is an error.
+   * snapshot, a training, a model under an adapter, a running call) keeps them; any other use of this model, under
+   * whatever template, is an error.
    */
   dispose(): void {
-    this.#handle?.dispose();
-    this.#handle = undefined;
+    disposed.add(this.#handle);
+    this.#handle.dispose();
   }
 
   [Symbol.dispose](): void {
@@ -320,7 +324,10 @@ export class Mistral {
    */
   async generateBatch(
     prompts: readonly (readonly Message[])[],
-    options: Omit<GenerateOptions, "onToken" | "stop" | "reuse"> & { batchSize?: number; seeds?: readonly number[] } = {},
+    options: Omit<GenerateOptions, "onToken" | "stop" | "reuse"> & {
+      batchSize?: number;
+      seeds?: readonly number[];
+    } = {},
   ): Promise<Generated[]> {
     const { signal, batchSize: size = 256 } = options;
     const decoding = decodingOf(options, this.stopTokenIds);
