@@ -45,10 +45,10 @@ export function writeRows(file, rows) {
 }
 
 /** What a process prints. */
-export async function start(command, args, threads, environment = {}) {
+export async function start(command, args, threads, environment = {}, cwd = undefined) {
   const env = { ...process.env, OMP_NUM_THREADS: String(threads), ...environment };
   try {
-    return (await promisify(execFile)(command, args.map(String), { env, maxBuffer: 2 ** 28 })).stdout;
+    return (await promisify(execFile)(command, args.map(String), { env, cwd, maxBuffer: 2 ** 28 })).stdout;
   } catch (error) {
     fail(`${command} ${args[0]} failed:\n${error.stderr ?? error.message}`);
   }

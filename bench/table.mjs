@@ -37,6 +37,39 @@ export function trainTable(report) {
   return `${markdown([head, ...rows])}\n\n${about.join("\n")}\n`;
 }
 
+/** The table of infer.mjs's report. */
+export function inferTable(report) {
+  const { machine, versions } = report;
+  const head = ["", "threads", "prefill tok/s", "peer", "ratio", "decode tok/s", "peer", "ratio", "load s", "peer"];
+  const speed = ({ median, relative }) =>
+    `${median.toFixed(median < 100 ? 1 : 0)} ±${((relative / 2) * 100).toFixed(0)} %`;
+  const seconds = ({ median }) => (median / 1000).toFixed(2);
+  const rows = report.results.map(({ title, threads, ours, peer, ratio }) => [
+    title,
+    String(threads),
+    speed(ours.prefill_tok_s),
+    speed(peer.prefill_tok_s),
+    `${ratio.prefill.toFixed(2)}×`,
+    speed(ours.decode_tok_s),
+    speed(peer.decode_tok_s),
+    `${ratio.decode.toFixed(2)}×`,
+    seconds(ours.load_ms),
+    seconds(peer.load_ms),
+    ours.peak_rss_mib.toFixed(0),
+    peer.peak_rss_mib.toFixed(0),
+  ]);
+  const scores = report.results.map(({ ours }) => ours.score_tok_s.median / ours.prefill_tok_s.median);
+  const about = [
+    `Prompts of ${report.prompt_tokens} tokens, ${report.decoded_tokens} decoded greedily after them; medians of ${report.repetitions} answers, both sides in turn on the`,
+    `same file; ± is half the span. The peer is node-llama-cpp, whose load is a map of the file. Log-probabilities of a text`,
+    `come at ${Math.min(...scores).toFixed(2)} to ${Math.max(...scores).toFixed(2)} of the prefill's speed. ${machine.cpu}, ${machine.cores} cores, ${machine.memory_gib} GiB (load ${machine.load_before.toFixed(1)});`,
+    `${Object.entries(versions)
+      .map(([name, version]) => `${name} ${version}`)
+      .join(", ")}; ${report.date.slice(0, 10)}.`,
+  ];
+  return `${markdown([[...head, "peak MiB", "peer"], ...rows])}\n\n${about.join("\n")}\n`;
+}
+
 /** The table of memory.mjs's report. */
 export function memoryTable(report) {
   const policies = [...new Set(report.results.map(({ recompute }) => recompute))];
@@ -135,6 +168,7 @@ export function writeTables(folder) {
   const parts = ["# Measured", "", "Made by `bench/table.mjs` from the JSON files beside it. Do not edit.", ""];
   for (const [name, title, table] of [
     ["train", "Training against TRL on the CPU: `npm run bench:train -- --write`", trainTable],
+    ["infer", "Inference against node-llama-cpp on the CPU: `npm run bench:infer -- --write`", inferTable],
     ["shared-prompt", "A pair's prompt computed once: `npm run bench:shared-prompt -- --write`", sharedPromptTable],
     [
       "shared-prompt-deep",

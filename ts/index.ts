@@ -31,14 +31,19 @@ export {
 export { type Snapshot, type SnapshotOptions, snapshotDownload } from "./hub/snapshot";
 export * from "./judge";
 export {
+  type AnswerLogprob,
   type FinishReason,
   type Generated,
   type GenerateOptions,
   type LoadOptions,
   Mistral,
   type ModelConfig,
+  type Prompt,
   type SaveOptions,
+  type ScoredChat,
+  type TokenLogprob,
 } from "./model/mistral";
+export { setThreads } from "./model/threads";
 export {
   type EncodedChat,
   type EncodedPair,

@@ -93,7 +93,12 @@ export declare class NativeJournal {
 export declare class NativeModel {
   /** Whether the path is a folder with an adapter, and the base that its configuration names. */
   static adapterBase(path: string): NativeAdapterBase | null
-  /** Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4. */
+  /** Whether the path is a GGUF file with quantised tensors, all of types that can be kept as they are. */
+  static keepsGguf(path: string): boolean
+  /**
+   * Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4,
+   * or as the GGUF file has it (gguf).
+   */
   static load(path: string, storage?: string | undefined | null): Promise<NativeModel>
   /** Random weights; `config` is config.json's text. */
   static random(config: string, seed: number): Promise<NativeModel>
@@ -118,8 +123,10 @@ export declare class NativeModel {
   mergeAdapter(): Promise<NativeModel>
   /** adapter_config.json of the adapter, when there is one. */
   adapterJson(): string | null
-  /** How the weights are kept: float32, or frozen as bfloat16 or nf4. */
+  /** How the weights are kept: float32, or frozen as bfloat16, nf4 or gguf. */
   get storage(): string
+  /** Gives the weights' memory back, unless a training, a snapshot or a running job still uses them: then it is theirs to. */
+  dispose(): void
   /** Bytes of the weights in memory. */
   get weightBytes(): number
   /** Parameters that training changes: those of the adapter, or all. */
@@ -307,6 +314,12 @@ export interface NativeDecoding {
   repetitionPenalty: number
   seed: number
   stopTokenIds: Array<number>
+  /** Most probable tokens given with each chosen one. */
+  topLogprobs: number
+  /** `float32`, `float16` or `q8`; left out: by the weights. */
+  kvCache?: string
+  /** Begin with the text that the last such call left, and leave this one. */
+  reuse: boolean
 }
 
 /** A conversation or text as tokens, with the mask of supervised ones. */
@@ -331,8 +344,16 @@ export interface NativeEncodedPair {
 export interface NativeGenerated {
   text: string
   ids: Uint32Array
+  /** Log-probability of each id. */
+  logps: Float32Array
+  /** The most probable ids at each place, and theirs: `[ids, topLogprobs]`. */
+  topIds: Uint32Array
+  topLogps: Float32Array
   /** `stop` or `length`. */
   finishReason: string
+  /** Milliseconds to the first token, and from there to the end; only of a single generation. */
+  promptMs?: number
+  answerMs?: number
 }
 
 /** A line of the ledger. */

@@ -15,6 +15,8 @@ mod gemm;
 mod head;
 #[path = "norm/bench.rs"]
 mod norm;
+#[path = "quantised/bench.rs"]
+mod quantised;
 #[path = "rms_norm/bench.rs"]
 mod rms_norm;
 #[path = "rope/bench.rs"]
@@ -47,6 +49,6 @@ criterion_group! {
     name = kernels;
     config = settings();
     targets = gemm::bench, embedding::bench, rms_norm::bench, rope::bench, attention::bench, swiglu::bench, head::bench,
-        adamw::bench, norm::bench
+        adamw::bench, norm::bench, quantised::bench
 }
 criterion_main!(kernels);

@@ -29,7 +29,10 @@ pub mod norm;
 #[cfg(test)]
 mod oracle;
 mod parallel;
+pub mod quantised;
 pub mod rms_norm;
 pub mod rope;
 mod simd;
 pub mod swiglu;
+
+pub use parallel::team;

@@ -29,7 +29,10 @@ pub(crate) fn level() -> Level {
         let (avx512, avx2) = test::allowed();
         #[cfg(not(test))]
         let (avx512, avx2) = (true, true);
-        let fma = avx2 && is_x86_feature_detected!("fma") && is_x86_feature_detected!("avx2");
+        let fma = avx2
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("f16c");
         if fma
             && avx512
             && is_x86_feature_detected!("avx512f")
@@ -60,10 +63,10 @@ macro_rules! dispatch {
             #[allow(clippy::extra_unused_type_parameters)]
             fn body<const FMA: bool>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
             fn avx512($($arg: $ty),*) $(-> $ret)? { body::<true>($($arg),*) }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,f16c")]
             fn avx2($($arg: $ty),*) $(-> $ret)? { body::<true>($($arg),*) }
             match $crate::simd::level() {
                 // SAFETY: `level` has found the features.
@@ -149,9 +152,12 @@ pub(crate) trait Vector: Copy {
     const WIDTH: usize;
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
+    /// Half-precision numbers.
+    unsafe fn halves(from: *const u16) -> Self;
     unsafe fn store(self, to: *mut f32);
     /// `self · b + c`
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     /// The sum of the elements.
     unsafe fn sum(self) -> f32;
@@ -161,6 +167,16 @@ pub(crate) trait Vector: Copy {
 mod x86 {
     use super::Vector;
     use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
+    pub(super) unsafe fn widen_avx512(halves: &[u16], out: &mut [f32]) {
+        unsafe { super::widen::<__m512>(halves, out) }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) unsafe fn widen_avx2(halves: &[u16], out: &mut [f32]) {
+        unsafe { super::widen::<__m256>(halves, out) }
+    }
 
     impl Vector for __m512 {
         const WIDTH: usize = 16;
@@ -173,12 +189,20 @@ mod x86 {
             unsafe { _mm512_loadu_ps(from) }
         }
         #[inline(always)]
+        unsafe fn halves(from: *const u16) -> Self {
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+        }
+        #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             unsafe { _mm512_storeu_ps(to, self) }
         }
         #[inline(always)]
         unsafe fn mul_add(self, b: Self, c: Self) -> Self {
             unsafe { _mm512_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            unsafe { _mm512_mul_ps(self, other) }
         }
         #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
@@ -201,12 +225,20 @@ mod x86 {
             unsafe { _mm256_loadu_ps(from) }
         }
         #[inline(always)]
+        unsafe fn halves(from: *const u16) -> Self {
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+        }
+        #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             unsafe { _mm256_storeu_ps(to, self) }
         }
         #[inline(always)]
         unsafe fn mul_add(self, b: Self, c: Self) -> Self {
             unsafe { _mm256_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            unsafe { _mm256_mul_ps(self, other) }
         }
         #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
@@ -223,35 +255,90 @@ mod x86 {
     }
 }
 
-/// Four elements on the baseline: one register of SSE2, NEON or simd128.
+/// Elements without instructions of their own; LLVM finds those of the baseline.
 #[derive(Clone, Copy)]
-pub(crate) struct Four([f32; 4]);
+pub(crate) struct Floats<const WIDTH: usize>(pub [f32; WIDTH]);
 
-impl Vector for Four {
-    const WIDTH: usize = 4;
+/// Four elements on the baseline: one register of SSE2, NEON or simd128.
+pub(crate) type Four = Floats<4>;
+
+impl<const WIDTH: usize> Vector for Floats<WIDTH> {
+    const WIDTH: usize = WIDTH;
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        Four([value; 4])
+        Floats([value; WIDTH])
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        Four(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
+        Floats(unsafe { from.cast::<[f32; WIDTH]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn halves(from: *const u16) -> Self {
+        let halves = unsafe { from.cast::<[u16; WIDTH]>().read_unaligned() };
+        Floats(std::array::from_fn(|lane| half(halves[lane])))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
+        unsafe { to.cast::<[f32; WIDTH]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     unsafe fn mul_add(self, b: Self, c: Self) -> Self {
-        Four(std::array::from_fn(|lane| mul_add::<BASELINE_FMA>(self.0[lane], b.0[lane], c.0[lane])))
+        Floats(std::array::from_fn(|lane| mul_add::<BASELINE_FMA>(self.0[lane], b.0[lane], c.0[lane])))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        Floats(std::array::from_fn(|lane| self.0[lane] * other.0[lane]))
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
-        Four(std::array::from_fn(|lane| self.0[lane] + other.0[lane]))
+        Floats(std::array::from_fn(|lane| self.0[lane] + other.0[lane]))
     }
     #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        (self.0[0] + self.0[2]) + (self.0[1] + self.0[3])
+    unsafe fn sum(mut self) -> f32 {
+        let mut width = WIDTH / 2;
+        while width > 0 {
+            for lane in 0..width {
+                self.0[lane] += self.0[lane + width];
+            }
+            width /= 2;
+        }
+        self.0[0]
+    }
+}
+
+/// A half-precision number, without a branch. Shifted to their places in an f32, exponent and mantissa stand for the
+/// number times 2⁻¹¹², also where it is subnormal.
+#[inline(always)]
+fn half(bits: u16) -> f32 {
+    let magnitude = u32::from(bits & 0x7fff) << 13;
+    let finite = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
+    let magnitude = if bits & 0x7c00 == 0x7c00 { magnitude | 0x7f80_0000 } else { finite };
+    f32::from_bits(magnitude | u32::from(bits & 0x8000) << 16)
+}
+
+/// Half-precision numbers as f32.
+pub(crate) fn widen_halves(halves: &[u16], out: &mut [f32]) {
+    assert_eq!(halves.len(), out.len(), "halves and floats");
+    // SAFETY: the level has been detected, and the lengths agree.
+    unsafe {
+        match level() {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => x86::widen_avx512(halves, out),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => x86::widen_avx2(halves, out),
+            Level::Baseline => widen::<Four>(halves, out),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn widen<V: Vector>(halves: &[u16], out: &mut [f32]) {
+    let whole = halves.len() / V::WIDTH * V::WIDTH;
+    for at in (0..whole).step_by(V::WIDTH) {
+        unsafe { V::halves(halves.as_ptr().add(at)).store(out.as_mut_ptr().add(at)) };
+    }
+    for at in whole..halves.len() {
+        out[at] = half(halves[at]);
     }
 }
 
@@ -291,6 +378,22 @@ mod test {
         fn exponentials(x: &mut [f32]) {
             for x in x {
                 *x = exp::<FMA>(*x);
+            }
+        }
+    }
+
+    #[test]
+    fn every_half_precision_number() {
+        let halves: Vec<u16> = (0..=u16::MAX).chain(0..3).collect();
+        let mut floats = vec![0.0; halves.len()];
+        widen_halves(&halves, &mut floats);
+        for (bits, float) in halves.iter().zip(floats) {
+            let expected = half::f16::from_bits(*bits).to_f32();
+            for found in [float, super::half(*bits)] {
+                assert!(
+                    found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(),
+                    "{bits:#x}: {found}"
+                );
             }
         }
     }

@@ -119,6 +119,11 @@ impl Weights {
         Self { config, layout, data, frozen: None }
     }
 
+    /// The same model without its values: what is left of one whose memory is given back.
+    pub fn released(&self) -> Self {
+        Self { config: self.config.clone(), layout: self.layout.clone(), data: Vec::new(), frozen: None }
+    }
+
     /// Random weights as transformers initialises them: normal with `initializer_range` for matrices, ones for norms.
     /// A pure function of the seed (splitmix64 and Box–Muller), the same on every machine up to `libm` rounding.
     pub fn random(config: Config, seed: u64) -> Self {

@@ -115,13 +115,8 @@ impl<'a> Linear<'a> {
     pub fn forward(&self, y: &mut [f32], x: &[f32], beta: f32, dropout: Option<u64>, scratch: &mut LoraScratch) {
         let (outputs, inputs) = self.shape();
         let rows = x.len() / inputs;
-        let mut start = 0;
-        for weight in self.model.weights.matrices(&self.range()) {
-            let part = weight.len() / inputs;
-            let columns = MatMut::strided(&mut y[start..], rows, part, outputs);
-            matrix::nt(columns, Mat::new(x, rows, inputs), weight, beta);
-            start += part;
-        }
+        let parts: Vec<_> = self.model.weights.matrices(&self.range()).collect();
+        matrix::stacked_nt(MatMut::new(y, rows, outputs), Mat::new(x, rows, inputs), &parts, beta);
         for (pair, a, b, columns) in self.pairs() {
             let rank = pair.rank;
             let LoraScratch { dropped, low, .. } = &mut *scratch;

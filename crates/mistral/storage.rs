@@ -1,16 +1,18 @@
 //! How weights lie in memory: one f32 arena that can be trained, or frozen in fewer bytes.
 //!
 //! bf16 takes half the memory. NF4 (QLoRA) keeps the projections of the layers at 4.1 bits, embeddings and head as bf16,
-//! as transformers does. Norms are f32 in any case. Products with frozen weights are f32 ([`zephyr_kernels::matrix`]).
+//! as transformers does. Of a GGUF file every tensor can stay in the type that it has there. Norms are f32 in any case.
+//! Products give f32 ([`zephyr_kernels::matrix`]).
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 use zephyr_kernels::matrix::{Matrix, to_bf16};
 use zephyr_kernels::nf4::{Nf4, Quantiser};
+use zephyr_kernels::quantised::Quantised;
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::{Layout, TensorSpec, Weights};
 use crate::weights::arena;
 
@@ -24,17 +26,23 @@ pub enum Storage {
     Bf16,
     /// NF4 with double quantisation, frozen.
     Nf4,
+    /// As in the GGUF file that it comes from, frozen.
+    Gguf,
 }
 
+/// All, in the order of the enum.
+const STORAGES: [(Storage, &str); 4] =
+    [(Storage::F32, "float32"), (Storage::Bf16, "bfloat16"), (Storage::Nf4, "nf4"), (Storage::Gguf, "gguf")];
+
 impl Storage {
-    /// `float32`, `bfloat16`, `nf4`.
+    /// `float32`, `bfloat16`, `nf4`, `gguf`.
     pub fn name(self) -> &'static str {
-        ["float32", "bfloat16", "nf4"][self as usize]
+        STORAGES[self as usize].1
     }
 
     /// The storage of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::F32, Self::Bf16, Self::Nf4].into_iter().find(|storage| storage.name() == name)
+        STORAGES.iter().find(|(_, own)| *own == name).map(|(storage, _)| *storage)
     }
 
     fn of(self, spec: &TensorSpec) -> Self {
@@ -47,10 +55,12 @@ impl Storage {
 }
 
 #[derive(Clone, Debug)]
-enum Tensor {
+pub(crate) enum Tensor {
     F32(Vec<f32>),
     Bf16(Vec<u16>),
+    F16(Vec<u16>),
     Nf4(Nf4),
+    Quantised(Quantised),
 }
 
 impl Tensor {
@@ -58,7 +68,9 @@ impl Tensor {
         match self {
             Self::F32(values) => Matrix::F32(values),
             Self::Bf16(values) => Matrix::Bf16(values),
+            Self::F16(values) => Matrix::F16(values),
             Self::Nf4(values) => Matrix::Nf4(values),
+            Self::Quantised(values) => Matrix::Quantised(values),
         }
     }
 }
@@ -90,6 +102,7 @@ fn stored(
         }
         Storage::Bf16 => Building::Bf16(Vec::with_capacity(len)),
         Storage::Nf4 => Building::Nf4(Quantiser::with_capacity(len)),
+        Storage::Gguf => return Err(only_kept(&spec.name)),
     };
     for start in (0..len).step_by(piece.max(1)) {
         let count = piece.min(len - start);
@@ -107,6 +120,15 @@ fn stored(
     })
 }
 
+/// Block types of GGUF are read, not made.
+fn only_kept(place: &str) -> Error {
+    Error::Unsupported {
+        place: place.to_string(),
+        what: "keeping weights as they are in a GGUF file, where they do not come from one,".to_string(),
+        remedy: "Load a .gguf file, or take float32, bfloat16 or nf4.".to_string(),
+    }
+}
+
 enum Building {
     Bf16(Vec<u16>),
     Nf4(Quantiser),
@@ -117,7 +139,7 @@ impl Weights {
     /// tensor by tensor: frozen weights are never whole in memory as f32.
     ///
     /// # Errors
-    /// The reader's, and `ZA_OUT_OF_MEMORY`.
+    /// The reader's, `ZA_OUT_OF_MEMORY`, and `ZA_MODEL_UNSUPPORTED` for [`Storage::Gguf`].
     pub(crate) fn read_with(
         config: Config,
         layout: Layout,
@@ -132,6 +154,9 @@ impl Weights {
             }
             return Ok(Self { config, layout, data, frozen: None });
         }
+        if storage == Storage::Gguf {
+            return Err(only_kept(what));
+        }
         let mut buffer = Vec::new();
         let mut tensors = Vec::with_capacity(layout.tensors.len());
         for (index, spec) in layout.tensors.iter().enumerate() {
@@ -140,10 +165,15 @@ impl Weights {
         Ok(Self { config, layout, data: Vec::new(), frozen: Some(Frozen { storage, tensors }) })
     }
 
+    /// A model whose tensors are kept as a file has them, in the layout's order.
+    pub(crate) fn kept(config: Config, layout: Layout, tensors: Vec<Tensor>) -> Self {
+        Self { config, layout, data: Vec::new(), frozen: Some(Frozen { storage: Storage::Gguf, tensors }) }
+    }
+
     /// The same model in another form. Going to fewer bits rounds; coming back gives the rounded values.
     ///
     /// # Errors
-    /// `ZA_OUT_OF_MEMORY`.
+    /// `ZA_OUT_OF_MEMORY`, and `ZA_MODEL_UNSUPPORTED` for [`Storage::Gguf`].
     pub fn converted(&self, storage: Storage) -> Result<Self> {
         let (config, layout) = (self.config.clone(), self.layout.clone());
         Self::read_with(config, layout, storage, "The converted model", |index, start, out| {
@@ -162,8 +192,9 @@ impl Weights {
         let frozen = |frozen: &Frozen| {
             let bytes = frozen.tensors.iter().map(|tensor| match tensor {
                 Tensor::F32(values) => size_of_val(&values[..]),
-                Tensor::Bf16(values) => size_of_val(&values[..]),
+                Tensor::Bf16(values) | Tensor::F16(values) => size_of_val(&values[..]),
                 Tensor::Nf4(values) => values.bytes(),
+                Tensor::Quantised(values) => values.bytes(),
             });
             bytes.sum()
         };

@@ -281,7 +281,9 @@ class Opener {
     const key = JSON.stringify([path, template]);
     const loading =
       this.#local.get(key) ??
-      Mistral.fromPretrained(path).then((model) => mistralChat(model.withTemplate(template), { name: path }));
+      Mistral.fromPretrained(path, { quantization: "auto" }).then((model) =>
+        mistralChat(model.withTemplate(template), { name: path }),
+      );
     this.#local.set(key, loading);
     return loading;
   }

@@ -8,7 +8,7 @@ import { whole } from "../report/format";
 import { numberBetween, wholeNumber } from "./arguments";
 import { templateOf } from "./config-options";
 import { interruptible } from "./interrupt";
-import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
+import { addLoadingOptions, type LoadingFlags, loadingToUse } from "./loading";
 import { reportError } from "./report-error";
 import { styleOf } from "./style";
 import { table } from "./train";
@@ -87,7 +87,7 @@ class Conversation {
     try {
       // Each answer has its own seed: the same one would repeat the choices of the answer before.
       const seed = flags.seed + this.#answers++;
-      for await (const piece of model.stream(messages, { ...flags, seed, signal })) {
+      for await (const piece of model.stream(messages, { ...flags, seed, signal, reuse: true })) {
         text += piece;
         process.stdout.write(piece);
       }
@@ -117,7 +117,7 @@ async function chat(flags: ChatFlags): Promise<void> {
 }
 
 async function load(flags: ChatFlags): Promise<Mistral> {
-  const model = await Mistral.fromPretrained(flags.model, loadingOf(flags));
+  const model = await Mistral.fromPretrained(flags.model, loadingToUse(flags));
   return model.withTemplate(templateOf(flags.template ?? "model"));
 }
 

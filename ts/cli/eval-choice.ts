@@ -9,7 +9,7 @@ import { rowProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
 import { given } from "./judging";
-import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
+import { addLoadingOptions, type LoadingFlags, loadingToUse } from "./loading";
 import { styleOf } from "./style";
 import { table } from "./train";
 
@@ -63,7 +63,7 @@ async function evaluate(flags: ChoiceFlags, signal: AbortSignal): Promise<void> 
     throw usageProblem(missing, "it is missing", "Give --shots and --shots-data together, or neither.");
   }
   const solved = shotsData === undefined ? [] : (await readChoices(shotsData)).questions.slice(0, shots ?? 0);
-  const model = await Mistral.fromPretrained(flags.model, loadingOf(flags));
+  const model = await Mistral.fromPretrained(flags.model, loadingToUse(flags));
   const found = await evaluateChoices(model, flags.data, {
     ...given({ maxLength, limit, threads }),
     shots: solved,

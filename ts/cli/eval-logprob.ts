@@ -15,7 +15,7 @@ import { templateOf, usageProblem } from "./config-options";
 import { rowProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
-import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
+import { addLoadingOptions, type LoadingFlags, loadingToUse } from "./loading";
 import { openRows, rowsInputHelp } from "./rows-input";
 import { styleOf } from "./style";
 import { table } from "./train";
@@ -79,7 +79,7 @@ async function evaluate(flags: EvalFlags, signal: AbortSignal): Promise<void> {
     const remedy = "Leave it out, or give pairs {prompt, chosen, rejected}.";
     throw usageProblem(flags.ref === undefined ? "beta" : "--ref", "the rows are conversations, not pairs", remedy);
   }
-  const loading = loadingOf(flags);
+  const loading = loadingToUse(flags);
   const model = await Mistral.fromPretrained(flags.model, loading);
   const ref = flags.ref === undefined ? undefined : await Mistral.fromPretrained(flags.ref, loading);
   const template = flags.template === undefined ? undefined : templateOf(flags.template);

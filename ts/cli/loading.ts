@@ -6,11 +6,16 @@ import { showDownload } from "./show-download";
 export interface LoadingFlags {
   tokenizer?: string;
   dtype?: "float32" | "bfloat16";
-  quantization?: "nf4";
+  quantization?: "nf4" | "gguf" | "none";
 }
 
-/** Adds them; weights that are kept in less than float32 are frozen, which is `frozen`'s affair. */
+/**
+ * Adds them. To a command that trains, `frozen` says what becomes of weights that are kept in less than float32; any other
+ * command keeps a quantised GGUF file as it is unless a flag says otherwise ({@link loadingToUse}).
+ */
 export function addLoadingOptions(command: Command, frozen = ""): Command {
+  const trains = frozen !== "";
+  const kept = "nf4, or gguf: as in the GGUF file";
   return command
     .option("--tokenizer <folder>", "Folder of the tokenizer, when it is not the model's.")
     .addOption(
@@ -20,18 +25,27 @@ export function addLoadingOptions(command: Command, frozen = ""): Command {
       ).choices(["float32", "bfloat16"]),
     )
     .addOption(
-      new Option("--quantization <name>", `Keep the weights in 4 bits${frozen && `${frozen} (QLoRA)`}.`).choices([
-        "nf4",
-      ]),
+      new Option(
+        "--quantization <name>",
+        trains
+          ? `Keep the weights in fewer bits${frozen}: ${kept} (QLoRA).`
+          : `Keep the weights in fewer bits: ${kept}. (default: gguf for quantised GGUF files)`,
+      ).choices(trains ? ["nf4", "gguf"] : ["none", "nf4", "gguf"]),
     );
 }
 
-/** As `Mistral.fromPretrained` takes them. */
+/** As `Mistral.fromPretrained` takes them, to train. */
 export function loadingOf({ tokenizer, dtype, quantization }: LoadingFlags): LoadOptions {
   return {
     ...(tokenizer === undefined ? {} : { tokenizer }),
     ...(dtype === undefined ? {} : { dtype }),
-    ...(quantization === undefined ? {} : { quantization }),
+    ...(quantization === undefined || quantization === "none" ? {} : { quantization }),
     hub: { onProgress: showDownload() },
   };
+}
+
+/** As `Mistral.fromPretrained` takes them, to use the model as it is. */
+export function loadingToUse(flags: LoadingFlags): LoadOptions {
+  const open = flags.dtype === undefined && flags.quantization === undefined;
+  return { ...(open ? { quantization: "auto" } : {}), ...loadingOf(flags) };
 }

@@ -3,73 +3,25 @@ import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { NativeModel } from "../../bindings/node/index";
 import type { Message } from "../data";
-import { aborted, fromNative, ModelError, throwIfAborted } from "../errors";
+import { fromNative, ModelError, throwIfAborted } from "../errors";
 import { modelFolder } from "../hub/model-folder";
 import { isRepositoryId } from "../hub/repository";
-import type { HubOptions } from "../hub/settings";
 import { native } from "../native/load";
 import { type LoraOptions, loraSettings } from "../train/config";
+import {
+  abortable,
+  decodingOf,
+  type Generated,
+  type GenerateOptions,
+  generatedOf,
+  type ScoredChat,
+  streamed,
+} from "./generation";
+import { type LoadOptions, storageOf } from "./loading";
 import { type EncodeOptions, folderTokenizer, Tokenizer } from "./tokenizer";
 
-/** How a model is loaded. */
-export interface LoadOptions {
-  /** `"cpu"`; CUDA builds take more. @default "auto" */
-  device?: "auto" | "cpu";
-  /** Jinja source of a chat template that replaces the model's own, or `"zephyr"`. */
-  template?: string;
-  /** Folder of the tokenizer, when it is not the model's. */
-  tokenizer?: string;
-  /** Folder of a LoRA adapter of this model, as PEFT writes it. */
-  adapter?: string;
-  /** For the id of a model at the Hub: branch, tag or commit. @default "main" */
-  revision?: string;
-  /** How the Hub is reached; the environment variables of huggingface_hub are honoured. */
-  hub?: HubOptions;
-  /**
-   * "bfloat16" keeps the weights frozen in half the memory: for generating, scoring, and training an adapter (`lora`);
-   * sums are float32 in any case. @default "float32"
-   */
-  dtype?: "float32" | "bfloat16";
-  /**
-   * "nf4" keeps the projections frozen in 4.1 bits each, as bitsandbytes does (QLoRA), and embeddings and head as bfloat16.
-   * @default none
-   */
-  quantization?: "nf4";
-}
-
-/** Decoding options; names and order of application as in transformers. */
-export interface GenerateOptions extends EncodeOptions {
-  /** @default 256 */
-  maxTokens?: number;
-  /** 0 is greedy. @default 0 */
-  temperature?: number;
-  /** 0 is off. @default 0 */
-  topK?: number;
-  /** 1 is off. @default 1 */
-  topP?: number;
-  /** 0 is off. @default 0 */
-  minP?: number;
-  /** 1 is off. @default 1 */
-  repetitionPenalty?: number;
-  /** The same seed gives the same text. @default 0 */
-  seed?: number;
-  /** Texts that end the answer; they are not part of it. */
-  stop?: readonly string[];
-  /** Stops the generation; the call rejects with `AbortedError`. */
-  signal?: AbortSignal;
-  /** Called with each finished piece of text; the pieces joined are the answer. */
-  onToken?: (piece: string) => void;
-}
-
-/** Why a generation ended: an end token or stop text, or the limit of tokens or context. */
-export type FinishReason = "stop" | "length";
-
-/** A generated answer. */
-export interface Generated {
-  text: string;
-  ids: Uint32Array;
-  finishReason: FinishReason;
-}
+export type { AnswerLogprob, FinishReason, Generated, GenerateOptions, ScoredChat, TokenLogprob } from "./generation";
+export type { LoadOptions } from "./loading";
 
 /** The architecture as transformers names it. */
 export interface ModelConfig {
@@ -83,6 +35,12 @@ export interface ModelConfig {
   max_position_embeddings: number;
   [key: string]: unknown;
 }
+
+/** Handles whose weights were given back. Models under several templates share one. */
+const disposed = new WeakSet<NativeModel>();
+
+/** What is answered: a conversation that ends with a user message, or plain text or tokens to continue. */
+export type Prompt = readonly Message[] | string | Uint32Array;
 
 /** How a model is written. */
 export interface SaveOptions {
@@ -99,8 +57,7 @@ export interface SaveOptions {
  * {@link Mistral.frozenCopy} shares the weights until then and costs nothing.
  */
 export class Mistral {
-  /** @internal */
-  readonly native: NativeModel;
+  readonly #handle: NativeModel;
   readonly tokenizer: Tokenizer;
   /** Path it was loaded from, or what it was made of. */
   readonly source: string;
@@ -109,16 +66,38 @@ export class Mistral {
 
   /** @internal Use {@link Mistral.fromPretrained}. */
   constructor(handle: NativeModel, tokenizer: Tokenizer, source: string, frozen = false) {
-    this.native = handle;
+    this.#handle = handle;
     this.tokenizer = tokenizer;
     this.source = source;
     this.frozen = frozen;
   }
 
+  /** @internal @throws ModelError `ZA_MODEL_DISPOSED` */
+  get native(): NativeModel {
+    if (!disposed.has(this.#handle)) return this.#handle;
+    throw new ModelError("ZA_MODEL_DISPOSED", `the model of ${this.source} was given back by dispose()`, {
+      remedy: "Load it again, or dispose() of it later.",
+    });
+  }
+
   /**
-   * Loads a folder in Hugging Face's layout (config.json, safetensors, tokenizer.json) or a GGUF file (dequantised).
-   * A folder of a LoRA adapter is loaded together with the base that its configuration names. What is neither may be the id
-   * of a model at the Hub (`org/name`), whose files are downloaded into the Hub's cache.
+   * Gives the memory of the weights back now, instead of when the garbage collector finds them. What shares them (a
+   * snapshot, a training, a model under an adapter, a running call) keeps them; any other use of this model, under
+   * whatever template, is an error.
+   */
+  dispose(): void {
+    disposed.add(this.#handle);
+    this.#handle.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /**
+   * Loads a folder in Hugging Face's layout (config.json, safetensors, tokenizer.json) or a GGUF file (dequantised, unless
+   * `quantization` keeps it as it is). A folder of a LoRA adapter is loaded together with the base that its configuration
+   * names. What is neither may be the id of a model at the Hub (`org/name`), whose files are downloaded into the Hub's cache.
    *
    * @throws ModelError, TokenizerError, TemplateError that name file, field or tensor; HubError.
    */
@@ -137,7 +116,7 @@ export class Mistral {
         const { adapter: folder, ...rest } = options;
         return await (await Mistral.fromPretrained(source, rest)).withAdapter(folder);
       }
-      const handle = await addon.NativeModel.load(path, storageOf(options));
+      const handle = await addon.NativeModel.load(path, storageOf(path, options));
       const metadata = options.tokenizer === undefined ? handle.ggufTokenizer() : null;
       const tokenizer = metadata
         ? new Tokenizer(addon.NativeTokenizer.fromGguf(metadata, options.template))
@@ -208,9 +187,14 @@ export class Mistral {
     return json === null ? undefined : JSON.parse(json);
   }
 
-  /** How the weights are kept: "float32", or frozen as "bfloat16" or "nf4". */
-  get storage(): "float32" | "bfloat16" | "nf4" {
-    return this.native.storage as "float32" | "bfloat16" | "nf4";
+  /** How the weights are kept: "float32", or frozen as "bfloat16", "nf4", or as in their GGUF file. */
+  get storage(): "float32" | "bfloat16" | "nf4" | "gguf" {
+    return this.native.storage as "float32" | "bfloat16" | "nf4" | "gguf";
+  }
+
+  /** Bytes of the weights in memory. */
+  get weightBytes(): number {
+    return this.native.weightBytes;
   }
 
   /** Number of parameters that training changes: the adapter's, or all. */
@@ -307,76 +291,31 @@ export class Mistral {
     return tokenizer === this.tokenizer ? this : new Mistral(this.native, tokenizer, this.source, this.frozen);
   }
 
-  /** Answers a conversation (or continues plain text, given as a string). */
-  async generate(prompt: readonly Message[] | string, options: GenerateOptions = {}): Promise<Generated> {
-    const ids =
-      typeof prompt === "string"
-        ? this.tokenizer.encode(prompt, {
-            addSpecialTokens: true,
-            ...(options.specialsInContent ? { specials: options.specialsInContent } : {}),
-          })
-        : this.tokenizer.encodePrompt(prompt, options);
+  /** Answers a conversation, or continues plain text (a string) or tokens. */
+  async generate(prompt: Prompt, options: GenerateOptions = {}): Promise<Generated> {
+    const ids = this.#promptIds(prompt, options);
     const { signal, onToken, stop } = options;
-    throwIfAborted(signal);
-    const abort = new (native().NativeAbort)();
-    const stopWork = () => abort.abort();
-    signal?.addEventListener("abort", stopWork, { once: true });
-    try {
-      const result = await this.native.generate(
-        this.tokenizer.native,
-        ids,
-        this.#decoding(options),
-        [...(stop ?? [])],
-        abort,
-        (piece) => onToken?.(piece),
-      );
-      return { ...result, finishReason: result.finishReason as FinishReason };
-    } catch (error) {
-      throw signal?.aborted ? aborted(signal.reason) : fromNative(error);
-    } finally {
-      signal?.removeEventListener("abort", stopWork);
-    }
+    return abortable(signal, async (abort) => {
+      const { tokenizer } = this;
+      const decoding = decodingOf(options, this.stopTokenIds);
+      const onPiece = (piece: string) => onToken?.(piece);
+      const answer = await this.native.generate(tokenizer.native, ids, decoding, [...(stop ?? [])], abort, onPiece);
+      const { promptMs = 0, answerMs = 0 } = answer;
+      const timing = { promptTokens: ids.length, promptMs, answerMs };
+      return { ...generatedOf(answer, answer.text, tokenizer, options), timing };
+    });
+  }
+
+  #promptIds(prompt: Prompt, options: GenerateOptions): Uint32Array {
+    if (prompt instanceof Uint32Array) return prompt;
+    if (typeof prompt !== "string") return this.tokenizer.encodePrompt(prompt, options);
+    const { specialsInContent: specials } = options;
+    return this.tokenizer.encode(prompt, { addSpecialTokens: true, ...(specials ? { specials } : {}) });
   }
 
   /** The answer as a stream of text pieces. Leaving the loop stops the generation. */
-  async *stream(prompt: readonly Message[] | string, options: GenerateOptions = {}): AsyncGenerator<string, void> {
-    const leave = new AbortController();
-    const signal = options.signal ? AbortSignal.any([options.signal, leave.signal]) : leave.signal;
-    const pieces: string[] = [];
-    let wake = () => {};
-    let finished = false;
-    let failure: unknown;
-    const running = this.generate(prompt, {
-      ...options,
-      signal,
-      onToken: (piece) => {
-        options.onToken?.(piece);
-        pieces.push(piece);
-        wake();
-      },
-    })
-      .catch((error: unknown) => {
-        failure = error;
-      })
-      .finally(() => {
-        finished = true;
-        wake();
-      });
-    try {
-      for (;;) {
-        const piece = pieces.shift();
-        if (piece !== undefined) yield piece;
-        else if (finished) break;
-        else
-          await new Promise<void>((resolve) => {
-            wake = resolve;
-          });
-      }
-      if (failure) throw failure;
-    } finally {
-      leave.abort();
-      await running;
-    }
+  stream(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<string, void> {
+    return streamed((options) => this.generate(prompt, options), options);
   }
 
   /**
@@ -385,37 +324,45 @@ export class Mistral {
    */
   async generateBatch(
     prompts: readonly (readonly Message[])[],
-    options: Omit<GenerateOptions, "onToken" | "stop"> & { batchSize?: number; seeds?: readonly number[] } = {},
+    options: Omit<GenerateOptions, "onToken" | "stop" | "reuse"> & {
+      batchSize?: number;
+      seeds?: readonly number[];
+    } = {},
   ): Promise<Generated[]> {
-    const size = options.batchSize ?? 256;
-    const answers: Generated[] = [];
-    const { signal } = options;
-    const abort = new (native().NativeAbort)();
-    const stopWork = () => abort.abort();
-    signal?.addEventListener("abort", stopWork, { once: true });
-    try {
+    const { signal, batchSize: size = 256 } = options;
+    const decoding = decodingOf(options, this.stopTokenIds);
+    return abortable(signal, async (abort) => {
+      const answers: Generated[] = [];
       for (let start = 0; start < prompts.length; start += size) {
         throwIfAborted(signal);
         const ids = prompts.slice(start, start + size).map((prompt) => this.tokenizer.encodePrompt(prompt, options));
         const seeds = ids.map((_, i) => options.seeds?.[start + i] ?? (options.seed ?? 0) + start + i);
-        const batch = await this.native.generateBatch(ids, seeds, this.#decoding(options), abort);
-        for (const { ids, finishReason } of batch) {
-          const text = this.tokenizer.decode(ids, { skipSpecialTokens: true });
-          answers.push({ text, ids, finishReason: finishReason as FinishReason });
+        for (const answer of await this.native.generateBatch(ids, seeds, decoding, abort)) {
+          const text = this.tokenizer.decode(answer.ids, { skipSpecialTokens: true });
+          answers.push(generatedOf(answer, text, this.tokenizer, options));
         }
       }
-    } catch (error) {
-      throw signal?.aborted ? aborted(signal.reason) : fromNative(error);
-    } finally {
-      signal?.removeEventListener("abort", stopWork);
-    }
-    return answers;
+      return answers;
+    });
   }
 
+  /** Log-probability of each token of a conversation, and which of them are the assistant's. */
+  score(messages: readonly Message[], options?: EncodeOptions): Promise<ScoredChat>;
   /** Log-probability of each token after the first, in nats: `[length − 1]`. */
-  async score(ids: Uint32Array | readonly number[]): Promise<Float32Array> {
+  score(ids: Uint32Array | readonly number[]): Promise<Float32Array>;
+  async score(
+    input: readonly Message[] | Uint32Array | readonly number[],
+    options: EncodeOptions = {},
+  ): Promise<ScoredChat | Float32Array> {
     try {
-      return await this.native.score(ids instanceof Uint32Array ? ids : Uint32Array.from(ids));
+      if (!isConversation(input)) {
+        return await this.native.score(input instanceof Uint32Array ? input : Uint32Array.from(input));
+      }
+      const { ids, supervised } = this.tokenizer.encodeChat(input, options);
+      const logprobs = await this.native.score(ids);
+      const answers = supervised.subarray(1);
+      const answerLogprob = logprobs.reduce((sum, logprob, at) => (answers[at] ? sum + logprob : sum), 0);
+      return { ids, logprobs, answers, answerLogprob, answerTokens: answers.reduce((sum, answer) => sum + answer, 0) };
     } catch (error) {
       throw fromNative(error);
     }
@@ -450,19 +397,10 @@ export class Mistral {
       throw fromNative(error, { file: folder });
     }
   }
+}
 
-  #decoding(options: GenerateOptions) {
-    return {
-      maxTokens: options.maxTokens ?? 256,
-      temperature: options.temperature ?? 0,
-      topK: options.topK ?? 0,
-      topP: options.topP ?? 1,
-      minP: options.minP ?? 0,
-      repetitionPenalty: options.repetitionPenalty ?? 1,
-      seed: options.seed ?? 0,
-      stopTokenIds: this.stopTokenIds,
-    };
-  }
+function isConversation(input: readonly Message[] | Uint32Array | readonly number[]): input is readonly Message[] {
+  return typeof input[0] === "object";
 }
 
 /** NF4 with double quantisation under the names of transformers' `BitsAndBytesConfig`. */
@@ -475,15 +413,3 @@ const quantizationConfig = {
   bnb_4bit_quant_storage: "uint8",
   bnb_4bit_compute_dtype: "float32",
 } as const;
-
-function storageOf({ dtype = "float32", quantization }: LoadOptions): string {
-  const wrong = (field: string, value: unknown, remedy: string) =>
-    new ModelError("ZA_MODEL_INVALID", `${field} ${JSON.stringify(value)} is not one of its values`, {
-      place: { field },
-      remedy,
-    });
-  if (dtype !== "float32" && dtype !== "bfloat16") throw wrong("dtype", dtype, 'Take "float32" or "bfloat16".');
-  if (quantization === undefined) return dtype;
-  if (quantization !== "nf4") throw wrong("quantization", quantization, 'Take "nf4", or leave it out.');
-  return quantization;
-}

@@ -94,7 +94,7 @@ export async function prepareModel(given: Mistral, config: TrainConfig): Promise
   if (model.storage === "float32" || model.adapter) return { start, model };
   throw new ModelError("ZA_MODEL_FROZEN", `the weights are kept as ${model.storage}, which cannot be trained`, {
     place: { file: model.source },
-    remedy: 'Train an adapter over them (lora: { rank: 16 }), or load the model with dtype "float32".',
+    remedy: "Train an adapter over them (lora: { rank: 16 }), or load the model as float32, without quantization.",
   });
 }
 

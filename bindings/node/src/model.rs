@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Instant;
 
 use napi::Env;
 use napi::bindgen_prelude::{Float32Array, Function, Object, Uint32Array};
@@ -10,7 +12,9 @@ use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 use zephyr_align::checkpoint::Trained;
 use zephyr_align::fingerprint;
-use zephyr_mistral::generate::{FinishReason, GenerateOptions, Generator, Request};
+use zephyr_mistral::generate::{
+    self, CacheType, FinishReason, GenerateOptions, Generation, Generator, KeptText, Request,
+};
 use zephyr_mistral::weights::safetensors::FloatType;
 use zephyr_mistral::{Adapter, Config, LoraConfig, Model, Parameters, Storage, Weights, lora, weights};
 use zephyr_text::{StopMatcher, StreamDecoder};
@@ -74,6 +78,28 @@ pub struct NativeModel {
     parameters: f64,
     gguf_tokenizer: Option<String>,
     unused: Vec<String>,
+    kept: Arc<Mutex<Option<Kept>>>,
+}
+
+/// What a call with `reuse` left, and with which weights it was computed. They are not kept alive by it.
+struct Kept {
+    weights: Weak<Weights>,
+    adapter: Option<Weak<Adapter>>,
+    cache: Option<CacheType>,
+    text: KeptText,
+}
+
+impl Kept {
+    /// The text, if these parts would have computed the same. Weights that were trained since are others: whoever trains
+    /// takes them out of their `Arc` as long as anything refers to it.
+    fn fitting(self, parts: &Parts, cache: Option<CacheType>) -> Option<KeptText> {
+        let same_adapter = match (&self.adapter, &parts.adapter) {
+            (Some(kept), Some(adapter)) => std::ptr::eq(kept.as_ptr(), Arc::as_ptr(adapter)),
+            (kept, adapter) => kept.is_none() && adapter.is_none(),
+        };
+        let same = same_adapter && std::ptr::eq(self.weights.as_ptr(), Arc::as_ptr(&parts.weights));
+        (same && cache == self.cache).then_some(self.text)
+    }
 }
 
 /// Decoding options, all given; see `GenerateOptions` of the TypeScript interface.
@@ -87,6 +113,29 @@ pub struct NativeDecoding {
     pub repetition_penalty: f64,
     pub seed: f64,
     pub stop_token_ids: Vec<u32>,
+    /// Most probable tokens given with each chosen one.
+    pub top_logprobs: u32,
+    /// `float32`, `float16` or `q8`; left out: by the weights.
+    pub kv_cache: Option<String>,
+    /// Begin with the text that the last such call left, and leave this one.
+    pub reuse: bool,
+}
+
+impl NativeDecoding {
+    fn cache(&self) -> Result<Option<CacheType>, Failure> {
+        let Some(name) = &self.kv_cache else { return Ok(None) };
+        let text = || format!("kvCache is {name:?}. Remedy: take float32, float16 or q8");
+        generate::cache_type(name).map(Some).ok_or_else(|| Failure::new("ZA_GENERATE_OPTION", text()))
+    }
+}
+
+/// A generator of these parts, with the cache that was asked for.
+fn generator<'a>(parts: &'a Parts, cache: Option<CacheType>, abort: Arc<AtomicBool>) -> Generator<'a> {
+    let generator = Generator::new(parts.model()).with_abort(abort);
+    match cache {
+        Some(cache) => generator.with_cache(cache),
+        None => generator,
+    }
 }
 
 impl From<NativeDecoding> for GenerateOptions {
@@ -100,6 +149,7 @@ impl From<NativeDecoding> for GenerateOptions {
             repetition_penalty: decoding.repetition_penalty as f32,
             seed: decoding.seed as u64,
             stop_token_ids: Some(decoding.stop_token_ids),
+            top_logprobs: decoding.top_logprobs as usize,
         }
     }
 }
@@ -116,8 +166,33 @@ pub struct NativeAdapterBase {
 pub struct NativeGenerated {
     pub text: String,
     pub ids: Uint32Array,
+    /// Log-probability of each id.
+    pub logps: Float32Array,
+    /// The most probable ids at each place, and theirs: `[ids, topLogprobs]`.
+    pub top_ids: Uint32Array,
+    pub top_logps: Float32Array,
     /// `stop` or `length`.
     pub finish_reason: String,
+    /// Milliseconds to the first token, and from there to the end; only of a single generation.
+    pub prompt_ms: Option<f64>,
+    pub answer_ms: Option<f64>,
+}
+
+impl NativeGenerated {
+    fn new(answer: Generation, text: String) -> Result<Self, Failure> {
+        let finish_reason = finish(answer.finish)?.into();
+        let (top_ids, top_logps): (Vec<u32>, Vec<f32>) = answer.top.into_iter().flatten().unzip();
+        Ok(Self {
+            text,
+            ids: Uint32Array::new(answer.ids),
+            logps: Float32Array::new(answer.logps),
+            top_ids: Uint32Array::new(top_ids),
+            top_logps: Float32Array::new(top_logps),
+            finish_reason,
+            prompt_ms: None,
+            answer_ms: None,
+        })
+    }
 }
 
 fn finish(reason: FinishReason) -> Result<&'static str, Failure> {
@@ -136,6 +211,7 @@ impl NativeModel {
             parts: Arc::new(RwLock::new(Parts { weights: Arc::new(weights), adapter: None })),
             gguf_tokenizer,
             unused,
+            kept: Arc::default(),
         }
     }
 
@@ -150,7 +226,8 @@ impl NativeModel {
 
     fn of(parts: Parts, config: Arc<Config>) -> Self {
         let parameters = parts.weights.layout.len as f64;
-        Self { parts: Arc::new(RwLock::new(parts)), config, parameters, gguf_tokenizer: None, unused: Vec::new() }
+        let parts = Arc::new(RwLock::new(parts));
+        Self { parts, config, parameters, gguf_tokenizer: None, unused: Vec::new(), kept: Arc::default() }
     }
 }
 
@@ -168,13 +245,20 @@ impl NativeModel {
         })
     }
 
-    /// Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4.
+    /// Whether the path is a GGUF file with quantised tensors, all of types that can be kept as they are.
+    #[napi]
+    pub fn keeps_gguf(path: String) -> napi::Result<bool> {
+        guard(|| Ok(weights::gguf::keeps(path.as_ref())?))
+    }
+
+    /// Loads a folder in Hugging Face's layout or a GGUF file. `storage`: float32 (the default), or frozen as bfloat16 or nf4,
+    /// or as the GGUF file has it (gguf).
     #[napi(ts_return_type = "Promise<NativeModel>")]
     pub fn load(env: &Env, path: String, storage: Option<String>) -> napi::Result<Object<'_>> {
         submit(env, move || {
             let name = storage.as_deref().unwrap_or("float32");
             let storage = Storage::parse(name).ok_or_else(|| {
-                let text = format!("storage is {name:?}. Remedy: take float32, bfloat16 or nf4");
+                let text = format!("storage is {name:?}. Remedy: take float32, bfloat16, nf4 or gguf");
                 Failure::new("ZA_CONFIG_INVALID", text)
             })?;
             let loaded = weights::load_as(&PathBuf::from(path), storage)?;
@@ -290,10 +374,23 @@ impl NativeModel {
         self.current().adapter.map(|adapter| adapter.config.to_json(None).to_string())
     }
 
-    /// How the weights are kept: float32, or frozen as bfloat16 or nf4.
+    /// How the weights are kept: float32, or frozen as bfloat16, nf4 or gguf.
     #[napi(getter)]
     pub fn storage(&self) -> String {
         self.current().weights.storage().name().into()
+    }
+
+    /// Gives the weights' memory back, unless a training, a snapshot or a running job still uses them: then it is theirs to.
+    #[napi]
+    pub fn dispose(&self) {
+        // A running job has it otherwise, and its end is not waited for.
+        if let Ok(mut kept) = self.kept.try_lock() {
+            *kept = None;
+        }
+        if Arc::strong_count(&self.parts) == 1 {
+            let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+            *parts = Parts { weights: Arc::new(parts.weights.released()), adapter: None };
+        }
     }
 
     /// Bytes of the weights in memory.
@@ -386,6 +483,7 @@ impl NativeModel {
         on_text: Function<'_, String, ()>,
     ) -> napi::Result<Object<'env>> {
         let (parts, tokenizer, abort) = (self.current(), tokenizer.tokenizer.clone(), abort.flag.clone());
+        let kept = self.kept.clone();
         let sink = on_text.build_threadsafe_function::<String>().weak::<true>().build()?;
         let prompt = prompt.to_vec();
         submit(env, move || {
@@ -399,8 +497,16 @@ impl NativeModel {
                     sink.call(piece, ThreadsafeFunctionCallMode::NonBlocking);
                 }
             };
-            let mut generator = Generator::new(parts.model()).with_abort(abort);
+            let (cache, reuse) = (decoding.cache()?, decoding.reuse);
+            let mut generator = generator(&parts, cache, abort);
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if reuse {
+                generator = generator.keeping(kept.take().and_then(|kept| kept.fitting(&parts, cache)));
+            }
+            let start = Instant::now();
+            let mut first = None;
             let answer = generator.generate(&prompt, &decoding.into(), |id, _| {
+                first.get_or_insert_with(Instant::now);
                 match decoder.push(id) {
                     Ok(piece) => emit(matcher.push(&piece.unwrap_or_default()), &mut text),
                     Err(error) => {
@@ -413,13 +519,27 @@ impl NativeModel {
             if let Some(error) = broken {
                 return Err(error.into());
             }
-            let reason = finish(answer.finish)?;
-            if !matcher.stopped() {
+            if !matcher.stopped() && answer.finish != FinishReason::Aborted {
                 let rest = decoder.flush()?.unwrap_or_default();
                 emit(matcher.push(&rest), &mut text);
                 emit(matcher.finish(), &mut text);
             }
-            Ok(NativeGenerated { text, ids: Uint32Array::new(answer.ids), finish_reason: reason.into() })
+            let end = Instant::now();
+            if reuse {
+                *kept = generator.into_kept().map(|text| Kept {
+                    weights: Arc::downgrade(&parts.weights),
+                    adapter: parts.adapter.as_ref().map(Arc::downgrade),
+                    cache,
+                    text,
+                });
+            }
+            let first = first.unwrap_or(end);
+            let milliseconds = |from: Instant, to: Instant| Some((to - from).as_secs_f64() * 1000.0);
+            Ok(NativeGenerated {
+                prompt_ms: milliseconds(start, first),
+                answer_ms: milliseconds(first, end),
+                ..NativeGenerated::new(answer, text)?
+            })
         })
     }
 
@@ -434,6 +554,7 @@ impl NativeModel {
         abort: &NativeAbort,
     ) -> napi::Result<Object<'env>> {
         let (parts, abort) = (self.current(), abort.flag.clone());
+        let cache = decoding.cache()?;
         let options: GenerateOptions = decoding.into();
         if seeds.len() != prompts.len() {
             let text =
@@ -449,15 +570,9 @@ impl NativeModel {
             })
             .collect();
         submit(env, move || {
-            let mut generator = Generator::new(parts.model()).with_abort(abort);
-            let answers = generator.generate_batch(&requests, |_, _, _| ControlFlow::Continue(()))?;
-            answers
-                .into_iter()
-                .map(|answer| {
-                    let finish_reason = finish(answer.finish)?.into();
-                    Ok(NativeGenerated { text: String::new(), ids: Uint32Array::new(answer.ids), finish_reason })
-                })
-                .collect::<Result<Vec<_>, Failure>>()
+            let answers =
+                generator(&parts, cache, abort).generate_batch(&requests, |_, _, _| ControlFlow::Continue(()))?;
+            answers.into_iter().map(|answer| NativeGenerated::new(answer, String::new())).collect::<Result<Vec<_>, _>>()
         })
     }
 

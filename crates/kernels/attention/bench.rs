@@ -1,6 +1,6 @@
 use crate::{HEAD_DIM, HEADS, KV_HEADS, TOKENS, values};
 use criterion::{Criterion, Throughput};
-use zephyr_kernels::attention::{CacheShape, Shape, backward, cached, forward};
+use zephyr_kernels::attention::{Cache, CacheShape, CacheType, Sequence, Shape, backward, cached, forward};
 
 /// Throughput is in the multiply-adds that causality leaves: 1 Gelem/s is 2 GFLOP/s.
 pub fn bench(c: &mut Criterion) {
@@ -38,11 +38,19 @@ pub fn bench(c: &mut Criterion) {
         });
     }
     let len = 2048;
-    let (keys, cached_values) = (values(len * KV_HEADS * HEAD_DIM), values(len * KV_HEADS * HEAD_DIM));
     let shape = CacheShape { heads, kv_heads, head_dim, window: None, scale };
     let columns = HEADS * HEAD_DIM;
     group.throughput(Throughput::Elements((2 * len * columns) as u64));
-    group.bench_function("cached, 1 query at 2048", |bencher| {
-        bencher.iter(|| cached(&qkv[..columns], columns, &keys, &cached_values, len, &shape, &mut out[..columns]));
-    });
+    for kind in [CacheType::F32, CacheType::F16, CacheType::Q8] {
+        let mut cache = Cache::new(kind, KV_HEADS, HEAD_DIM);
+        for row in values(len * KV_HEADS * HEAD_DIM).chunks(KV_HEADS * HEAD_DIM) {
+            cache.push(row);
+        }
+        group.bench_function(format!("cached, 1 query at 2048, {kind:?}"), |bencher| {
+            bencher.iter(|| {
+                let (q, out) = (&qkv[..columns], &mut out[..columns]);
+                cached(&mut [Sequence { q, keys: &cache, values: &cache, out }], columns, &shape);
+            });
+        });
+    }
 }

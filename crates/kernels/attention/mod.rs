@@ -12,8 +12,11 @@
 #[cfg(test)]
 mod test;
 
+mod cache;
 mod cpu;
 pub mod cuda;
+
+pub use cache::{Cache, CacheType};
 
 use std::ops::Range;
 
@@ -71,27 +74,33 @@ pub fn backward(d_out: &[f32], qkv: &[f32], out: &[f32], lse: &[f32], shape: &Sh
     cpu::backward(d_out, qkv, out, lse, shape, d_qkv);
 }
 
-/// Decoding: the n queries `q` (row stride `q_stride`, H·D columns) stand at the last n of `len` positions, whose keys and
-/// values are `keys`, `values` `[len, KV·D]`; `out` is `[n, H·D]`, and its length tells n.
-pub fn cached(
-    q: &[f32],
-    q_stride: usize,
-    keys: &[f32],
-    values: &[f32],
-    len: usize,
-    shape: &CacheShape,
-    out: &mut [f32],
-) {
+/// One sequence of [`cached`]: n queries, which stand at the last n positions of its cache.
+#[derive(Debug)]
+pub struct Sequence<'a> {
+    /// H·D columns, rows as far apart as the call says.
+    pub q: &'a [f32],
+    pub keys: &'a Cache,
+    pub values: &'a Cache,
+    /// `[n, H·D]`; its length tells n.
+    pub out: &'a mut [f32],
+}
+
+/// Decoding: the queries of several sequences, their rows `q_stride` apart, each over its own cache.
+pub fn cached(sequences: &mut [Sequence], q_stride: usize, shape: &CacheShape) {
     check_heads(shape.heads, shape.kv_heads, shape.head_dim, shape.window);
     let columns = shape.heads * shape.head_dim;
-    let queries = out.len() / columns;
-    assert_eq!(out.len(), queries * columns, "output elements for {} heads of {}", shape.heads, shape.head_dim);
-    assert!(queries <= len, "{queries} queries at the end of {len} positions");
     assert!(q_stride >= columns, "query row stride {q_stride} below {columns} columns");
-    assert!(queries == 0 || q.len() >= (queries - 1) * q_stride + columns, "{} elements of queries", q.len());
-    let cache = len * shape.kv_heads * shape.head_dim;
-    assert!(keys.len() >= cache && values.len() >= cache, "a cache shorter than {len} positions");
-    cpu::cached(q, q_stride, keys, values, len, shape, out);
+    for Sequence { q, keys, values, out } in &*sequences {
+        let (queries, len) = (out.len() / columns, keys.len());
+        assert_eq!(out.len(), queries * columns, "output elements for {} heads of {}", shape.heads, shape.head_dim);
+        assert!(queries <= len, "{queries} queries at the end of {len} positions");
+        assert!(queries == 0 || q.len() >= (queries - 1) * q_stride + columns, "{} elements of queries", q.len());
+        for cache in [keys, values] {
+            assert_eq!(cache.width(), shape.kv_heads * shape.head_dim, "elements of a row of the cache");
+            assert_eq!(cache.len(), len, "positions of keys and values");
+        }
+    }
+    cpu::cached(sequences, q_stride, shape);
 }
 
 impl Shape<'_> {

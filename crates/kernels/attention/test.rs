@@ -1,6 +1,6 @@
 mod prefix;
 
-use super::{CacheShape, Shape, backward, cached, forward};
+use super::{Cache, CacheShape, CacheType, Sequence, Shape, backward, cached, forward};
 use crate::oracle::{assert_close, assert_deterministic, differences, elements, random, tensor, weighted};
 use candle_core::{D, Tensor, Var};
 use proptest::prelude::*;
@@ -162,13 +162,32 @@ fn the_cache_continues_the_sequence() {
                 let columns = |first: usize, count: usize| -> Vec<f32> {
                     qkv.chunks(shape.row()).flat_map(|row| &row[first * dim..(first + count) * dim]).copied().collect()
                 };
-                let (keys, values) = (columns(heads, kv_heads), columns(heads + kv_heads, kv_heads));
+                let cached_rows = |first: usize, kind: CacheType| {
+                    let mut cache = Cache::new(kind, kv_heads, dim);
+                    columns(first, kv_heads).chunks(kv_heads * dim).for_each(|row| cache.push(row));
+                    cache
+                };
                 let cache = CacheShape { heads, kv_heads, head_dim: dim, window, scale: shape.scale };
-                let mut out = vec![f32::NAN; queries * heads * dim];
                 let q = &qkv[(len - queries) * shape.row()..];
-                cached(q, shape.row(), &keys, &values, len, &cache, &mut out);
                 let expected = &expected[(len - queries) * heads * dim..];
-                assert_close(&format!("{queries} of {len}, {cache:?}"), &out, expected, 1e-5);
+                for (kind, tolerance) in [(CacheType::F32, 1e-5), (CacheType::F16, 2e-3), (CacheType::Q8, 4e-2)] {
+                    let (keys, values) = (cached_rows(heads, kind), cached_rows(heads + kv_heads, kind));
+                    // Beside another sequence, whose only position sees itself.
+                    let (mut out, mut other) = (vec![f32::NAN; queries * heads * dim], vec![f32::NAN; heads * dim]);
+                    let mut own = Cache::new(CacheType::F32, kv_heads, dim);
+                    own.push(&qkv[heads * dim..(heads + kv_heads) * dim]);
+                    let mut sequences = [
+                        Sequence { q: &qkv, keys: &own, values: &own, out: &mut other },
+                        Sequence { q, keys: &keys, values: &values, out: &mut out },
+                    ];
+                    cached(&mut sequences, shape.row(), &cache);
+                    let what = format!("{queries} of {len}, {cache:?}, {kind:?}");
+                    assert_close(&what, &out, expected, tolerance);
+                    for (head, out) in other.chunks(dim).enumerate() {
+                        let kv_head = head / (heads / kv_heads);
+                        assert_close(&what, out, &qkv[(heads + kv_head) * dim..][..dim], 1e-6);
+                    }
+                }
             }
         }
     }

@@ -187,3 +187,34 @@ dispatch! {
         }
     }
 }
+
+dispatch! {
+    pub(super) fn log_sum_exp(logits: &[f32]) -> f32 {
+        let (chunks, rest) = simd::split(logits);
+        let mut best = [f32::NEG_INFINITY; LANES];
+        for chunk in chunks {
+            for lane in 0..LANES {
+                best[lane] = if chunk[lane] > best[lane] { chunk[lane] } else { best[lane] };
+            }
+        }
+        let largest = rest.iter().fold(simd::largest(best), |best, &logit| if logit > best { logit } else { best });
+        let mut total = [0.0; LANES];
+        for chunk in chunks {
+            for lane in 0..LANES {
+                total[lane] += exp::<FMA>(chunk[lane] - largest);
+            }
+        }
+        for (lane, logit) in rest.iter().enumerate() {
+            total[lane] += exp::<FMA>(logit - largest);
+        }
+        largest + simd::sum(total).ln()
+    }
+}
+
+dispatch! {
+    pub(super) fn weights(scores: &[f32], largest: f32, temperature: f32, out: &mut [f32]) {
+        for (out, score) in out.iter_mut().zip(scores) {
+            *out = exp::<FMA>((score - largest) / temperature);
+        }
+    }
+}

@@ -105,6 +105,17 @@ pub fn logits(head: &Head, hidden: &[f32], out: &mut [f32]) {
     cpu::logits(head, hidden, out);
 }
 
+/// `log Σ exp(logit)` of one row; NaN where a logit is NaN, or +∞, or all are −∞.
+pub fn log_sum_exp(logits: &[f32]) -> f32 {
+    cpu::log_sum_exp(logits)
+}
+
+/// `exp((score − largest) / temperature)` of one row: probabilities before they are divided by their sum.
+pub fn weights(scores: &[f32], largest: f32, temperature: f32, out: &mut Vec<f32>) {
+    out.resize(scores.len(), 0.0);
+    cpu::weights(scores, largest, temperature, out);
+}
+
 impl Head<'_> {
     fn check_weight(&self) {
         assert!(self.width > 0 && self.vocabulary > 0 && self.chunk > 0, "a head without width, vocabulary or chunk");

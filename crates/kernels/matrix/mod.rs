@@ -1,15 +1,17 @@
 //! Weights as they are stored, and the products with them.
 //!
-//! Weights that are trained are f32. Frozen ones may be bf16 or NF4: a panel of their rows at a time is turned into f32
+//! Weights that are trained are f32. Frozen ones may be bf16, f16 or NF4: a panel of their rows at a time is turned into f32
 //! (on all threads) and multiplied as any other, so that sums are f32 in one order, and no more than a panel is ever
-//! unpacked. The bits of a result are those of the same product with the whole matrix unpacked, panel by panel.
+//! unpacked. The bits of a result are those of the same product with the whole matrix unpacked, panel by panel. Weights in
+//! the blocks of a GGUF file have integer products of their own forwards ([`crate::quantised`]), and panels backwards.
 
 use std::cell::Cell;
 
 use crate::gemm::{self, Mat, MatMut};
 use crate::nf4::Nf4;
 use crate::parallel;
-use crate::simd::dispatch;
+use crate::quantised::{self, Quantised};
+use crate::simd::{dispatch, widen_halves};
 
 #[cfg(test)]
 mod test;
@@ -23,7 +25,10 @@ pub enum Matrix<'a> {
     F32(&'a [f32]),
     /// The upper halves of f32.
     Bf16(&'a [u16]),
+    /// IEEE half precision.
+    F16(&'a [u16]),
     Nf4(&'a Nf4),
+    Quantised(&'a Quantised),
 }
 
 impl<'a> From<&'a [f32]> for Matrix<'a> {
@@ -37,8 +42,9 @@ impl Matrix<'_> {
     pub fn len(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
-            Self::Bf16(values) => values.len(),
+            Self::Bf16(values) | Self::F16(values) => values.len(),
             Self::Nf4(values) => values.len(),
+            Self::Quantised(values) => values.len(),
         }
     }
 
@@ -52,7 +58,11 @@ impl Matrix<'_> {
         match self {
             Self::F32(values) => out.copy_from_slice(&values[start..start + out.len()]),
             Self::Bf16(values) => widen(&values[start..start + out.len()], out),
+            Self::F16(values) => {
+                widen_halves(&values[start..start + out.len()], out);
+            }
             Self::Nf4(values) => values.dequantise(start, out),
+            Self::Quantised(values) => values.read(start, out),
         }
     }
 }
@@ -73,14 +83,41 @@ pub fn to_bf16(value: f32) -> u16 {
 /// `C[m, n] = beta·C + A[m, k]·Wᵀ`, W `[n, k]`: a linear layer forwards.
 pub fn nt(c: MatMut, a: Mat, w: Matrix, beta: f32) {
     assert_eq!(w.len(), c.cols * a.cols, "weights of [{}, {}]", c.cols, a.cols);
-    if let Matrix::F32(values) = w {
-        let w = Mat::new(values, c.cols, a.cols);
-        return gemm::nt(c, a, w, 1.0, beta);
+    match w {
+        Matrix::F32(values) => {
+            let w = Mat::new(values, c.cols, a.cols);
+            gemm::nt(c, a, w, 1.0, beta);
+        }
+        Matrix::Quantised(values) => quantised::nt(c, a, &[values], beta),
+        _ => {
+            let (rows, stride) = (c.rows, c.stride);
+            panels(w, a.cols, |first, panel| {
+                gemm::nt(MatMut::strided(&mut c.data[first..], rows, panel.rows, stride), a, panel, 1.0, beta);
+            });
+        }
+    }
+}
+
+/// [`nt`] with several matrices `[nᵢ, k]` one below the other, which share what can be shared.
+pub fn stacked_nt(c: MatMut, a: Mat, parts: &[Matrix], beta: f32) {
+    let quantised = |part: &Matrix<'_>| matches!(part, Matrix::Quantised(_));
+    if parts.len() > 1 && parts.iter().all(quantised) {
+        let parts: Vec<&Quantised> = parts
+            .iter()
+            .filter_map(|part| match part {
+                Matrix::Quantised(part) => Some(*part),
+                _ => None,
+            })
+            .collect();
+        return quantised::nt(c, a, &parts, beta);
     }
     let (rows, stride) = (c.rows, c.stride);
-    panels(w, a.cols, |first, panel| {
-        gemm::nt(MatMut::strided(&mut c.data[first..], rows, panel.rows, stride), a, panel, 1.0, beta);
-    });
+    let mut start = 0;
+    for part in parts {
+        let columns = part.len() / a.cols;
+        nt(MatMut::strided(&mut c.data[start..], rows, columns, stride), a, *part, beta);
+        start += columns;
+    }
 }
 
 /// `C[m, k] = beta·C + A[m, n]·W`, W `[n, k]`: its input's gradient.

@@ -1,12 +1,15 @@
 //! The decoding loop over many sequences.
 
 use super::decoder::{Cache, ROWS};
-use super::sampler::Sampler;
+use super::sampler::{Choice, Sampler};
 use super::{FinishReason, Generation, Generator, Halt, Request, check_tokens};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::ops::ControlFlow;
-use zephyr_kernels::head;
+use zephyr_kernels::{head, team};
+
+/// Tokens up to which a step is many short tasks, for which threads should be at hand.
+const FEW: usize = 32;
 
 /// A sequence in work.
 struct Active<'r> {
@@ -18,6 +21,13 @@ struct Active<'r> {
     sampler: Sampler<'r>,
     ids: Vec<u32>,
     logps: Vec<f32>,
+    top: Vec<Vec<(u32, f32)>>,
+}
+
+impl Active<'_> {
+    fn finished(self, finish: FinishReason) -> Generation {
+        Generation { ids: self.ids, logps: self.logps, top: self.top, finish }
+    }
 }
 
 type OnToken<'f> = &'f mut dyn FnMut(usize, u32, f32) -> ControlFlow<Halt>;
@@ -28,8 +38,7 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
         check_tokens(&request.prompt, config)?;
         request.options.check()?;
     }
-    let unfinished = Generation { ids: Vec::new(), logps: Vec::new(), finish: FinishReason::Aborted };
-    let mut answers = vec![unfinished; requests.len()];
+    let mut answers = vec![Generation::default(); requests.len()];
     let mut waiting = requests.iter().enumerate();
     let mut active: Vec<Active> = Vec::new();
     // Beside `active`, place by place.
@@ -47,30 +56,37 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
                 answers[index].finish = FinishReason::Length;
                 continue;
             }
+            let (cache, shared) = generator.begin(&request.prompt);
             active.push(Active {
                 index,
-                pending: request.prompt.clone(),
+                pending: request.prompt[shared..].to_vec(),
                 limit: request.options.max_tokens,
                 stops: request.options.stop_token_ids.as_deref().unwrap_or(&config.eos_token_ids),
                 sampler: Sampler::new(&request.options, &request.prompt, config.vocab_size),
                 ids: Vec::new(),
                 logps: Vec::new(),
+                top: Vec::new(),
             });
-            caches.push(generator.take_cache());
+            caches.push(cache);
         }
         if active.is_empty() {
             break;
         }
-        let ready = advance(generator, &mut active, &mut caches, &mut logits);
+        let tokens: usize = active.iter().map(|sequence| sequence.pending.len()).sum();
+        let mut step = || advance(generator, &mut active, &mut caches, &mut logits);
+        let ready = if tokens <= FEW { team(step) } else { step() };
         let chosen = choose(&mut active, &ready, &logits, config.vocab_size, &caches)?;
         let mut finished = Vec::new();
-        for (place, (token, logp)) in ready.into_iter().zip(chosen) {
+        for (place, Choice { token, logp, top }) in ready.into_iter().zip(chosen) {
             let sequence = &mut active[place];
             let finish = if sequence.stops.contains(&token) {
                 Some(FinishReason::StopToken(token))
             } else {
                 sequence.ids.push(token);
                 sequence.logps.push(logp);
+                if !top.is_empty() {
+                    sequence.top.push(top);
+                }
                 sequence.pending.push(token);
                 match on_token(sequence.index, token, logp) {
                     ControlFlow::Break(Halt::Sequence) => Some(FinishReason::Callback),
@@ -90,15 +106,16 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
         // From the back, so that the places before stay what they are.
         for (place, finish) in finished.into_iter().rev() {
             let sequence = active.remove(place);
-            generator.spare.push(caches.remove(place));
-            answers[sequence.index] = Generation { ids: sequence.ids, logps: sequence.logps, finish };
+            let index = sequence.index;
+            generator.end(caches.remove(place), &requests[index].prompt, &sequence.ids);
+            answers[index] = sequence.finished(finish);
         }
     }
-    for sequence in active {
-        answers[sequence.index] =
-            Generation { ids: sequence.ids, logps: sequence.logps, finish: FinishReason::Aborted };
+    for (sequence, cache) in active.into_iter().zip(caches) {
+        let index = sequence.index;
+        generator.end(cache, &requests[index].prompt, &sequence.ids);
+        answers[index] = sequence.finished(FinishReason::Aborted);
     }
-    generator.spare.append(&mut caches);
     Ok(answers)
 }
 
@@ -150,7 +167,7 @@ fn choose(
     logits: &[f32],
     vocabulary: usize,
     caches: &[Cache],
-) -> Result<Vec<(u32, f32)>> {
+) -> Result<Vec<Choice>> {
     let mut places = ready.iter().peekable();
     let samplers: Vec<&mut Sampler> = active
         .iter_mut()

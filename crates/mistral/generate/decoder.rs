@@ -4,8 +4,9 @@ use crate::config::Config;
 use crate::layout::Weights;
 use crate::linear::{Group, LoraScratch};
 use crate::model::Model;
-use rayon::prelude::*;
-use zephyr_kernels::{attention, head, rms_norm, rope, swiglu};
+use crate::storage::Storage;
+use zephyr_kernels::attention::{self, CacheType};
+use zephyr_kernels::{head, rms_norm, rope, swiglu};
 
 /// Tokens of prompt in one step: enough for efficient products, few enough for small buffers and a prompt abort.
 pub(super) const ROWS: usize = 512;
@@ -13,7 +14,7 @@ pub(super) const ROWS: usize = 512;
 /// Rows of the head computed at a time where log-probabilities are asked for.
 const HEAD_CHUNK: usize = 64;
 
-/// Keys and values of one sequence: `[length, kv_heads · head_dim]` per layer.
+/// Keys and values of one sequence.
 ///
 /// With a sliding window the old ones stay and are masked: positions are absolute, and memory is bounded by the context.
 pub(super) struct Cache {
@@ -21,22 +22,24 @@ pub(super) struct Cache {
     length: usize,
 }
 
-#[derive(Clone, Default)]
 struct LayerCache {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    keys: attention::Cache,
+    values: attention::Cache,
 }
 
 impl Cache {
-    pub fn new(layers: usize) -> Self {
-        Cache { layers: vec![LayerCache::default(); layers], length: 0 }
+    pub fn new(config: &Config, kind: CacheType) -> Self {
+        let empty = || attention::Cache::new(kind, config.kv_heads, config.head_dim);
+        let layers = (0..config.layers).map(|_| LayerCache { keys: empty(), values: empty() });
+        Cache { layers: layers.collect(), length: 0 }
     }
 
-    pub fn clear(&mut self) {
-        self.length = 0;
+    /// Forgets what lies behind the first `length` positions.
+    pub fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
         for LayerCache { keys, values } in &mut self.layers {
-            keys.clear();
-            values.clear();
+            keys.truncate(length);
+            values.truncate(length);
         }
     }
 
@@ -74,6 +77,14 @@ impl<'a> Decoder<'a> {
 
     pub fn config(&self) -> &'a Config {
         &self.model.weights.config
+    }
+
+    /// How caches are kept unless the caller says otherwise: no finer than the weights.
+    pub fn cache_type(&self) -> CacheType {
+        match self.model.weights.storage() {
+            Storage::Gguf => CacheType::F16,
+            _ => CacheType::F32,
+        }
     }
 
     pub fn head(&self) -> head::Head<'a> {
@@ -135,7 +146,7 @@ impl<'a> Decoder<'a> {
             let direction = rope::Direction::Forward;
             rope::apply(&mut work.qkv, width, turned, config.head_dim, &positions, &self.table, direction);
             let cached = caches.iter_mut().map(|cache| &mut cache.layers[index]);
-            attend(cached, pieces, &work.qkv, width, keys, &shape, &mut work.attended);
+            attend(cached, pieces, &work.qkv, width, &shape, &mut work.attended);
             model.linear(index, Group::O).forward(&mut work.delta, &work.attended, 0.0, None, &mut work.lora);
             let norm = weights.vector(&layer.post_norm);
             rms_norm::forward_add(&mut work.residual, &work.delta, norm, eps, &mut work.normed, &mut work.rstd);
@@ -172,26 +183,21 @@ fn attend<'c>(
     pieces: &[&[u32]],
     qkv: &[f32],
     width: usize,
-    keys: usize,
     shape: &attention::CacheShape,
     attended: &mut [f32],
 ) {
-    let queries = width - 2 * keys;
-    let mut jobs = Vec::with_capacity(pieces.len());
+    let (queries, keys) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    let mut sequences = Vec::with_capacity(pieces.len());
     let (mut qkv, mut attended) = (qkv, attended);
     for (cache, piece) in caches.zip(pieces) {
         let (mine, rest) = qkv.split_at(piece.len() * width);
         let (out, others) = attended.split_at_mut(piece.len() * queries);
         (qkv, attended) = (rest, others);
-        jobs.push((cache, mine, out));
-    }
-    let run = |(cache, qkv, out): (&mut LayerCache, &[f32], &mut [f32])| {
-        for row in qkv.chunks_exact(width) {
-            cache.keys.extend_from_slice(&row[queries..queries + keys]);
-            cache.values.extend_from_slice(&row[queries + keys..]);
+        for row in mine.chunks_exact(width) {
+            cache.keys.push(&row[queries..queries + keys]);
+            cache.values.push(&row[queries + keys..]);
         }
-        let length = cache.keys.len() / keys;
-        attention::cached(qkv, width, &cache.keys, &cache.values, length, shape, out);
-    };
-    jobs.into_par_iter().with_max_len(1).for_each(run);
+        sequences.push(attention::Sequence { q: mine, keys: &cache.keys, values: &cache.values, out });
+    }
+    attention::cached(&mut sequences, width, shape);
 }

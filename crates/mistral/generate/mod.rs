@@ -22,6 +22,7 @@ use decoder::{Cache, Decoder};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+pub use zephyr_kernels::attention::CacheType;
 use zephyr_kernels::head;
 
 /// Sequences decoded together, unless the caller says otherwise.
@@ -46,6 +47,8 @@ pub struct GenerateOptions {
     pub seed: u64,
     /// Tokens that end the answer; `None`: the `eos_token_id` of the model.
     pub stop_token_ids: Option<Vec<u32>>,
+    /// Most probable tokens that are given with each chosen one; 0: none.
+    pub top_logprobs: usize,
 }
 
 impl Default for GenerateOptions {
@@ -59,6 +62,7 @@ impl Default for GenerateOptions {
             repetition_penalty: 1.0,
             seed: 0,
             stop_token_ids: None,
+            top_logprobs: 0,
         }
     }
 }
@@ -88,7 +92,7 @@ impl GenerateOptions {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FinishReason {
     /// This stop token came; it is not part of the answer.
     StopToken(u32),
@@ -99,15 +103,24 @@ pub enum FinishReason {
     /// The callback broke off (a stop string, for example).
     Callback,
     /// The abort flag was set, or a callback ended the whole batch.
+    #[default]
     Aborted,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Generation {
     pub ids: Vec<u32>,
     /// Of each id, the natural log of its probability under the model itself: temperature 1, no penalty, no filters.
     pub logps: Vec<f32>,
+    /// At each place the most probable tokens with theirs, where they were asked for.
+    pub top: Vec<Vec<(u32, f32)>>,
     pub finish: FinishReason,
+}
+
+/// A cache's name: `float32`, `float16`, `q8`.
+pub fn cache_type(name: &str) -> Option<CacheType> {
+    let names = [("float32", CacheType::F32), ("float16", CacheType::F16), ("q8", CacheType::Q8)];
+    names.into_iter().find(|(own, _)| *own == name).map(|(_, kind)| kind)
 }
 
 /// One sequence of a batch.
@@ -124,23 +137,57 @@ pub enum Halt {
     Batch,
 }
 
-/// Decodes with borrowed weights. Memory of a sequence: 8·layers·kv_heads·head_dim bytes a token; buffers are reused.
+/// Decodes with borrowed weights. Memory of a sequence: 8·layers·kv_heads·head_dim bytes a token in f32, half of it in f16;
+/// buffers are reused.
 pub struct Generator<'a> {
     decoder: Decoder<'a>,
+    cache: CacheType,
     spare: Vec<Cache>,
+    /// Whether the text of a sequence that ends is kept, and the one that was.
+    keeps: bool,
+    kept: Option<KeptText>,
     max_active: usize,
     abort: Option<Arc<AtomicBool>>,
 }
 
+/// Keys and values of a text that a generator has been through: a prompt that begins in the same way goes on from there.
+pub struct KeptText {
+    ids: Vec<u32>,
+    cache: Cache,
+}
+
 impl<'a> Generator<'a> {
     pub fn new(model: impl Into<Model<'a>>) -> Self {
-        Generator { decoder: Decoder::new(model.into()), spare: Vec::new(), max_active: MAX_ACTIVE, abort: None }
+        let decoder = Decoder::new(model.into());
+        let cache = decoder.cache_type();
+        let spare = Vec::new();
+        Generator { decoder, cache, spare, keeps: false, kept: None, max_active: MAX_ACTIVE, abort: None }
     }
 
     /// A flag that any thread may set; it is looked at before every step (at most 512 tokens of prompt, or one of every answer).
     pub fn with_abort(mut self, abort: Arc<AtomicBool>) -> Self {
         self.abort = Some(abort);
         self
+    }
+
+    /// How keys and values are kept: f16 for weights that are kept as in a GGUF file, else f32, unless set.
+    pub fn with_cache(mut self, cache: CacheType) -> Self {
+        self.cache = cache;
+        self.spare.clear();
+        self
+    }
+
+    /// Keeps the text of the sequence that ends last ([`Generator::into_kept`]), and begins with one that was kept by another
+    /// generator of the same weights and cache type. What is computed anew then is rounded as by decoding, not as a prompt.
+    pub fn keeping(mut self, kept: Option<KeptText>) -> Self {
+        self.keeps = true;
+        self.kept = kept;
+        self
+    }
+
+    /// What [`Generator::keeping`] kept.
+    pub fn into_kept(self) -> Option<KeptText> {
+        self.kept
     }
 
     /// The number of sequences that a batch decodes together (at least 1; 32 unless set). More are faster and need more memory.
@@ -238,10 +285,29 @@ impl<'a> Generator<'a> {
     fn take_cache(&mut self) -> Cache {
         match self.spare.pop() {
             Some(mut cache) => {
-                cache.clear();
+                cache.truncate(0);
                 cache
             }
-            None => Cache::new(self.config().layers),
+            None => Cache::new(self.config(), self.cache),
+        }
+    }
+
+    /// A cache for a prompt, and how many of its first tokens stand in it: never all, for the last one gives the logits.
+    fn begin(&mut self, prompt: &[u32]) -> (Cache, usize) {
+        let Some(KeptText { ids, mut cache }) = self.kept.take() else { return (self.take_cache(), 0) };
+        let equal = ids.iter().zip(prompt).take_while(|(kept, id)| kept == id).count();
+        let shared = equal.min(cache.length()).min(prompt.len() - 1);
+        cache.truncate(shared);
+        (cache, shared)
+    }
+
+    /// Puts away the cache of a sequence that has ended; `ids` is its text.
+    fn end(&mut self, cache: Cache, prompt: &[u32], answer: &[u32]) {
+        if self.keeps {
+            let ids = prompt.iter().chain(answer).copied().take(cache.length()).collect();
+            self.spare.extend(self.kept.replace(KeptText { ids, cache }).map(|kept| kept.cache));
+        } else {
+            self.spare.push(cache);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::GenerateOptions;
 use super::random::Random;
 use std::cmp::Ordering;
+use zephyr_kernels::head;
 
 /// Top-p sorts this many candidates before it looks whether they reach the mass; most distributions need fewer.
 const FIRST_SORTED: usize = 256;
@@ -14,7 +15,18 @@ pub(super) struct Sampler<'o> {
     seen: Vec<u32>,
     is_seen: Vec<bool>,
     scores: Vec<f32>,
+    weights: Vec<f32>,
     order: Vec<u32>,
+}
+
+/// A token, and what the unmodified logits say.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Choice {
+    pub token: u32,
+    /// Natural log of its probability.
+    pub logp: f32,
+    /// The most probable tokens with theirs, as many as were asked for.
+    pub top: Vec<(u32, f32)>,
 }
 
 impl<'o> Sampler<'o> {
@@ -25,6 +37,7 @@ impl<'o> Sampler<'o> {
             seen: Vec::new(),
             is_seen: Vec::new(),
             scores: Vec::new(),
+            weights: Vec::new(),
             order: Vec::new(),
         };
         if options.repetition_penalty != 1.0 {
@@ -42,10 +55,9 @@ impl<'o> Sampler<'o> {
         }
     }
 
-    /// Chooses a token; with it comes the natural log of its probability under the unmodified logits.
-    /// `None`: the logits hold NaN, +∞, or nothing above −∞.
-    pub fn next(&mut self, logits: &[f32]) -> Option<(u32, f32)> {
-        let lse = log_sum_exp(logits);
+    /// Chooses a token. `None`: the logits hold NaN, +∞, or nothing above −∞.
+    pub fn next(&mut self, logits: &[f32]) -> Option<Choice> {
+        let lse = head::log_sum_exp(logits);
         if !lse.is_finite() {
             return None;
         }
@@ -65,7 +77,25 @@ impl<'o> Sampler<'o> {
             token
         };
         self.see(token);
-        Some((token, (f64::from(logits[token as usize]) - lse) as f32))
+        let logp = |token: u32| logits[token as usize] - lse;
+        let top = self.top(logits).into_iter().map(|token| (token, logp(token))).collect();
+        Some(Choice { token, logp: logp(token), top })
+    }
+
+    /// The most probable tokens, in that order.
+    fn top(&mut self, logits: &[f32]) -> Vec<u32> {
+        let count = self.options.top_logprobs.min(logits.len());
+        if count == 0 {
+            return Vec::new();
+        }
+        let mut order = std::mem::take(&mut self.order);
+        order.clear();
+        order.extend(0..logits.len() as u32);
+        order.select_nth_unstable_by(count - 1, |a, b| by_score(logits, *a, *b));
+        let mut top = order[..count].to_vec();
+        top.sort_unstable_by(|a, b| by_score(logits, *a, *b));
+        self.order = order;
+        top
     }
 
     fn choose(&mut self, scores: &[f32]) -> u32 {
@@ -76,7 +106,9 @@ impl<'o> Sampler<'o> {
         if temperature == 0.0 || !(1.0 / temperature).is_finite() {
             return best;
         }
-        let weight = |token: u32| f64::from(((scores[token as usize] - max) / temperature).exp());
+        let mut weights = std::mem::take(&mut self.weights);
+        head::weights(scores, max, temperature, &mut weights);
+        let weight = |token: u32| f64::from(weights[token as usize]);
         let top_k = if top_k == 0 { scores.len() } else { top_k.min(scores.len()) };
         let mut order = std::mem::take(&mut self.order);
         order.clear();
@@ -96,6 +128,7 @@ impl<'o> Sampler<'o> {
         }
         let token = draw(&order, weight, self.random.uniform()).unwrap_or(best);
         self.order = order;
+        self.weights = weights;
         token
     }
 }
@@ -144,19 +177,9 @@ fn by_score(scores: &[f32], a: u32, b: u32) -> Ordering {
 
 /// The lowest id of the largest score.
 fn argmax(scores: &[f32]) -> u32 {
-    let mut best = 0;
-    for (token, score) in scores.iter().enumerate() {
-        if *score > scores[best] {
-            best = token;
-        }
-    }
-    best as u32
-}
-
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from((logit - max).exp())).sum();
-    f64::from(max) + sum.ln()
+    // Two plain passes are faster than one that carries the place.
+    let best = scores.iter().fold(f32::NEG_INFINITY, |best, &score| if score > best { score } else { best });
+    scores.iter().position(|score| *score == best).unwrap_or(0) as u32
 }
 
 #[cfg(test)]

@@ -102,15 +102,15 @@ fn pickle(path: &Path) -> Error {
     }
 }
 
-/// The model's memory, zeroed; a refusal by the system is an error, not the end of the process.
-pub(crate) fn arena(length: usize, what: &str) -> Result<Vec<f32>> {
-    let mut probe: Vec<f32> = Vec::new();
+/// Memory of the model, zeroed; a refusal by the system is an error, not the end of the process.
+pub(crate) fn arena<T: Clone + Default>(length: usize, what: &str) -> Result<Vec<T>> {
+    let mut probe: Vec<T> = Vec::new();
     if probe.try_reserve_exact(length).is_err() {
-        return Err(Error::OutOfMemory { what: what.to_string(), bytes: length.saturating_mul(size_of::<f32>()) });
+        return Err(Error::OutOfMemory { what: what.to_string(), bytes: length.saturating_mul(size_of::<T>()) });
     }
     // Given back and taken again: zeroed memory comes as untouched pages, where resizing the probe would write it all twice.
     drop(probe);
-    Ok(vec![0.0; length])
+    Ok(vec![T::default(); length])
 }
 
 #[cfg(test)]

@@ -38,6 +38,15 @@ pub(super) fn small_gguf() -> Vec<u8> {
 }
 
 fn gguf_of(model: &Weights, extra: &[(&str, gguf_file::Value)]) -> Vec<u8> {
+    gguf_in(model, extra, |_| GgmlDType::F32)
+}
+
+/// The same in types by llama.cpp's name of the tensor.
+pub(super) fn gguf_in(
+    model: &Weights,
+    extra: &[(&str, gguf_file::Value)],
+    dtype: impl Fn(&str) -> GgmlDType,
+) -> Vec<u8> {
     use gguf_file::Value::{Array, F32, String as Text, U32};
     let config = &model.config;
     let tensors: Vec<(String, QTensor)> = model
@@ -50,7 +59,9 @@ fn gguf_of(model: &Weights, extra: &[(&str, gguf_file::Value)]) -> Vec<u8> {
                 values = interleave(&values, config.head_dim, config.hidden_size);
             }
             let tensor = Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu).unwrap();
-            (llama_name(&spec.name), QTensor::quantize(&tensor, GgmlDType::F32).unwrap())
+            let name = llama_name(&spec.name);
+            let quantised = QTensor::quantize(&tensor, dtype(&name)).unwrap();
+            (name, quantised)
         })
         .collect();
     let tokens = (0..config.vocab_size).map(|i| Text(format!("token {i}"))).collect();

@@ -6,13 +6,14 @@ mod backward;
 mod decode;
 mod forward;
 
-use super::{CacheShape, Shape};
+use super::Shape;
 use crate::parallel::{self, Shared};
 use crate::simd::LANES;
 use std::cell::Cell;
 use std::ops::Range;
 
 pub(super) use backward::backward;
+pub(super) use decode::cached;
 
 /// Queries per block.
 const QUERIES: usize = 64;
@@ -140,49 +141,6 @@ pub(super) fn forward(qkv: &[f32], shape: &Shape, out: &mut [f32], lse: &mut [f3
         forward::block(&heads, first, QUERIES.min(end - start - first), out, Some(lse));
     };
     schedule(tasks, work(shape), run);
-}
-
-pub(super) fn cached(
-    q: &[f32],
-    q_stride: usize,
-    keys: &[f32],
-    values: &[f32],
-    len: usize,
-    shape: &CacheShape,
-    out: &mut [f32],
-) {
-    let (dim, group) = (shape.head_dim, shape.heads / shape.kv_heads);
-    let stride = shape.heads * dim;
-    let queries = out.len() / stride;
-    let out = Shared::new(out);
-    let mut tasks = Vec::new();
-    for first in (0..queries).step_by(QUERIES) {
-        for kv_head in 0..shape.kv_heads {
-            tasks.push((first, kv_head));
-        }
-    }
-    let run = |(first, kv_head): (usize, usize)| {
-        let heads = Group {
-            q: &q[kv_head * group * dim..],
-            q_stride,
-            k: &keys[kv_head * dim..],
-            v: &values[kv_head * dim..],
-            kv_stride: shape.kv_heads * dim,
-            dim,
-            heads: group,
-            window: shape.window.unwrap_or(usize::MAX),
-            scale: shape.scale,
-            offset: len - queries,
-            prefix: Prefix::default(),
-        };
-        let out = Target { data: out, start: kv_head * group * dim, stride };
-        if queries == 1 {
-            decode::single(&heads, out);
-        } else {
-            forward::block(&heads, first, QUERIES.min(queries - first), out, None);
-        }
-    };
-    schedule(tasks, queries * len * stride, run);
 }
 
 /// Multiply-adds of the scores, roughly.

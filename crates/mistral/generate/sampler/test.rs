@@ -13,7 +13,7 @@ fn shares(logits: &[f32], options: &GenerateOptions) -> Vec<f64> {
     // No prompt, and a fresh `seen` for each draw: the penalty is not what these tests are about.
     let mut sampler = Sampler::new(options, &[], logits.len());
     for _ in 0..draws {
-        counts[sampler.next(logits).unwrap().0 as usize] += 1;
+        counts[sampler.next(logits).unwrap().token as usize] += 1;
     }
     counts.iter().map(|count| f64::from(*count) / f64::from(draws)).collect()
 }
@@ -78,7 +78,7 @@ fn draws_from_the_defined_distribution() {
 #[test]
 fn greedy_takes_the_first_of_equals() {
     let options = options(|o| o.temperature = 0.0);
-    let (token, logp) = Sampler::new(&options, &[], 4).next(&[1.0, 3.0, 3.0, 0.0]).unwrap();
+    let Choice { token, logp, .. } = Sampler::new(&options, &[], 4).next(&[1.0, 3.0, 3.0, 0.0]).unwrap();
     assert_eq!(token, 1);
     let sum: f64 = [1.0f64, 3.0, 3.0, 0.0].iter().map(|x| x.exp()).sum();
     assert!((f64::from(logp) - (3.0 - sum.ln())).abs() < 1e-6);
@@ -89,15 +89,15 @@ fn the_penalty_holds_for_prompt_and_answer_but_not_for_the_log_probability() {
     let options = options(|o| (o.temperature, o.repetition_penalty) = (0.0, 2.0));
     let logits = [4.0, 3.0, -1.0, 1.9];
     let mut sampler = Sampler::new(&options, &[0, 0], 4);
-    let plain = log_sum_exp(&logits);
+    let plain = f64::from(head::log_sum_exp(&logits));
     // 4 → 2, so 3 leads; then 3 → 1.5, so 2 leads; token 0 stays at 2 however often it comes.
     for token in [1, 0, 0] {
-        let (found, logp) = sampler.next(&logits).unwrap();
+        let Choice { token: found, logp, .. } = sampler.next(&logits).unwrap();
         assert_eq!(found, token);
         assert!((f64::from(logp) - (f64::from(logits[token as usize]) - plain)).abs() < 1e-6);
     }
     // Negative logits are multiplied: −1 → −2, below −1.5.
-    assert_eq!(Sampler::new(&options, &[0], 2).next(&[-1.0, -1.5]).unwrap().0, 1);
+    assert_eq!(Sampler::new(&options, &[0], 2).next(&[-1.0, -1.5]).unwrap().token, 1);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn the_seed_decides() {
     let run = |seed| {
         let options = options(|o| o.seed = seed);
         let mut sampler = Sampler::new(&options, &[], 50);
-        (0..20).map(|_| sampler.next(&logits).unwrap().0).collect::<Vec<_>>()
+        (0..20).map(|_| sampler.next(&logits).unwrap().token).collect::<Vec<_>>()
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
@@ -119,5 +119,24 @@ fn logits_that_are_no_distribution_are_refused() {
         assert!(Sampler::new(&options, &[], 2).next(&logits).is_none(), "{logits:?}");
     }
     let masked = [f32::NEG_INFINITY, 0.0];
-    assert_eq!(Sampler::new(&options, &[], 2).next(&masked), Some((1, 0.0)));
+    assert_eq!(Sampler::new(&options, &[], 2).next(&masked), Some(Choice { token: 1, logp: 0.0, top: vec![] }));
+}
+
+#[test]
+fn the_most_probable_come_with_the_chosen() {
+    let options = options(|options| {
+        options.top_logprobs = 3;
+        options.temperature = 0.0;
+        options.repetition_penalty = 2.0;
+    });
+    let logits = [0.5f32, 2.0, -1.0, 2.0, 1.0];
+    let choice = Sampler::new(&options, &[1, 3], 5).next(&logits).unwrap();
+    // The penalty moves the choice, not what is said of the model.
+    assert_eq!(choice.token, 1);
+    let total: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+    let tokens: Vec<u32> = choice.top.iter().map(|(token, _)| *token).collect();
+    assert_eq!(tokens, [1, 3, 4]);
+    for (token, logp) in choice.top {
+        assert!((f64::from(logp) - (f64::from(logits[token as usize]).exp() / total).ln()).abs() < 1e-6);
+    }
 }

@@ -4,9 +4,11 @@
 //! get past its checks. Specification: `docs/gguf.md` of ggml.
 
 mod cursor;
+mod keep;
 mod model;
 mod value;
 
+pub use keep::keeps;
 pub use model::{from_gguf, load};
 pub use value::Value;
 

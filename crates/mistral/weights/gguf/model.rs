@@ -17,10 +17,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::Path;
 
-/// Loads a GGUF file, dequantised and then kept in that form.
+/// Loads a GGUF file: as it is ([`Form::Gguf`]), or dequantised and then kept in that form.
 ///
 /// # Errors
-/// Those of [`Gguf::read`], and `ZA_MODEL_CONFIG`, `ZA_MODEL_UNSUPPORTED` (architecture, rope scaling, biases, experts),
+/// Those of [`Gguf::read`], and `ZA_MODEL_CONFIG`, `ZA_MODEL_UNSUPPORTED` (architecture, rope scaling, biases, experts; a
+/// type that cannot be kept),
 /// `ZA_TENSOR_MISSING`, `ZA_TENSOR_SHAPE`, `ZA_OUT_OF_MEMORY`, `ZA_IO`.
 pub fn load(path: &Path, storage: Form) -> Result<Loaded> {
     let file = File::open(path).map_err(|error| Error::io(path, "open it", error))?;
@@ -58,13 +59,20 @@ pub fn from_gguf<R: ReadAt>(gguf: &Gguf<R>, storage: Form) -> Result<Loaded> {
     let tokenizer = gguf.tokenizer_metadata()?;
 
     let (head_dim, hidden) = (config.head_dim, config.hidden_size);
+    // llama.cpp interleaves the two halves of each rotary head for its own rotation; ours is transformers'.
+    let interleaved = |tensor: &TensorInfo| {
+        architecture == "llama" && (tensor.name.ends_with("attn_q.weight") || tensor.name.ends_with("attn_k.weight"))
+    };
+    if storage == Form::Gguf {
+        let tensors = used.iter().map(|tensor| gguf.keep(tensor, interleaved(tensor).then_some(head_dim)));
+        let weights = Weights::kept(config, layout, tensors.collect::<Result<_>>()?);
+        return Ok(Loaded { weights, source: Source::Gguf, tokenizer_gguf: Some(tokenizer), report });
+    }
     let what = format!("The model in {place}");
     let weights = Weights::read_with(config, layout, storage, &what, |index, start, out| {
         let tensor = used[index];
         gguf.dequantize(tensor, start, out)?;
-        // llama.cpp interleaves the two halves of each rotary head for its own rotation; ours is transformers'.
-        if architecture == "llama" && (tensor.name.ends_with("attn_q.weight") || tensor.name.ends_with("attn_k.weight"))
-        {
+        if interleaved(tensor) {
             // Projections come whole.
             deinterleave_heads(out, head_dim, hidden);
         }
@@ -292,13 +300,19 @@ fn blocks_to_floats(dtype: GgmlDType, bytes: &[u8], elements: usize) -> candle_c
     }
 }
 
-/// Undoes llama.cpp's permutation: its row 2i + s of a head is transformers' row s·D/2 + i (`columns` values a row).
-fn deinterleave_heads(weight: &mut [f32], head_dim: usize, columns: usize) {
+/// Where llama.cpp has the row of a projection whose heads it interleaves: row s·D/2 + i of a head is its row 2i + s.
+pub(super) fn interleaved_row(row: usize, head_dim: usize) -> usize {
+    let (head, row) = (row / head_dim, row % head_dim);
+    let (half, pair) = (row / (head_dim / 2), row % (head_dim / 2));
+    head * head_dim + 2 * pair + half
+}
+
+/// Undoes llama.cpp's permutation (`columns` values a row).
+pub(super) fn deinterleave_heads(weight: &mut [f32], head_dim: usize, columns: usize) {
     weight.par_chunks_mut(head_dim * columns).for_each(|head| {
         let interleaved = head.to_vec();
-        for (row, values) in interleaved.chunks_exact(columns).enumerate() {
-            let target = (row % 2) * (head_dim / 2) + row / 2;
-            head[target * columns..][..columns].copy_from_slice(values);
+        for (row, values) in head.chunks_exact_mut(columns).enumerate() {
+            values.copy_from_slice(&interleaved[interleaved_row(row, head_dim) * columns..][..columns]);
         }
     });
 }

@@ -1,6 +1,10 @@
 //! How work is divided over the current rayon pool.
 
+mod team;
+
 use rayon::prelude::*;
+
+pub use team::team;
 
 /// Below this many touched elements a second thread costs more than it brings (a wake-up is about 5 µs).
 const SERIAL_ELEMENTS: usize = 16 * 1024;
@@ -20,9 +24,35 @@ pub(crate) fn run<T: Send>(tasks: impl Iterator<Item = T>, body: impl Fn(T) + Sy
         for task in tasks.drain(..) {
             body(task);
         }
-    } else {
+    } else if tasks.len() > team::MOST || !lead(&mut tasks, &body) {
         tasks.into_par_iter().with_max_len(1).for_each(body);
     }
+}
+
+/// Lets the team that this thread leads do all tasks; `false`, and the tasks stay, if it leads none.
+fn lead<T: Send>(tasks: &mut Vec<T>, body: &(impl Fn(T) + Sync)) -> bool {
+    struct Tasks<T>(*const T);
+    // SAFETY: every task goes to one thread.
+    unsafe impl<T: Send> Sync for Tasks<T> {}
+    impl<T> Tasks<T> {
+        /// # Safety
+        /// Every index once, below the number of tasks.
+        unsafe fn take(&self, index: usize) -> T {
+            // SAFETY: the caller's.
+            unsafe { self.0.add(index).read() }
+        }
+    }
+    let count = tasks.len();
+    let list = Tasks(tasks.as_ptr());
+    // Emptied before: a task that panics must not be dropped again, and one that never ran is leaked with it.
+    let led = team::leads();
+    if led {
+        // SAFETY: no element is lost but to `take`; the memory stays where it is.
+        unsafe { tasks.set_len(0) };
+        // SAFETY: the team gives out every number below `count` once.
+        team::run(count, &|index| body(unsafe { list.take(index) }));
+    }
+    led
 }
 
 /// A buffer that several tasks write, each its own elements.

@@ -1,0 +1,57 @@
+/** How a model is loaded, and in which form its weights are kept. */
+import { ModelError } from "../errors";
+import type { HubOptions } from "../hub/settings";
+import { native } from "../native/load";
+
+/** How a model is loaded. */
+export interface LoadOptions {
+  /** `"cpu"`; CUDA builds take more. @default "auto" */
+  device?: "auto" | "cpu";
+  /** Jinja source of a chat template that replaces the model's own, or `"zephyr"`. */
+  template?: string;
+  /** Folder of the tokenizer, when it is not the model's. */
+  tokenizer?: string;
+  /** Folder of a LoRA adapter of this model, as PEFT writes it. */
+  adapter?: string;
+  /** For the id of a model at the Hub: branch, tag or commit. @default "main" */
+  revision?: string;
+  /** How the Hub is reached; the environment variables of huggingface_hub are honoured. */
+  hub?: HubOptions;
+  /**
+   * "bfloat16" keeps the weights frozen in half the memory: for generating, scoring, and training an adapter (`lora`);
+   * sums are float32 in any case. @default "float32"
+   */
+  dtype?: "float32" | "bfloat16";
+  /**
+   * Weights in fewer bits, frozen: for generating, scoring, and training an adapter over them.
+   *
+   * - "nf4" keeps the projections in 4.1 bits each, as bitsandbytes does (QLoRA), and embeddings and head as bfloat16.
+   * - "gguf" keeps every tensor of a GGUF file in the type that it has there. Answers are those of the dequantised model
+   *   to a few thousandths in their log-probabilities, at a fraction of its memory and several times its speed.
+   * - "auto" is "gguf" for a GGUF file with quantised tensors, all of types that can be kept; else what `dtype` says.
+   *
+   * @default none: float32, which alone can be trained itself
+   */
+  quantization?: "nf4" | "gguf" | "auto";
+}
+
+/** The core's name of the form in which the weights of `path` are kept. */
+export function storageOf(path: string, { dtype = "float32", quantization }: LoadOptions): string {
+  const wrong = (field: string, value: unknown, remedy: string) =>
+    new ModelError("ZA_MODEL_INVALID", `${field} ${JSON.stringify(value)} is not one of its values`, {
+      place: { field },
+      remedy,
+    });
+  if (dtype !== "float32" && dtype !== "bfloat16") throw wrong("dtype", dtype, 'Take "float32" or "bfloat16".');
+  switch (quantization) {
+    case undefined:
+      return dtype;
+    case "nf4":
+    case "gguf":
+      return quantization;
+    case "auto":
+      return native().NativeModel.keepsGguf(path) ? "gguf" : dtype;
+    default:
+      throw wrong("quantization", quantization, 'Take "nf4", "gguf" or "auto", or leave it out.');
+  }
+}
