@@ -92,6 +92,8 @@ class Compiler {
   readonly #rootPath: string;
   /** By reference, so that a schema may contain itself. */
   readonly #rules = new Map<string, Rule | undefined>();
+  /** References that are being followed, and no character has come since. */
+  #open = new Set<string>();
 
   constructor(root: unknown, path: string) {
     this.#root = root;
@@ -138,19 +140,24 @@ class Compiler {
     if (typeof reference !== "string" || !/^#(\/|$)/.test(reference)) {
       throw unsupported(path, "a $ref to another document");
     }
+    if (this.#open.has(reference)) throw badField(path, `${path} leads to nothing but itself.`);
     if (!this.#rules.has(reference)) {
       this.#rules.set(reference, undefined);
-      const target = this.#at(reference, path);
+      this.#open.add(reference);
       const place = `${this.#rootPath}${reference.slice(1).replaceAll("/", ".")}`;
-      const rule = this.rule(target, place);
-      if (rule.kind === "later" && reference === "#") throw badField(path, `${path} refers to nothing but itself.`);
-      this.#rules.set(reference, rule);
+      this.#rules.set(reference, this.rule(this.#at(reference, path), place));
+      this.#open.delete(reference);
     }
-    return later(() => {
-      const rule = this.#rules.get(reference);
-      if (rule) return rule;
-      throw badField(path, `${path} refers to nothing but itself.`);
-    });
+    return later(() => this.#rules.get(reference) as Rule);
+  }
+
+  /** The rule of a value inside another one. */
+  #inside(schema: unknown, path: string): Rule {
+    const open = this.#open;
+    this.#open = new Set();
+    const rule = this.rule(schema, path);
+    this.#open = open;
+    return rule;
   }
 
   #at(reference: string, path: string): unknown {
@@ -186,7 +193,7 @@ class Compiler {
         return this.#object(schema, path);
       case "array": {
         const [least, most] = bounds(schema, "minItems", "maxItems", path);
-        return list("items" in schema ? this.rule(schema.items, `${path}.items`) : anyValue, least, most);
+        return list("items" in schema ? this.#inside(schema.items, `${path}.items`) : anyValue, least, most);
       }
       case "string":
         return string(...bounds(schema, "minLength", "maxLength", path));
@@ -223,7 +230,7 @@ class Compiler {
       rule: sequence(
         text(`${JSON.stringify(name)}:`),
         space,
-        this.rule((properties as Schema)[name], `${path}.properties.${name}`),
+        this.#inside((properties as Schema)[name], `${path}.properties.${name}`),
       ),
     }));
     const lastNeeded = members.findLastIndex(({ needed }) => needed);
