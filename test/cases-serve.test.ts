@@ -35,12 +35,19 @@ describe.runIf(present(contents))("case 09", () => {
   };
 
   it("texts and lists of text parts are one and the same prompt, and nothing of them is lost", async () => {
-    const { prompts, answer_of_every_accepted_request: answer, finish_reason } = readJson<{
+    const {
+      prompts,
+      answer_of_every_accepted_request: answer,
+      finish_reason,
+    } = readJson<{
       prompts: Record<string, { prompt_tokens: number }>;
       answer_of_every_accepted_request: string;
       finish_reason: string;
     }>(contents, "expected.json");
-    for (const [name, { prompt_tokens }] of [...Object.entries(prompts), ["two-parts", { prompt_tokens: 0 }] as const]) {
+    for (const [name, { prompt_tokens }] of [
+      ...Object.entries(prompts),
+      ["two-parts", { prompt_tokens: 0 }] as const,
+    ]) {
       const { status, body } = await posted(name);
       expect(status, name).toBe(200);
       expect(body.choices, name).toMatchObject([{ message: { content: answer }, finish_reason }]);

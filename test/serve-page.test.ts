@@ -21,10 +21,18 @@ describe.runIf(browsable)("the chat page", () => {
   beforeAll(async () => {
     buildProgram();
     const small = await Mistral.fromPretrained(base);
-    const config = { ...small.config, hidden_size: 256, intermediate_size: 768, head_dim: 64, max_position_embeddings: 32_768 };
+    const config = {
+      ...small.config,
+      hidden_size: 256,
+      intermediate_size: 768,
+      head_dim: 64,
+      max_position_embeddings: 32_768,
+    };
     await (await Mistral.random(config, small.tokenizer, 5)).save(join(folder, "slow"));
     server = await startServing(["--model", `demo=${base}`, "--model", join(folder, "slow")]);
-    locked = await startServing(["--model", `demo=${base}`, "--api-key-env", "ZEPHYR_SERVE_KEY"], { ZEPHYR_SERVE_KEY: "sesame-4711" });
+    locked = await startServing(["--model", `demo=${base}`, "--api-key-env", "ZEPHYR_SERVE_KEY"], {
+      ZEPHYR_SERVE_KEY: "sesame-4711",
+    });
     if (pictures) mkdirSync(pictures, { recursive: true });
   });
   afterAll(async () => {
@@ -44,7 +52,7 @@ describe.runIf(browsable)("the chat page", () => {
       });
       await page.goto(server.url);
       await expect.poll(() => page.locator("#left option").allTextContents()).toEqual(["demo", "slow"]);
-      expect(await page.evaluate(() => document.activeElement?.id)).toBe("question");
+      expect(await page.evaluate("document.activeElement.id")).toBe("question");
 
       // Settings hold, and are sent.
       await page.click("#set");
@@ -58,7 +66,15 @@ describe.runIf(browsable)("the chat page", () => {
       await page.press("#question", "Enter");
       await settle(page);
       const own = await (await Mistral.fromPretrained(base)).generate(sent[0]!.messages as never, { maxTokens: 24 });
-      expect(sent[0]).toMatchObject({ model: "demo", temperature: 0, max_tokens: 24, messages: [{ role: "system", content: "say little." }, { role: "user", content: "say nine." }] });
+      expect(sent[0]).toMatchObject({
+        model: "demo",
+        temperature: 0,
+        max_tokens: 24,
+        messages: [
+          { role: "system", content: "say little." },
+          { role: "user", content: "say nine." },
+        ],
+      });
       expect(await page.textContent(".answer .words")).toBe(own.text);
       expect(await page.textContent(".answer .facts")).toMatch(/^\d+ tokens/);
       await page.fill("#question", "say ten.");
@@ -80,7 +96,9 @@ describe.runIf(browsable)("the chat page", () => {
       await page.click("#set");
       await page.fill("#question", "go on.");
       await page.press("#question", "Enter");
-      await expect.poll(async () => (await page.textContent(".turn:last-child .words"))?.length, { timeout: 30_000 }).toBeGreaterThan(40);
+      await expect
+        .poll(async () => (await page.textContent(".turn:last-child .words"))?.length, { timeout: 30_000 })
+        .toBeGreaterThan(40);
       await page.keyboard.press("Escape");
       await settle(page);
       expect(await page.textContent(".turn:last-child .facts")).toBe("stopped");
@@ -88,7 +106,7 @@ describe.runIf(browsable)("the chat page", () => {
       expect((await page.textContent(".turn:last-child .words"))!.length).toBeGreaterThan(40);
 
       // Keys outside of fields.
-      await page.evaluate(() => (document.activeElement as HTMLElement).blur());
+      await page.evaluate("document.activeElement.blur()");
       await page.keyboard.press("c");
       expect(await page.isVisible("#right")).toBe(true);
       await page.keyboard.press("c");
@@ -97,7 +115,7 @@ describe.runIf(browsable)("the chat page", () => {
       await page.keyboard.press("s");
       await page.keyboard.press("n");
       expect(await page.locator(".turn").count()).toBe(0);
-      expect(await page.evaluate(() => document.activeElement?.id)).toBe("question");
+      expect(await page.evaluate("document.activeElement.id")).toBe("question");
       expect(faults).toEqual([]);
       // What was set is there when the page comes again.
       await page.reload();
@@ -148,7 +166,7 @@ describe.runIf(browsable)("the chat page", () => {
       const page = await browser.newPage();
       await page.goto(locked.url);
       await expect.poll(() => page.textContent("#empty")).toContain("A key is needed");
-      expect(await page.evaluate(() => document.activeElement?.id)).toBe("key");
+      expect(await page.evaluate("document.activeElement.id")).toBe("key");
       await page.fill("#key", "sesame-4711");
       await page.press("#key", "Tab");
       await expect.poll(() => page.locator("#left option").allTextContents()).toEqual(["demo"]);
@@ -171,7 +189,9 @@ describe.runIf(browsable)("the chat page", () => {
   it("is its own script and style, and nothing else", async () => {
     const response = await fetch(server.url);
     const policy = response.headers.get("content-security-policy")!;
-    expect(policy).toMatch(/^default-src 'none'; script-src 'sha256-[^']+'; style-src 'sha256-[^']+'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'$/);
+    expect(policy).toMatch(
+      /^default-src 'none'; script-src 'sha256-[^']+'; style-src 'sha256-[^']+'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'$/,
+    );
     const text = await response.text();
     expect(text).not.toMatch(/src=|url\(|@import|https?:\/\/|style=|onclick/);
     expect(text.match(/href="[^"]*"/g)).toEqual(['href="data:,"']);
@@ -194,7 +214,10 @@ describe.runIf(browsable)("the chat page", () => {
         expect(await drawingFaults(page), name).toEqual([]);
         await picture("settings");
         await page.click("#set");
-        for (const question of ["say nine.", "what is a very long question that goes on and on, so that it takes more than a line of the page, and a word_that_is_so_long_that_it_does_not_fit_into_any_line_of_a_narrow_page?"]) {
+        for (const question of [
+          "say nine.",
+          "what is a very long question that goes on and on, so that it takes more than a line of the page, and a word_that_is_so_long_that_it_does_not_fit_into_any_line_of_a_narrow_page?",
+        ]) {
           await page.fill("#question", question);
           await page.click("#send");
           await page.waitForSelector("#stop", { state: "visible" }).catch(() => {});

@@ -36,7 +36,13 @@ beforeAll(async () => {
   } as never).fit();
   await model.saveAdapter(at("adapter"));
   // Large enough to be caught at work, and without an end: random weights rarely say the end token, greedily never.
-  const config = { ...small.config, hidden_size: 512, intermediate_size: 1536, head_dim: 128, max_position_embeddings: 32_768 };
+  const config = {
+    ...small.config,
+    hidden_size: 512,
+    intermediate_size: 1536,
+    head_dim: 128,
+    max_position_embeddings: 32_768,
+  };
   await (await Mistral.random(config, small.tokenizer, 5)).save(at("slow"));
   server = await startServing(["--model", `demo=${base}`, "--adapter", at("adapter")]);
   slow = await startServing(["--model", at("slow"), "--queue", "3"]);
@@ -54,7 +60,9 @@ async function settled(of: Serving, wanted: Record<string, number>) {
 
 /** The status of an answer, and its error object. */
 async function refusal(response: Response) {
-  const { error } = (await response.json()) as { error: { message: string; code: string | null; param: string | null; type: string } };
+  const { error } = (await response.json()) as {
+    error: { message: string; code: string | null; param: string | null; type: string };
+  };
   return { status: response.status, ...error };
 }
 
@@ -76,7 +84,10 @@ describe("npm's openai client", () => {
     stream.on("content", (piece) => pieces.push(piece));
     const streamed = await stream.finalChatCompletion();
     expect(pieces.join("")).toBe(choices[0]!.message.content);
-    expect(streamed.choices[0]).toMatchObject({ message: { content: choices[0]!.message.content }, finish_reason: choices[0]!.finish_reason });
+    expect(streamed.choices[0]).toMatchObject({
+      message: { content: choices[0]!.message.content },
+      finish_reason: choices[0]!.finish_reason,
+    });
     expect(streamed.usage).toEqual(usage);
     const other = await openai.chat.completions.create({ ...request, seed: 8 });
     expect(other.choices[0]!.message.content).not.toBe(choices[0]!.message.content);
@@ -86,7 +97,9 @@ describe("npm's openai client", () => {
     const { openai } = server;
     const request = { model: "demo", messages: say("say nine."), max_tokens: 12, temperature: 1.5, seed: 3, n: 4 };
     const texts = async (more: object) =>
-      (await openai.chat.completions.create({ ...request, ...more, stream: false })).choices.map(({ message }) => message.content);
+      (await openai.chat.completions.create({ ...request, ...more, stream: false })).choices.map(
+        ({ message }) => message.content,
+      );
     const four = await texts({});
     expect(new Set(four).size).toBeGreaterThan(1);
     // A batch of four, and one by one because of a stop text that never comes: the same answers.
@@ -94,12 +107,20 @@ describe("npm's openai client", () => {
     expect(await texts({ seed: 5, n: 1 })).toEqual([four[2]]);
     const stream = await openai.chat.completions.create({ ...request, stream: true });
     const streamed = ["", "", "", ""];
-    for await (const { choices } of stream) for (const { index, delta } of choices) streamed[index] += delta.content ?? "";
+    for await (const { choices } of stream)
+      for (const { index, delta } of choices) streamed[index] += delta.content ?? "";
     expect(streamed).toEqual(four);
   });
 
   it("gets log-probabilities that are the model's own", async () => {
-    const request = { model: "demo:base", messages: say("say nine."), max_tokens: 6, temperature: 0, logprobs: true, top_logprobs: 3 };
+    const request = {
+      model: "demo:base",
+      messages: say("say nine."),
+      max_tokens: 6,
+      temperature: 0,
+      logprobs: true,
+      top_logprobs: 3,
+    };
     const { choices } = await server.openai.chat.completions.create(request);
     const { content } = choices[0]!.logprobs!;
     expect(content!.map(({ token }) => token).join("")).toBe(choices[0]!.message.content);
@@ -124,11 +145,16 @@ describe("npm's openai client", () => {
     expect((await openai.models.list()).data.map(({ id }) => id)).toEqual(["demo", "demo:base"]);
     expect(await openai.models.retrieve("demo:base")).toMatchObject({ id: "demo:base", object: "model" });
     const ask = async (model: string) =>
-      (await openai.chat.completions.create({ model, messages: say("say nine."), temperature: 0, max_tokens: 16 })).choices[0]!.message.content;
+      (await openai.chat.completions.create({ model, messages: say("say nine."), temperature: 0, max_tokens: 16 }))
+        .choices[0]!.message.content;
     const bare = await (await Mistral.fromPretrained(base)).generate(say("say nine."), { maxTokens: 16 });
     expect(await ask("demo:base")).toBe(bare.text);
     expect(await ask("demo")).not.toBe(bare.text);
-    await expect(ask("other")).rejects.toMatchObject({ status: 404, code: "model_not_found", message: expect.stringContaining("demo:base") });
+    await expect(ask("other")).rejects.toMatchObject({
+      status: 404,
+      code: "model_not_found",
+      message: expect.stringContaining("demo:base"),
+    });
   });
 
   it("gets answers that fit a schema, whatever the model would say", async () => {
@@ -146,7 +172,14 @@ describe("npm's openai client", () => {
       expect(parsed.choices[0]!.finish_reason).toBe("stop");
       expect(shape.parse(parsed.choices[0]!.message.parsed)).toEqual(JSON.parse(parsed.choices[0]!.message.content!));
     }
-    const free = { model: "demo", messages: say("say nine."), temperature: 1, seed: 2, max_tokens: 300, response_format: { type: "json_object" as const } };
+    const free = {
+      model: "demo",
+      messages: say("say nine."),
+      temperature: 1,
+      seed: 2,
+      max_tokens: 300,
+      response_format: { type: "json_object" as const },
+    };
     const { choices } = await server.openai.chat.completions.create(free);
     if (choices[0]!.finish_reason === "stop") expect(typeof JSON.parse(choices[0]!.message.content!)).toBe("object");
     const stream = server.openai.chat.completions.stream(free);
@@ -155,7 +188,11 @@ describe("npm's openai client", () => {
       ...free,
       response_format: { type: "json_schema", json_schema: { name: "x", schema: { type: "string", pattern: "a" } } },
     });
-    await expect(refused).rejects.toMatchObject({ status: 400, code: "unsupported_schema", param: "response_format.json_schema.schema.pattern" });
+    await expect(refused).rejects.toMatchObject({
+      status: 400,
+      code: "unsupported_schema",
+      param: "response_format.json_schema.schema.pattern",
+    });
   });
 
   it("continues texts and tokens, and scores given ones as lm-eval asks for it", async () => {
@@ -171,7 +208,14 @@ describe("npm's openai client", () => {
     const asTokens = await openai.completions.create({ ...ask, prompt: ids });
     expect(asTokens.choices[0]!.text).toBe(own.text);
 
-    const scored = await openai.completions.create({ ...ask, max_tokens: 1, prompt: [ids, [5, 9]], logprobs: 1, echo: true, seed: 1234 });
+    const scored = await openai.completions.create({
+      ...ask,
+      max_tokens: 1,
+      prompt: [ids, [5, 9]],
+      logprobs: 1,
+      echo: true,
+      seed: 1234,
+    });
     const { tokens, token_logprobs, top_logprobs, text_offset } = scored.choices[0]!.logprobs!;
     expect(tokens!.length).toBe(ids.length + 1);
     expect(tokens!.join("")).toBe(scored.choices[0]!.text);
@@ -219,7 +263,12 @@ print(json.dumps({
     const { status, stdout, stderr } = spawnSync(python!, ["-c", script, `${server.url}/v1`], { encoding: "utf8" });
     expect(status, stderr).toBe(0);
     const found = JSON.parse(stdout);
-    const own = await server.openai.chat.completions.create({ model: "demo", messages: say("say nine."), temperature: 0, max_tokens: 12 });
+    const own = await server.openai.chat.completions.create({
+      model: "demo",
+      messages: say("say nine."),
+      temperature: 0,
+      max_tokens: 12,
+    });
     expect(found).toMatchObject({
       ...{ whole: own.choices[0]!.message.content, streamed: found.whole, tokens: found.whole, refused: "tools" },
       ...{ usage: own.usage!.completion_tokens, models: ["demo", "demo:base"] },
@@ -238,7 +287,10 @@ describe("our own client", () => {
     expect(pieces.join("")).toBe(answer.text);
     expect(answer).toMatchObject({ model: "demo", usage: { completionTokens: expect.any(Number) } });
     expect(answer.logprobs!.map(({ token }) => token).join("")).toBe(answer.text);
-    const schema = { name: "grade", schema: { type: "object", properties: { grade: { enum: [1, 2, 3] } }, required: ["grade"] } };
+    const schema = {
+      name: "grade",
+      schema: { type: "object", properties: { grade: { enum: [1, 2, 3] } }, required: ["grade"] },
+    };
     const graded = await model.complete({ ...request, sampling: { maxTokens: 20, schema } });
     expect([1, 2, 3]).toContain(JSON.parse(graded.text).grade);
     const tooLong = model.complete({ ...request, messages: say("say nine. ".repeat(600)) });
@@ -248,21 +300,38 @@ describe("our own client", () => {
 
 describe("what goes over the wire", () => {
   it("is framed as OpenAI frames it, to the byte", async () => {
-    const response = await server.post(chat, { model: "demo", messages: say("say nine."), temperature: 0, max_tokens: 5, stream: true });
+    const response = await server.post(chat, {
+      model: "demo",
+      messages: say("say nine."),
+      temperature: 0,
+      max_tokens: 5,
+      stream: true,
+    });
     expect(response.headers.get("content-type")).toBe("text/event-stream; charset=utf-8");
     expect(response.headers.get("cache-control")).toBe("no-cache");
     const body = await response.text();
     const events = eventsIn(body);
     expect(events.at(-1)).toBe("[DONE]");
     const chunks = events.slice(0, -1).map((event) => JSON.parse(event));
-    expect(body).toBe(`${[...chunks.map((chunk) => JSON.stringify(chunk)), "[DONE]"].map((data) => `data: ${data}\n\n`).join("")}`);
+    expect(body).toBe(
+      `${[...chunks.map((chunk) => JSON.stringify(chunk)), "[DONE]"].map((data) => `data: ${data}\n\n`).join("")}`,
+    );
     const [first, ...rest] = chunks;
     expect(first).toEqual({
-      ...{ id: expect.stringMatching(/^chatcmpl-/), object: "chat.completion.chunk", created: expect.any(Number), model: "demo" },
-      choices: [{ index: 0, delta: { role: "assistant", content: "", refusal: null }, logprobs: null, finish_reason: null }],
+      ...{
+        id: expect.stringMatching(/^chatcmpl-/),
+        object: "chat.completion.chunk",
+        created: expect.any(Number),
+        model: "demo",
+      },
+      choices: [
+        { index: 0, delta: { role: "assistant", content: "", refusal: null }, logprobs: null, finish_reason: null },
+      ],
     });
     for (const chunk of rest) expect(chunk).toMatchObject({ id: first.id, created: first.created });
-    expect(rest.at(-1).choices).toEqual([{ index: 0, delta: {}, logprobs: null, finish_reason: expect.stringMatching(/^(stop|length)$/) }]);
+    expect(rest.at(-1).choices).toEqual([
+      { index: 0, delta: {}, logprobs: null, finish_reason: expect.stringMatching(/^(stop|length)$/) },
+    ]);
   });
 
   it.each([
@@ -297,8 +366,24 @@ describe("what goes over the wire", () => {
 
   it("takes what asks for nothing", async () => {
     const neutral = {
-      ...{ tools: [], tool_choice: "none", logit_bias: {}, frequency_penalty: 0, presence_penalty: 0, user: "me", metadata: { a: "b" } },
-      ...{ response_format: { type: "text" }, logprobs: false, stop: null, seed: null, n: null, parallel_tool_calls: true, store: false },
+      ...{
+        tools: [],
+        tool_choice: "none",
+        logit_bias: {},
+        frequency_penalty: 0,
+        presence_penalty: 0,
+        user: "me",
+        metadata: { a: "b" },
+      },
+      ...{
+        response_format: { type: "text" },
+        logprobs: false,
+        stop: null,
+        seed: null,
+        n: null,
+        parallel_tool_calls: true,
+        store: false,
+      },
     };
     const response = await server.post(chat, { model: "demo", messages: say("a"), max_tokens: 2, ...neutral });
     expect(response.status).toBe(200);
@@ -311,13 +396,24 @@ describe("what goes over the wire", () => {
     const [, limit, length] = /length is (\d+) tokens.* resulted in (\d+) tokens/.exec(found.message)!;
     const model = await Mistral.fromPretrained(base);
     expect([Number(limit), Number(length)]).toEqual([512, model.tokenizer.encodePrompt(messages).length]);
-    expect(await refusal(await server.post("/v1/completions", { model: "demo", prompt: [1, 99_999] }))).toMatchObject({ status: 400, param: "prompt" });
-    expect(await refusal(await server.post("/v1/completions", { model: "demo", prompt: "" }))).toMatchObject({ status: 400, param: "prompt" });
+    expect(await refusal(await server.post("/v1/completions", { model: "demo", prompt: [1, 99_999] }))).toMatchObject({
+      status: 400,
+      param: "prompt",
+    });
+    expect(await refusal(await server.post("/v1/completions", { model: "demo", prompt: "" }))).toMatchObject({
+      status: 400,
+      param: "prompt",
+    });
     expect(await refusal(await server.post(chat, "{"))).toMatchObject({ status: 400, code: "invalid_json" });
     expect(await refusal(await server.post(chat, "[]"))).toMatchObject({ status: 400 });
-    expect(await refusal(await server.post(chat, "{}", { headers: { "content-type": "text/plain" } }))).toMatchObject({ status: 415 });
+    expect(await refusal(await server.post(chat, "{}", { headers: { "content-type": "text/plain" } }))).toMatchObject({
+      status: 415,
+    });
     const large = "x".repeat(9 * 2 ** 20);
-    expect(await refusal(await server.post(chat, { model: "demo", messages: say(large) }))).toMatchObject({ status: 413, code: "request_too_large" });
+    expect(await refusal(await server.post(chat, { model: "demo", messages: say(large) }))).toMatchObject({
+      status: 413,
+      code: "request_too_large",
+    });
     expect(await refusal(await fetch(`${server.url}/v1/nothing`))).toMatchObject({ status: 404 });
     expect(await refusal(await fetch(`${server.url}${chat}`))).toMatchObject({ status: 405 });
     // What went wrong has left nothing behind.
@@ -327,7 +423,19 @@ describe("what goes over the wire", () => {
 
   it("answers whatever bytes come with a refusal, never with a 500", async () => {
     const { default: fc } = await import("fast-check");
-    const keys = ["model", "messages", "prompt", "n", "stop", "stream", "response_format", "max_tokens", "logprobs", "seed", "x"];
+    const keys = [
+      "model",
+      "messages",
+      "prompt",
+      "n",
+      "stop",
+      "stream",
+      "response_format",
+      "max_tokens",
+      "logprobs",
+      "seed",
+      "x",
+    ];
     const body = fc.oneof(fc.jsonValue(), fc.dictionary(fc.constantFrom(...keys), fc.jsonValue()));
     await fc.assert(
       fc.asyncProperty(body, fc.constantFrom(chat, "/v1/completions"), async (value, path) => {
@@ -364,7 +472,9 @@ describe("a server with much to do", () => {
 
   it("takes in so many, refuses more with a time to wait, and forgets who leaves the queue", async () => {
     const leave = new AbortController();
-    const asked = [1, 2, 3, 4].map((seed) => slow.post(chat, { ...long, seed, temperature: 0.01 * seed }, { signal: leave.signal }));
+    const asked = [1, 2, 3, 4].map((seed) =>
+      slow.post(chat, { ...long, seed, temperature: 0.01 * seed }, { signal: leave.signal }),
+    );
     for (const each of asked) each.catch(() => {});
     await settled(slow, { zephyr_requests_underway: 4, zephyr_answers_running: 1, zephyr_answers_waiting: 3 });
     const refused = await slow.post(chat, { ...long, max_tokens: 1 });
@@ -451,7 +561,8 @@ describe("who may ask", () => {
   it("this machine's own programs and pages; no foreign page, and no page by a foreign name", async () => {
     const { host } = new URL(server.url);
     for (const own of ["localhost", "127.0.0.1:1", "[::1]:80"]) expect(await status(server, { host: own })).toBe(200);
-    for (const foreign of ["example.com", "localhost.example.com"]) expect(await status(server, { host: foreign })).toBe(403);
+    for (const foreign of ["example.com", "localhost.example.com"])
+      expect(await status(server, { host: foreign })).toBe(403);
     expect(await status(server, { origin: `http://${host}` })).toBe(200);
     expect(await status(server, { origin: "https://example.com" })).toBe(403);
     expect(await status(server, { origin: "null" })).toBe(403);
@@ -466,7 +577,11 @@ describe("who may ask", () => {
     const locked = await startServing(flags, { ZEPHYR_SERVE_KEY: "sesame-4711" });
     expect((await locked.openai.models.list()).data).toHaveLength(1);
     // One model answers by any name.
-    const { model } = await locked.openai.chat.completions.create({ model: "gpt-4o", messages: say("a"), max_tokens: 1 });
+    const { model } = await locked.openai.chat.completions.create({
+      model: "gpt-4o",
+      messages: say("a"),
+      max_tokens: 1,
+    });
     expect(model).toBe("demo");
     const stranger = new OpenAI({ baseURL: `${locked.url}/v1`, apiKey: "sesame-4712", maxRetries: 0 });
     await expect(stranger.models.list()).rejects.toMatchObject({ status: 401, code: "invalid_api_key" });
@@ -474,9 +589,16 @@ describe("who may ask", () => {
     for (const path of ["/", "/health"]) expect(await status(locked, {}, path), path).toBe(200);
     expect(await status(locked, { authorization: "Bearer sesame-4711", origin: "https://example.com" })).toBe(200);
     expect(await status(locked, { authorization: "Bearer sesame-4711", origin: "https://example.org" })).toBe(403);
-    const asked = { origin: "https://example.com", "access-control-request-method": "POST", "access-control-request-headers": "authorization" };
+    const asked = {
+      origin: "https://example.com",
+      "access-control-request-method": "POST",
+      "access-control-request-headers": "authorization",
+    };
     const preflight = await fetch(`${locked.url}${chat}`, { method: "OPTIONS", headers: asked });
-    expect([preflight.status, preflight.headers.get("access-control-allow-origin")]).toEqual([204, "https://example.com"]);
+    expect([preflight.status, preflight.headers.get("access-control-allow-origin")]).toEqual([
+      204,
+      "https://example.com",
+    ]);
     expect(await locked.stop()).toBe(0);
     expect(locked.said()).not.toContain("sesame");
   });
@@ -485,7 +607,9 @@ describe("who may ask", () => {
     const refused = (...flags: string[]) => startServing(["--model", base, ...flags]).then(() => "started", String);
     expect(await refused("--host", "0.0.0.0")).toMatch(/ended with 77[\s\S]*ZA_SERVE_OPEN[\s\S]*--without-key/);
     expect(await refused("--api-key-env", "ZEPHYR_NO_SUCH_KEY")).toMatch(/ended with 77[\s\S]*ZEPHYR_NO_SUCH_KEY/);
-    expect(await refused("--port", new URL(server.url).port)).toMatch(/ended with 77[\s\S]*ZA_SERVE_ADDRESS[\s\S]*is taken/);
+    expect(await refused("--port", new URL(server.url).port)).toMatch(
+      /ended with 77[\s\S]*ZA_SERVE_ADDRESS[\s\S]*is taken/,
+    );
     expect(await refused("--model", `${base}/`)).toMatch(/ended with 77[\s\S]*two models have the name base/);
     expect(await refused("--model", at("none"))).toMatch(/ended with 77[\s\S]*ZA_MODEL_NOT_FOUND/);
     const open = await startServing(["--model", base, "--host", "0.0.0.0", "--without-key"]);

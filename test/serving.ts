@@ -54,7 +54,9 @@ export async function startServing(flags: readonly string[], env: Record<string,
     metrics: async () => {
       const text = await (await fetch(`${url}/metrics`, { headers: authorization })).text();
       const lines = text.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
-      return Object.fromEntries(lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.split(" ").at(-1))]));
+      return Object.fromEntries(
+        lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.split(" ").at(-1))]),
+      );
     },
     stop: (signal = "SIGTERM") => {
       child.kill(signal);

@@ -7,7 +7,7 @@ import { isRepositoryId } from "../hub/repository";
 import { Mistral } from "../model/mistral";
 import { whole } from "../report/format";
 import type { RequestLog } from "../serve";
-import { servePort, serve } from "../serve/serve";
+import { serve, servePort } from "../serve/serve";
 import { wholeNumber } from "./arguments";
 import { templateOf, usageProblem } from "./config-options";
 import { interruptible } from "./interrupt";
@@ -101,7 +101,11 @@ function keyOf({ apiKeyEnv }: ServeFlags): string | undefined {
   if (apiKeyEnv === undefined) return undefined;
   const key = process.env[apiKeyEnv];
   if (key) return key;
-  throw usageProblem("--api-key-env", `the environment has no ${apiKeyEnv}`, "Set it to the key that requests must bring.");
+  throw usageProblem(
+    "--api-key-env",
+    `the environment has no ${apiKeyEnv}`,
+    "Set it to the key that requests must bring.",
+  );
 }
 
 /** Loads the models of the flags, by name. */
@@ -139,7 +143,8 @@ function namedPath(text: string): [name: string, path: string] {
 
 function lineOf({ method, path, status, model, promptTokens, completionTokens, seconds }: RequestLog): string {
   const { dim, red } = styleOf(process.stderr);
-  const tokens = completionTokens === undefined ? "" : ` ${whole(promptTokens ?? 0)} + ${whole(completionTokens)} tokens`;
+  const tokens =
+    completionTokens === undefined ? "" : ` ${whole(promptTokens ?? 0)} + ${whole(completionTokens)} tokens`;
   const code = status < 400 ? String(status) : red(String(status));
   return `${dim(new Date().toISOString().slice(11, 19))} ${method} ${path} ${code}${model ? ` ${model}` : ""}${tokens} ${dim(`${seconds.toFixed(2)} s`)}`;
 }

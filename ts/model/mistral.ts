@@ -320,7 +320,10 @@ export class Mistral {
    */
   async generateBatch(
     prompts: readonly Prompt[],
-    options: Omit<GenerateOptions, "onToken" | "stop" | "reuse"> & { batchSize?: number; seeds?: readonly number[] } = {},
+    options: Omit<GenerateOptions, "onToken" | "stop" | "reuse"> & {
+      batchSize?: number;
+      seeds?: readonly number[];
+    } = {},
   ): Promise<Generated[]> {
     const { signal, batchSize: size = 256 } = options;
     const decoding = decodingOf(options, this.stopTokenIds);

@@ -49,7 +49,8 @@ export function checkKey(headers: Headers, { key }: AccessRules): void {
   if (key === undefined) return;
   const given = /^Bearer +(.*)$/i.exec(headers.get("authorization") ?? "")?.[1];
   if (given !== undefined && timingSafeEqual(digest(given), digest(key))) return;
-  const message = given === undefined ? "A key is needed: Authorization: Bearer KEY." : "The key is not the one of this server.";
+  const message =
+    given === undefined ? "A key is needed: Authorization: Bearer KEY." : "The key is not the one of this server.";
   throw new ApiError(401, message, {
     type: "authentication_error",
     code: "invalid_api_key",

@@ -121,7 +121,9 @@ export function buildApp(parts: AppParts): Hono {
 
   app.all("*", (c) => {
     const known = paths.includes(c.req.path);
-    const message = known ? `${c.req.path} is not asked by ${c.req.method}.` : `There is no ${c.req.path} here; there is ${paths.join(", ")}.`;
+    const message = known
+      ? `${c.req.path} is not asked by ${c.req.method}.`
+      : `There is no ${c.req.path} here; there is ${paths.join(", ")}.`;
     throw new ApiError(known ? 405 : 404, message, { code: known ? "method_not_allowed" : "not_found" });
   });
   app.onError((thrown, c) => {

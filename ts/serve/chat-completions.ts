@@ -83,9 +83,11 @@ function logprobsOf({ served }: Exchange, answer: Generated) {
     const bytes = token.includes("\uFFFD") ? null : [...Buffer.from(token)];
     return { token, logprob, bytes };
   };
-  const content = logprobs.slice(0, shownCount(tokenizer, answer)).map(({ id, logprob, top }: AnswerLogprob, place) => ({
-    ...entry(place, id, logprob),
-    top_logprobs: top.map((each) => entry(place, each.id, each.logprob)),
-  }));
+  const content = logprobs
+    .slice(0, shownCount(tokenizer, answer))
+    .map(({ id, logprob, top }: AnswerLogprob, place) => ({
+      ...entry(place, id, logprob),
+      top_logprobs: top.map((each) => entry(place, each.id, each.logprob)),
+    }));
   return { content, refusal: null };
 }

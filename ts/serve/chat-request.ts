@@ -20,7 +20,12 @@ export interface ChatCompletionRequest extends RequestSampling, Delivery {
   grammar: Grammar | undefined;
 }
 
-const roles: Readonly<Record<string, Role>> = { system: "system", developer: "system", user: "user", assistant: "assistant" };
+const roles: Readonly<Record<string, Role>> = {
+  system: "system",
+  developer: "system",
+  user: "user",
+  assistant: "assistant",
+};
 
 /** Between the text parts of a message. */
 const joint = "\n";
@@ -75,7 +80,8 @@ function maxTokensOf(fields: RequestFields): number | undefined {
 function topLogprobsOf(fields: RequestFields): number | undefined {
   const wanted = fields.boolean("logprobs") ?? false;
   const top = fields.whole("top_logprobs", 0, 20);
-  if (top !== undefined && !wanted) throw badField("top_logprobs", "top_logprobs is only possible with logprobs: true.");
+  if (top !== undefined && !wanted)
+    throw badField("top_logprobs", "top_logprobs is only possible with logprobs: true.");
   return wanted ? (top ?? 0) : undefined;
 }
 
@@ -101,13 +107,17 @@ function responseFormatOf(fields: RequestFields): Grammar | undefined {
       return grammarOf(schema, "response_format.json_schema.schema");
     }
     default:
-      throw badField("response_format.type", `response_format.type must be text, json_object or json_schema, found ${type}.`);
+      throw badField(
+        "response_format.type",
+        `response_format.type must be text, json_object or json_schema, found ${type}.`,
+      );
   }
 }
 
 function messagesOf(fields: RequestFields): readonly Message[] {
   const list = fields.list("messages");
-  if (list === undefined || list.length === 0) throw badField("messages", "messages must be a list with one message or more.");
+  if (list === undefined || list.length === 0)
+    throw badField("messages", "messages must be a list with one message or more.");
   return list.map((each, index) => messageOf(new RequestFields(each, `messages[${index}]`)));
 }
 
@@ -122,7 +132,10 @@ function messageOf(fields: RequestFields): Message {
   }
   const role = said === undefined || !Object.hasOwn(roles, said) ? undefined : roles[said];
   if (role === undefined) {
-    throw badField(fields.path("role"), `${fields.path("role")} must be system, developer, user or assistant, found ${said}.`);
+    throw badField(
+      fields.path("role"),
+      `${fields.path("role")} must be system, developer, user or assistant, found ${said}.`,
+    );
   }
   const content = contentOf(fields);
   fields.unsupported("name", () => false, "Put the name into the content.");

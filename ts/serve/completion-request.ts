@@ -35,7 +35,11 @@ export function completionRequestOf(body: unknown): CompletionRequest {
   if (model === undefined) throw badField("model", "model is missing: the name of one of /v1/models.");
   const prompts = promptsOf(fields.take("prompt"));
   fields.unsupported("suffix", (value) => value === "", "This server continues texts, it does not fill gaps.");
-  fields.unsupported("response_format", (value) => (value as { type?: unknown }).type === "text", "Take /v1/chat/completions.");
+  fields.unsupported(
+    "response_format",
+    (value) => (value as { type?: unknown }).type === "text",
+    "Take /v1/chat/completions.",
+  );
   const echo = fields.boolean("echo") ?? false;
   const sampling = samplingOf(fields);
   fields.unsupported("best_of", (value) => value === sampling.choices, "Take n.");
@@ -51,7 +55,8 @@ export function completionRequestOf(body: unknown): CompletionRequest {
   };
   fields.close();
   const answers = prompts.length * sampling.choices;
-  if (answers > mostAnswers) throw badField("n", `The request asks for ${answers} answers; ${mostAnswers} are possible.`);
+  if (answers > mostAnswers)
+    throw badField("n", `The request asks for ${answers} answers; ${mostAnswers} are possible.`);
   return request;
 }
 

@@ -72,11 +72,15 @@ export class Engine {
   enter(): Ticket {
     if (this.#inside >= this.#most) {
       const wait = Math.min(Math.max(Math.ceil((this.#usual * this.#inside) / 2), 1), 60);
-      throw new ApiError(429, `This server is answering ${this.#inside} requests, which is all that it takes at once. Try again in ${wait} s.`, {
-        type: "rate_limit_error",
-        code: "queue_full",
-        headers: { "retry-after": String(wait) },
-      });
+      throw new ApiError(
+        429,
+        `This server is answering ${this.#inside} requests, which is all that it takes at once. Try again in ${wait} s.`,
+        {
+          type: "rate_limit_error",
+          code: "queue_full",
+          headers: { "retry-after": String(wait) },
+        },
+      );
     }
     const since = performance.now();
     this.#metrics.house.set(++this.#inside);
@@ -93,7 +97,9 @@ export class Engine {
   /** Generates an answer when its turn has come. */
   async answer(ticket: Ticket, answer: Answer): Promise<Generated> {
     const { model, prompt, options, name } = answer;
-    return this.#counted(name, () => this.#turn<Generated>(ticket, answer, options.signal, () => model.generate(prompt, options)));
+    return this.#counted(name, () =>
+      this.#turn<Generated>(ticket, answer, options.signal, () => model.generate(prompt, options)),
+    );
   }
 
   /** Generates an answer in a way of its own when its turn has come. */
@@ -113,7 +119,10 @@ export class Engine {
       this.#metrics.completionTokens.add(made.ids.length, { model });
       return made;
     } catch (error) {
-      this.#metrics.answers.add(1, { model, end: (error as { code?: unknown }).code === "ZA_ABORTED" ? "aborted" : "error" });
+      this.#metrics.answers.add(1, {
+        model,
+        end: (error as { code?: unknown }).code === "ZA_ABORTED" ? "aborted" : "error",
+      });
       throw error;
     }
   }

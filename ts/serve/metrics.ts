@@ -48,7 +48,9 @@ class Histogram {
 
   lines(): string[] {
     return [...this.#series.values()].flatMap(({ labels, counts, sum, count }) => [
-      ...this.bounds.map((bound, i) => `${this.name}_bucket${labelText({ ...labels, le: String(bound) })} ${counts[i]}`),
+      ...this.bounds.map(
+        (bound, i) => `${this.name}_bucket${labelText({ ...labels, le: String(bound) })} ${counts[i]}`,
+      ),
       `${this.name}_bucket${labelText({ ...labels, le: "+Inf" })} ${count}`,
       `${this.name}_sum${labelText(labels)} ${sum}`,
       `${this.name}_count${labelText(labels)} ${count}`,
@@ -67,7 +69,11 @@ const seconds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60
 
 /** What a server counts. */
 export class Metrics {
-  readonly requests = new Figure("zephyr_requests_total", "Requests by path and status; 499: the client left.", "counter");
+  readonly requests = new Figure(
+    "zephyr_requests_total",
+    "Requests by path and status; 499: the client left.",
+    "counter",
+  );
   readonly answers = new Figure(
     "zephyr_answers_total",
     "Generated answers by model and how they ended: stop, length, aborted, error.",
@@ -79,9 +85,21 @@ export class Metrics {
   readonly waiting = new Figure("zephyr_answers_waiting", "Answers that wait for their turn.", "gauge");
   readonly house = new Figure("zephyr_requests_underway", "Requests that were taken in and are not yet done.", "gauge");
   readonly limit = new Figure("zephyr_requests_limit", "Requests that are taken in at most.", "gauge");
-  readonly requestSeconds = new Histogram("zephyr_request_seconds", "From the request to the end of its answer.", seconds);
-  readonly waitSeconds = new Histogram("zephyr_wait_seconds", "From when an answer was asked for until its turn.", seconds);
-  readonly firstSeconds = new Histogram("zephyr_first_text_seconds", "From the request to its first text, where it is streamed.", seconds);
+  readonly requestSeconds = new Histogram(
+    "zephyr_request_seconds",
+    "From the request to the end of its answer.",
+    seconds,
+  );
+  readonly waitSeconds = new Histogram(
+    "zephyr_wait_seconds",
+    "From when an answer was asked for until its turn.",
+    seconds,
+  );
+  readonly firstSeconds = new Histogram(
+    "zephyr_first_text_seconds",
+    "From the request to its first text, where it is streamed.",
+    seconds,
+  );
   readonly #memory = new Figure("process_resident_memory_bytes", "Memory of the process.", "gauge");
   readonly #start = new Figure("process_start_time_seconds", "When the process began, in seconds since 1970.", "gauge");
 
@@ -98,7 +116,11 @@ export class Metrics {
       ...[this.running, this.waiting, this.house, this.limit],
       ...[this.requestSeconds, this.waitSeconds, this.firstSeconds, this.#memory, this.#start],
     ];
-    const texts = all.flatMap((each) => [`# HELP ${each.name} ${each.help}`, `# TYPE ${each.name} ${each.type}`, ...each.lines()]);
+    const texts = all.flatMap((each) => [
+      `# HELP ${each.name} ${each.help}`,
+      `# TYPE ${each.name} ${each.type}`,
+      ...each.lines(),
+    ]);
     return `${texts.join("\n")}\n`;
   }
 }

@@ -9,7 +9,10 @@ import { ApiError } from "./api-error";
 export async function jsonBody(request: Request, most: number): Promise<unknown> {
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/json\b/i.test(type)) {
-    throw new ApiError(415, `The body must be JSON: send the header Content-Type: application/json, not ${type || "none"}.`);
+    throw new ApiError(
+      415,
+      `The body must be JSON: send the header Content-Type: application/json, not ${type || "none"}.`,
+    );
   }
   const tooLarge = (found: string) =>
     new ApiError(413, `The body has ${found} bytes; this server reads ${most}.`, {

@@ -78,14 +78,22 @@ export class RequestFields {
   unsupported(name: string, asksNothing: (value: unknown) => boolean, remedy = "Leave it out."): void {
     const value = this.take(name);
     if (value === undefined || asksNothing(value)) return;
-    throw badField(this.path(name), `${this.path(name)} is not supported by this server. ${remedy}`, "unsupported_parameter");
+    throw badField(
+      this.path(name),
+      `${this.path(name)} is not supported by this server. ${remedy}`,
+      "unsupported_parameter",
+    );
   }
 
   /** Refuses what nobody has read. */
   close(): void {
     for (const [name, value] of Object.entries(this.#object)) {
       if (value === null || this.#read.has(name)) continue;
-      throw badField(this.path(name), `${this.path(name)} is not known to this server. Leave it out.`, "unknown_parameter");
+      throw badField(
+        this.path(name),
+        `${this.path(name)} is not known to this server. Leave it out.`,
+        "unknown_parameter",
+      );
     }
   }
 

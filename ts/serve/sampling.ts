@@ -36,7 +36,10 @@ const mostStops = 16;
 const seeds = 2 ** 48;
 
 const empty = (value: unknown) => typeof value === "object" && value !== null && Object.keys(value).length === 0;
-const is = (...values: readonly unknown[]) => (value: unknown) => values.includes(value);
+const is =
+  (...values: readonly unknown[]) =>
+  (value: unknown) =>
+    values.includes(value);
 
 /** Reads them, and refuses what this server cannot do. */
 export function samplingOf(fields: RequestFields): RequestSampling {
@@ -68,7 +71,8 @@ function stopsOf(fields: RequestFields): readonly string[] {
   const stops: readonly unknown[] = Array.isArray(stop) ? stop : [stop];
   if (stops.length > mostStops) throw badField("stop", `stop has ${stops.length} texts; ${mostStops} are possible.`);
   for (const each of stops) {
-    if (typeof each !== "string" || each === "") throw badField("stop", "stop must be a text, or a list of texts, none empty.");
+    if (typeof each !== "string" || each === "")
+      throw badField("stop", "stop must be a text, or a list of texts, none empty.");
   }
   return stops as readonly string[];
 }

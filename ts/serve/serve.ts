@@ -62,7 +62,10 @@ export interface ModelServer {
  *
  * @throws ConfigError `ZA_SERVE_OPEN` for an interface beyond this machine without a key, `ZA_SERVE_ADDRESS`
  */
-export async function serve(models: Readonly<Record<string, Mistral>>, options: ServeOptions = {}): Promise<ModelServer> {
+export async function serve(
+  models: Readonly<Record<string, Mistral>>,
+  options: ServeOptions = {},
+): Promise<ModelServer> {
   const { host = "127.0.0.1", port = servePort, key, queue = 64, timeoutSeconds = 600 } = options;
   const loopback = isLoopback(host);
   if (!loopback && key === undefined && options.withoutKey !== true) {

@@ -49,10 +49,14 @@ export class ServedModels {
   }
 
   #unknown(name: string): ApiError {
-    return new ApiError(404, `The model ${JSON.stringify(name)} is not served here; there is ${this.names.join(", ")}.`, {
-      code: "model_not_found",
-      param: "model",
-    });
+    return new ApiError(
+      404,
+      `The model ${JSON.stringify(name)} is not served here; there is ${this.names.join(", ")}.`,
+      {
+        code: "model_not_found",
+        param: "model",
+      },
+    );
   }
 
   /**
@@ -74,7 +78,12 @@ export class ServedModels {
  * @param param what the prompt came from
  * @throws ApiError 400 `context_length_exceeded` when the prompt leaves no room for one
  */
-export function answerLength(served: ServedModel, prompt: Uint32Array, wanted: number | undefined, param: string): number {
+export function answerLength(
+  served: ServedModel,
+  prompt: Uint32Array,
+  wanted: number | undefined,
+  param: string,
+): number {
   const room = served.context - prompt.length;
   if (room < Math.min(wanted ?? 1, 1)) throw tooLong(served.context, prompt.length, param);
   // The core ends an answer at the model's own limit, so that requests of all lengths can be answered together.

@@ -178,7 +178,8 @@ function legacyLogprobs(
     found.top_logprobs?.push(logprob === undefined ? null : alternatives(tokenizer, before, top, { text, logprob }));
     found.text_offset.push(offset);
     // What the tokenizer puts before a text is not in it.
-    const seen = typeof prompt.given === "string" ? textAfter(tokenizer, before, [id], { skipSpecialTokens: true }) : text;
+    const seen =
+      typeof prompt.given === "string" ? textAfter(tokenizer, before, [id], { skipSpecialTokens: true }) : text;
     offset += [...seen].length;
   };
   for (const [place, each] of scored.entries()) add(prompt.ids[place - 1], prompt.ids[place] as number, each);

@@ -52,7 +52,10 @@ export async function scoredTokens(
   const bytes = 4 * vocabulary * ids.length;
   if (bytes > mostLogits) {
     const most = Math.floor(mostLogits / 4 / vocabulary);
-    throw badField("prompt", `Alternatives (logprobs above 0) with echo are possible for ${most} tokens of this model, not for ${ids.length}. Take logprobs: 0, or a shorter prompt.`);
+    throw badField(
+      "prompt",
+      `Alternatives (logprobs above 0) with echo are possible for ${most} tokens of this model, not for ${ids.length}. Take logprobs: 0, or a shorter prompt.`,
+    );
   }
   const logits = await model.logits(ids);
   const pause = breaks();

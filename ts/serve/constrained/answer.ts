@@ -229,7 +229,8 @@ function chosenOf(
   const goal = topP * weights.reduce((sum, weight) => sum + weight, 0);
   let mass = 0;
   let count = 0;
-  while (count < weights.length && mass < goal && (weights[count] as number) >= minP) mass += weights[count++] as number;
+  while (count < weights.length && mass < goal && (weights[count] as number) >= minP)
+    mass += weights[count++] as number;
   let left = random() * mass;
   for (let at = 0; at < count; at++) {
     left -= weights[at] as number;

@@ -29,15 +29,17 @@ const { sample } = fc.letrec<{ sample: Sample }>((tie) => ({
       const item = schemas.length === 0 ? true : { anyOf: schemas };
       return { schema: { type: "array", items: item }, value: items.map(({ value }) => value) };
     }),
-    fc.dictionary(fc.string({ maxLength: 5 }), fc.tuple(tie("sample"), fc.boolean(), fc.boolean())).map((members): Sample => {
-      // Integer-like names come first in every object, whatever their order in the schema was.
-      const entries = Object.entries(members).filter(([name]) => name !== "__proto__");
-      const properties = Object.fromEntries(entries.map(([name, [{ schema }]]) => [name, schema]));
-      const required = entries.filter(([, [, needed]]) => needed).map(([name]) => name);
-      const present = entries.filter(([, [, needed, there]]) => needed || there);
-      const value = Object.fromEntries(present.map(([name, [member]]) => [name, member.value]));
-      return { schema: { type: "object", properties, required, additionalProperties: false }, value };
-    }),
+    fc
+      .dictionary(fc.string({ maxLength: 5 }), fc.tuple(tie("sample"), fc.boolean(), fc.boolean()))
+      .map((members): Sample => {
+        // Integer-like names come first in every object, whatever their order in the schema was.
+        const entries = Object.entries(members).filter(([name]) => name !== "__proto__");
+        const properties = Object.fromEntries(entries.map(([name, [{ schema }]]) => [name, schema]));
+        const required = entries.filter(([, [, needed]]) => needed).map(([name]) => name);
+        const present = entries.filter(([, [, needed, there]]) => needed || there);
+        const value = Object.fromEntries(present.map(([name, [member]]) => [name, member.value]));
+        return { schema: { type: "object", properties, required, additionalProperties: false }, value };
+      }),
   ),
 }));
 
@@ -66,7 +68,9 @@ describe("grammars of JSON schemas", () => {
     });
     const { $schema: _, ...schema } = z.toJSONSchema(shape);
     // zod writes limits of safe integers, which are no keyword here.
-    const plain = JSON.parse(JSON.stringify(schema, (key, value) => (/^(minimum|maximum)$/.test(key) ? undefined : value)));
+    const plain = JSON.parse(
+      JSON.stringify(schema, (key, value) => (/^(minimum|maximum)$/.test(key) ? undefined : value)),
+    );
     const grammar = grammarOf(plain, "schema");
     const alphabet = Array.from({ length: 95 }, (_, i) => 32 + i).concat(0xe9, 0x1f999);
     fc.assert(
@@ -90,11 +94,26 @@ describe("grammars of JSON schemas", () => {
     for (const good of ['{"a":1}', '{"a": 1, "b": "x"}', '{"a":-0}', '{"a":120,"b":"\\u00e9\\n"}']) {
       expect(accepts(object, good), good).toBe(true);
     }
-    for (const bad of ['{"b":"x"}', "{}", '{"a":01}', '{"a":1.5}', '{"a":1,}', '{"b":"x","a":1}', '{"a":1,"c":2}', '{"a":1} ', '{"a":  1}', '{"a":1,"b":"\n"}', '{"a":1,"b":"\\ud800"}', '{"a":1,"b":"\\x"}']) {
+    for (const bad of [
+      '{"b":"x"}',
+      "{}",
+      '{"a":01}',
+      '{"a":1.5}',
+      '{"a":1,}',
+      '{"b":"x","a":1}',
+      '{"a":1,"c":2}',
+      '{"a":1} ',
+      '{"a":  1}',
+      '{"a":1,"b":"\n"}',
+      '{"a":1,"b":"\\ud800"}',
+      '{"a":1,"b":"\\x"}',
+    ]) {
       expect(accepts(object, bad), bad).toBe(false);
     }
     expect(accepts({ type: "array", items: { type: "null" }, minItems: 2, maxItems: 3 }, "[null]")).toBe(false);
-    expect(accepts({ type: "array", items: { type: "null" }, minItems: 2, maxItems: 3 }, "[null,null, null]")).toBe(true);
+    expect(accepts({ type: "array", items: { type: "null" }, minItems: 2, maxItems: 3 }, "[null,null, null]")).toBe(
+      true,
+    );
     expect(accepts({ type: "string", minLength: 2, maxLength: 3 }, '"🦙🦙🦙"')).toBe(true);
     expect(accepts({ type: "string", minLength: 2, maxLength: 3 }, '"a"')).toBe(false);
     expect(accepts({ type: ["string", "null"] }, "null")).toBe(true);

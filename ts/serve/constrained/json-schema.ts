@@ -49,7 +49,8 @@ const inString = choice(
   character((codePoint) => codePoint >= 0x20 && codePoint !== 0x22 && codePoint !== 0x5c),
   sequence(text("\\"), choice(oneOf('"\\/bfnrt'), sequence(text("u"), unit))),
 );
-const string = (least = 0, most = Number.POSITIVE_INFINITY) => sequence(text('"'), repeat(inString, least, most), text('"'));
+const string = (least = 0, most = Number.POSITIVE_INFINITY) =>
+  sequence(text('"'), repeat(inString, least, most), text('"'));
 
 function list(item: Rule, least: number, most: number): Rule {
   if (most === 0) return text("[]");
@@ -58,7 +59,12 @@ function list(item: Rule, least: number, most: number): Rule {
   return least === 0 ? choice(text("[]"), some) : some;
 }
 
-const anyMember = sequence(string(), text(":"), space, later(() => anyValue));
+const anyMember = sequence(
+  string(),
+  text(":"),
+  space,
+  later(() => anyValue),
+);
 const object = choice(
   text("{}"),
   sequence(text("{"), anyMember, repeat(sequence(text(","), space, anyMember), 0), text("}")),
@@ -217,7 +223,10 @@ class Compiler {
     const names = Object.keys(properties);
     const missing = required.find((name) => !names.includes(name));
     if (missing !== undefined) {
-      throw badField(`${path}.required`, `${path}.required has ${JSON.stringify(missing)}, which is none of its properties.`);
+      throw badField(
+        `${path}.required`,
+        `${path}.required has ${JSON.stringify(missing)}, which is none of its properties.`,
+      );
     }
     const free = additionalProperties === undefined || additionalProperties === true;
     if (!free && additionalProperties !== false) {
@@ -239,7 +248,13 @@ class Compiler {
       const ways: Rule[] = [];
       for (let at = start; at < members.length; at++) {
         const { needed, rule } = members[at]!;
-        ways.push(sequence(...(first ? [] : [text(","), space]), rule, later(() => from(at + 1, false))));
+        ways.push(
+          sequence(
+            ...(first ? [] : [text(","), space]),
+            rule,
+            later(() => from(at + 1, false)),
+          ),
+        );
         if (needed) break;
       }
       if (start > lastNeeded) ways.push(text("}"));
