@@ -32,7 +32,7 @@ beforeAll(async () => {
     model: small,
     dataset: chats,
     lora: { rank: 8, alpha: 32 },
-    ...{ outputDir: at("sft"), maxSteps: 12, batchSize: 8, learningRate: 1e-2, samples: 0, quiet: true },
+    ...{ outputDir: at("sft"), maxSteps: 12, batchSize: 8, learningRate: 1e-2, samples: 0 },
   } as never).fit();
   await model.saveAdapter(at("adapter"));
   // Large enough to be caught at work, and without an end: random weights rarely say the end token, greedily never.

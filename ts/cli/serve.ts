@@ -141,10 +141,10 @@ function namedPath(text: string): [name: string, path: string] {
   return [name, text];
 }
 
-function lineOf({ method, path, status, model, promptTokens, completionTokens, seconds }: RequestLog): string {
+function lineOf({ method, path, status, model, promptTokens, completionTokens, problem, seconds }: RequestLog): string {
   const { dim, red } = styleOf(process.stderr);
   const tokens =
     completionTokens === undefined ? "" : ` ${whole(promptTokens ?? 0)} + ${whole(completionTokens)} tokens`;
   const code = status < 400 ? String(status) : red(String(status));
-  return `${dim(new Date().toISOString().slice(11, 19))} ${method} ${path} ${code}${model ? ` ${model}` : ""}${tokens} ${dim(`${seconds.toFixed(2)} s`)}`;
+  return `${dim(new Date().toISOString().slice(11, 19))} ${method} ${path} ${code}${model ? ` ${model}` : ""}${tokens} ${dim(`${seconds.toFixed(2)} s`)}${problem ? ` ${red(problem)}` : ""}`;
 }

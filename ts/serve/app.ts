@@ -26,6 +26,8 @@ export interface RequestLog {
   model?: string;
   promptTokens?: number;
   completionTokens?: number;
+  /** What went wrong, for a fault of the server. */
+  problem?: string;
   seconds: number;
 }
 
@@ -128,7 +130,7 @@ export function buildApp(parts: AppParts): Hono {
   });
   app.onError((thrown, c) => {
     const error = apiErrorOf(thrown);
-    done(c, { status: error.status });
+    done(c, { status: error.status, ...(error.status === 500 ? { problem: error.message } : {}) });
     return new Response(JSON.stringify(error.body()), {
       status: error.status,
       headers: { "content-type": "application/json", "x-content-type-options": "nosniff", ...error.details.headers },
@@ -168,7 +170,7 @@ export function buildApp(parts: AppParts): Hono {
       } catch (thrown) {
         // Once a stream has begun its status is sent: what became of it is told here.
         const error = failureOf(thrown, client, timeout);
-        if (stream || error.status === clientLeft) done(c, { status: error.status, model: served.name });
+        if (stream || error.status === clientLeft) done(c, { status: error.status, model: served.name, ...(error.status === 500 ? { problem: error.message } : {}) });
         throw error;
       } finally {
         over.abort(aborted("the request is done"));
@@ -199,7 +201,7 @@ export function buildApp(parts: AppParts): Hono {
   }
 
   /** Counts a request and logs it, once. */
-  function done(c: Context, entry: Pick<RequestLog, "status" | "model" | "promptTokens" | "completionTokens">): void {
+  function done(c: Context, entry: Pick<RequestLog, "status" | "model" | "promptTokens" | "completionTokens" | "problem">): void {
     if (!started.has(c.req.raw)) return;
     const seconds = elapsed(c);
     started.delete(c.req.raw);

@@ -40,30 +40,62 @@ export class Exchange {
     this.id = `${kind}-${crypto.randomUUID().replaceAll("-", "")}`;
   }
 
-  /** Generates the answer with a number among those of the request. */
-  generate(prompt: Uint32Array, sampling: RequestSampling, index: number, choice: ChoiceOptions): Promise<Generated> {
+  /** Generates the answer with a number among those of the request. An answer that is cut ends with a whole character. */
+  async generate(
+    prompt: Uint32Array,
+    sampling: RequestSampling,
+    index: number,
+    choice: ChoiceOptions,
+  ): Promise<Generated> {
     const { engine, ticket, served, signal } = this;
     const { temperature, topP, topK, minP, repetitionPenalty, stop, reuse } = sampling;
     const { maxTokens, topLogprobs, grammar, onToken } = choice;
+    const pieces = onToken && new WholeCharacters((piece) => this.#say(piece, onToken));
     const options = {
       ...{ temperature, topP, topK, minP, repetitionPenalty, stop, reuse, maxTokens, signal },
       seed: sampling.seed + index,
       ...(topLogprobs === undefined ? {} : { logprobs: topLogprobs }),
-      ...(onToken ? { onToken: this.#watched(onToken) } : {}),
+      ...(pieces ? { onToken: (piece: string) => pieces.push(piece) } : {}),
     } satisfies GenerateOptions;
-    if (grammar) {
-      const run = () => constrainedAnswer(served.model, prompt, grammar, options);
-      return engine.answerBy(ticket, served.name, signal, run);
-    }
-    return engine.answer(ticket, { name: served.name, model: served.model, prompt, options });
+    const { name, model } = served;
+    const answer = grammar
+      ? await engine.answerBy(ticket, name, signal, () => constrainedAnswer(model, prompt, grammar, options))
+      : await engine.answer(ticket, { name, model, prompt, options });
+    if (answer.finishReason === "length") return { ...answer, text: answer.text.replace(partsAtEnd, "") };
+    pieces?.end();
+    return answer;
   }
 
-  #watched(onToken: (piece: string) => void): (piece: string) => void {
-    return (piece) => {
-      if (this.signal.aborted) return;
-      this.onFirstText();
-      onToken(piece);
-    };
+  #say(piece: string, onToken: (piece: string) => void): void {
+    if (this.signal.aborted) return;
+    this.onFirstText();
+    onToken(piece);
+  }
+}
+
+/** Bytes at the end of a text that are not yet a character. */
+const partsAtEnd = /\uFFFD+$/;
+
+/** Keeps what may be part of a character until it is known that it is none. */
+class WholeCharacters {
+  readonly #send: (piece: string) => void;
+  #kept = "";
+
+  constructor(send: (piece: string) => void) {
+    this.#send = send;
+  }
+
+  push(piece: string): void {
+    const text = this.#kept + piece;
+    const whole = text.replace(partsAtEnd, "");
+    this.#kept = text.slice(whole.length);
+    if (whole !== "") this.#send(whole);
+  }
+
+  /** The text ends here by itself. */
+  end(): void {
+    if (this.#kept !== "") this.#send(this.#kept);
+    this.#kept = "";
   }
 }
 

@@ -33,7 +33,7 @@ const mostChoices = 128;
 const mostStops = 16;
 
 /** Seeds are whole numbers below this; negative ones count from it down. */
-const seeds = 2 ** 48;
+const seeds = 2 ** 47;
 
 const empty = (value: unknown) => typeof value === "object" && value !== null && Object.keys(value).length === 0;
 const is =
