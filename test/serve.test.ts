@@ -516,11 +516,24 @@ describe("a server with much to do", () => {
     const events = eventsIn(await (await hasty.post(chat, { ...long, stream: true })).text());
     expect(JSON.parse(events.at(-1)!)).toMatchObject({ error: { code: "timeout" } });
     expect((await hasty.metrics()).zephyr_answers_running).toBe(0);
-    // At a signal those inside are answered first, as long as they are given time.
-    const last = hasty.post(chat, { ...long, max_tokens: 40 });
-    await settled(hasty, { zephyr_requests_underway: 1 });
-    expect(await hasty.stop("SIGINT")).toBe(0);
+    expect(await hasty.stop()).toBe(0);
+  });
+
+  it("answers those inside first when it is stopped, and nobody else", async () => {
+    const patient = await startServing(["--model", at("slow"), "--grace", "60"]);
+    const last = patient.post(chat, { ...long, max_tokens: 200 });
+    await settled(patient, { zephyr_requests_underway: 1 });
+    const code = patient.stop("SIGINT");
+    await expect
+      .poll(() =>
+        fetch(`${patient.url}/health`).then(
+          ({ status }) => status,
+          () => 503,
+        ),
+      )
+      .toBe(503);
     expect((await last).status).toBe(200);
+    expect(await code).toBe(0);
   });
 
   it("ends at SIGTERM even when an answer has no end", async () => {

@@ -170,7 +170,12 @@ export function buildApp(parts: AppParts): Hono {
       } catch (thrown) {
         // Once a stream has begun its status is sent: what became of it is told here.
         const error = failureOf(thrown, client, timeout);
-        if (stream || error.status === clientLeft) done(c, { status: error.status, model: served.name, ...(error.status === 500 ? { problem: error.message } : {}) });
+        if (stream || error.status === clientLeft)
+          done(c, {
+            status: error.status,
+            model: served.name,
+            ...(error.status === 500 ? { problem: error.message } : {}),
+          });
         throw error;
       } finally {
         over.abort(aborted("the request is done"));
@@ -201,7 +206,10 @@ export function buildApp(parts: AppParts): Hono {
   }
 
   /** Counts a request and logs it, once. */
-  function done(c: Context, entry: Pick<RequestLog, "status" | "model" | "promptTokens" | "completionTokens" | "problem">): void {
+  function done(
+    c: Context,
+    entry: Pick<RequestLog, "status" | "model" | "promptTokens" | "completionTokens" | "problem">,
+  ): void {
     if (!started.has(c.req.raw)) return;
     const seconds = elapsed(c);
     started.delete(c.req.raw);

@@ -1,5 +1,6 @@
 /** Answers of `/v1/chat/completions`. */
 import type { AnswerLogprob, Generated } from "../model/generation";
+import { tokenBytes } from "../model/token-bytes";
 import type { ChatCompletionRequest } from "./chat-request";
 import { type Exchange, indices, usageOf } from "./exchange";
 import { shownCount, spelled } from "./token-logprobs";
@@ -79,9 +80,8 @@ function logprobsOf({ served }: Exchange, answer: Generated) {
   const { ids, logprobs } = answer;
   const entry = (place: number, id: number, logprob: number) => {
     const token = spelled(tokenizer, place === 0 ? undefined : ids[place - 1], id);
-    // A part of a character has bytes, but its text does not tell them.
-    const bytes = token.includes("\uFFFD") ? null : [...Buffer.from(token)];
-    return { token, logprob, bytes };
+    const bytes = token.includes("\uFFFD") ? tokenBytes(tokenizer).get(id) : Buffer.from(token);
+    return { token, logprob, bytes: bytes ? [...bytes] : null };
   };
   const content = logprobs
     .slice(0, shownCount(tokenizer, answer))

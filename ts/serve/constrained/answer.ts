@@ -3,6 +3,7 @@ import { draw as uniform } from "../../distill/draw";
 import { aborted, ModelError, throwIfAborted } from "../../errors";
 import { type AnswerLogprob, decodingOf, type Generated, type GenerateOptions } from "../../model/generation";
 import type { Mistral } from "../../model/mistral";
+import { tokenBytes } from "../../model/token-bytes";
 import { textAfter } from "../../model/token-text";
 import type { Tokenizer } from "../../model/tokenizer";
 import { native } from "../../native/load";
@@ -11,10 +12,8 @@ import type { Grammar, GrammarState } from "./grammar";
 /** Tokens that a greedy answer looks at first: mostly one of them fits, and far less is sorted and carried over. */
 const firstLook = 128;
 
-/** Tokens that a character may be spread over. */
-const longestCharacter = 4;
-
 const replacement = "\uFFFD";
+const nothing = new Uint8Array();
 
 /** What a reader sees. */
 const visible = { skipSpecialTokens: true };
@@ -28,8 +27,8 @@ interface Candidate {
   state: GrammarState;
   /** Text of the whole characters that it completes. */
   text: string;
-  /** Tokens whose bytes are not yet a character, this one the last. */
-  pending: readonly number[];
+  /** Bytes behind them that are not yet a character. */
+  pending: Uint8Array;
 }
 
 /** The answer may end. */
@@ -54,7 +53,7 @@ export async function constrainedAnswer(
   const chosen: AnswerLogprob[] = [];
   let text = "";
   let state = grammar.start();
-  let pending: readonly number[] = [];
+  let pending: Uint8Array = nothing;
   let finishReason: Generated["finishReason"] = "length";
   while (chosen.length < maxTokens && steps.room > 0) {
     throwIfAborted(signal);
@@ -85,8 +84,11 @@ class Steps {
   readonly #tokenizer: Tokenizer;
   readonly #options: GenerateOptions;
   readonly #stops: ReadonlySet<number>;
-  /** Of tokens that stand alone behind whole characters. */
+  /** Of tokens behind whole characters. */
   readonly #texts: Map<number, string>;
+  readonly #bytes: ReadonlyMap<number, Uint8Array>;
+  /** Whether every byte inside a character is a token; undefined: nobody asked yet. */
+  #ends: boolean | undefined;
   #ids: Uint32Array;
   #length: number;
 
@@ -96,6 +98,7 @@ class Steps {
     this.#options = options;
     this.#stops = new Set(model.stopTokenIds);
     this.#texts = textsOf(model.tokenizer);
+    this.#bytes = tokenBytes(model.tokenizer);
     this.#length = prompt.length;
     this.#ids = new Uint32Array(prompt.length + 256);
     this.#ids.set(prompt);
@@ -121,7 +124,7 @@ class Steps {
    */
   async candidates(
     state: GrammarState,
-    pending: readonly number[],
+    pending: Uint8Array,
     top: number,
   ): Promise<{ candidates: (Candidate | Ending)[]; best: [id: number, logprob: number][] }> {
     const vocabulary = this.#model.config.vocab_size;
@@ -147,37 +150,43 @@ class Steps {
     }
   }
 
-  #candidate(
-    id: number,
-    logprob: number,
-    state: GrammarState,
-    pending: readonly number[],
-  ): Candidate | Ending | undefined {
+  #candidate(id: number, logprob: number, state: GrammarState, pending: Uint8Array): Candidate | Ending | undefined {
     if (this.#stops.has(id)) return state.complete && pending.length === 0 ? { end: true, logprob } : undefined;
-    const all = [...pending, id];
-    const text = this.#textOf(all);
-    const whole = text.replace(/\uFFFD+$/, "");
-    // A special token has no text: it would come again and again.
-    if (text === "" || whole.includes(replacement)) return undefined;
-    const behind = state.afterText(whole);
-    if (!behind) return undefined;
-    if (whole === text) return { id, logprob, state: behind, text, pending: [] };
-    // A part of a character: only where any character may come, as nobody knows which it becomes.
-    const open = behind.after(0xe9) && behind.after(0x4e2d) && behind.after(0x1f600);
-    if (whole !== "" || !open || all.length >= longestCharacter) return undefined;
-    return { id, logprob, state, text: "", pending: all };
+    if (pending.length === 0) {
+      const text = this.#textOf(id);
+      // A special token has no text: it would come again and again.
+      if (text === "") return undefined;
+      if (!text.includes(replacement)) {
+        const behind = state.afterText(text);
+        return behind && { id, logprob, state: behind, text, pending };
+      }
+    }
+    const bytes = this.#bytes.get(id);
+    const parts = bytes && partsOf(Buffer.concat([pending, bytes]));
+    const behind = parts && state.afterText(parts.text);
+    if (!behind || (parts.rest.length > 0 && !this.#mayBreak(behind))) return undefined;
+    return { id, logprob, state: behind, text: parts.text, pending: parts.rest };
   }
 
-  /** What these tokens, next in the answer, add to its text. */
-  #textOf(ids: readonly number[]): string {
-    const [id] = ids;
-    const known = ids.length === 1 ? this.#texts.get(id as number) : undefined;
+  /** Whether part of a character may come: where any character may, for nobody knows which it becomes; and where it can be ended. */
+  #mayBreak(state: GrammarState): boolean {
+    if (![0xe9, 0x4e2d, 0x1f600].every((codePoint) => state.after(codePoint))) return false;
+    if (this.#ends === undefined) {
+      const single = new Set([...this.#bytes.values()].filter(({ length }) => length === 1).map(([byte]) => byte));
+      this.#ends = Array.from({ length: 0x40 }, (_, i) => 0x80 + i).every((byte) => single.has(byte));
+    }
+    return this.#ends;
+  }
+
+  /** What a token, next in the answer, adds to its text. */
+  #textOf(id: number): string {
+    const known = this.#texts.get(id);
     if (known !== undefined) return known;
-    // Behind the token that stands before them: decoders take the space off a text's beginning.
-    const before = this.#ids[this.#length - ids.length] as number;
-    const text = textAfter(this.#tokenizer, before, ids, visible);
+    // Behind the token that stands before it: decoders take the space off a text's beginning.
+    const before = this.#ids[this.#length - 1] as number;
+    const text = textAfter(this.#tokenizer, before, [id], visible);
     const ground = this.#tokenizer.decode([before], visible);
-    if (ids.length === 1 && ground !== "" && !ground.endsWith(replacement)) this.#texts.set(id as number, text);
+    if (ground !== "" && !ground.endsWith(replacement)) this.#texts.set(id, text);
     return text;
   }
 
@@ -204,6 +213,16 @@ class Steps {
     } finally {
       signal?.removeEventListener("abort", stop);
     }
+  }
+}
+
+/** The characters of bytes, and the beginning of one that follows them; undefined when they are no UTF-8. */
+function partsOf(bytes: Uint8Array): { text: string; rest: Uint8Array } | undefined {
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, { stream: true });
+    return { text, rest: bytes.subarray(Buffer.byteLength(text)) };
+  } catch {
+    return undefined;
   }
 }
 
