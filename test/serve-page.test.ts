@@ -97,13 +97,13 @@ describe.runIf(browsable)("the chat page", () => {
       await page.fill("#question", "go on.");
       await page.press("#question", "Enter");
       await expect
-        .poll(async () => (await page.textContent(".turn:last-child .words"))?.length, { timeout: 30_000 })
+        .poll(async () => (await page.textContent(".turn:last-child .answer .words"))?.length, { timeout: 30_000 })
         .toBeGreaterThan(40);
       await page.keyboard.press("Escape");
       await settle(page);
       expect(await page.textContent(".turn:last-child .facts")).toBe("stopped");
       await expect.poll(async () => (await server.metrics()).zephyr_answers_running).toBe(0);
-      expect((await page.textContent(".turn:last-child .words"))!.length).toBeGreaterThan(40);
+      expect((await page.textContent(".turn:last-child .answer .words"))!.length).toBeGreaterThan(40);
 
       // Keys outside of fields.
       await page.evaluate("document.activeElement.blur()");

@@ -49,7 +49,7 @@ export function chatPage(): ChatPage {
 <label class="whole">System message<textarea id="system" rows="2" spellcheck="false" placeholder="none"></textarea></label>
 <label>Temperature<input id="temperature" type="number" min="0" max="2" step="0.1"></label>
 <label>Top p<input id="top_p" type="number" min="0" max="1" step="0.05"></label>
-<label>Longest answer, tokens<input id="max_tokens" type="number" min="1" step="1" placeholder="as there is room"></label>
+<label>Longest answer<input id="max_tokens" type="number" min="1" step="1" placeholder="tokens"></label>
 <label>Seed<input id="seed" type="number" step="1" placeholder="random"></label>
 <label>Key<input id="key" type="password" autocomplete="off" placeholder="if the server asks"></label>
 <p class="keys"><kbd>Enter</kbd> send · <kbd>Shift</kbd> <kbd>Enter</kbd> new line · <kbd>Esc</kbd> stop · <kbd>/</kbd> write · <kbd>n</kbd> new · <kbd>c</kbd> compare · <kbd>s</kbd> settings</p>

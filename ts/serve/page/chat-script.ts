@@ -84,6 +84,7 @@ async function answer(turn, side, model, signal) {
   card.append(by, words);
   card.setAttribute("aria-label", "answer of " + model);
   turn.grid.append(card);
+  follow();
   turn.answers[side] = made;
   const begun = performance.now();
   let first, usage, finish;
@@ -103,9 +104,8 @@ async function answer(turn, side, model, signal) {
       if (!piece) continue;
       if (first === undefined) { first = performance.now(); facts.textContent = "first text after " + seconds(first - begun); }
       made.text += piece;
-      const low = near();
       words.append(piece);
-      if (low) down();
+      follow();
     }
     const rate = usage && first !== undefined && usage.completion_tokens > 1 ? ", " + ((usage.completion_tokens - 1) / Math.max((performance.now() - first) / 1000, 1e-3)).toFixed(1) + "/s" : "";
     facts.textContent = (usage ? usage.completion_tokens + " tokens" : "done") + rate + (finish === "length" ? ", cut" : "");
@@ -119,11 +119,14 @@ async function answer(turn, side, model, signal) {
   } finally {
     card.classList.remove("busy");
     card.append(acts(turn, made));
+    follow();
   }
 }
 const seconds = (milliseconds) => (milliseconds / 1000).toFixed(milliseconds < 10000 ? 2 : 0) + " s";
-const near = () => $("talk").scrollHeight - $("talk").scrollTop - $("talk").clientHeight < 60;
-const down = () => { $("talk").scrollTop = $("talk").scrollHeight; };
+/** The end stays in sight until somebody scrolls up. */
+let following = true;
+const follow = () => { if (following) $("talk").scrollTop = $("talk").scrollHeight; };
+$("talk").addEventListener("scroll", () => { following = $("talk").scrollHeight - $("talk").scrollTop - $("talk").clientHeight < 60; });
 
 function acts(turn, made) {
   const row = make("div", "acts"), copy = make("button", "", "Copy"), again = make("button", "again", "Again");
@@ -161,7 +164,8 @@ function ask() {
   $("turns").append(section);
   const turn = { question, section, grid, answers: [] };
   turns.push(turn);
-  down();
+  following = true;
+  follow();
   run(turn);
 }
 function startAnew() {

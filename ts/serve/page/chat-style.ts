@@ -13,6 +13,7 @@ h1 { font-size:16px; line-height:1.2; margin:0; letter-spacing:-.01em; }
 input, select, textarea, button { font:inherit; color:var(--ink); background:var(--page); border:1px solid var(--edge); border-radius:8px; padding:5px 10px; min-width:0; }
 button { cursor:pointer; } button:hover { background:var(--wash); } button:disabled { opacity:.55; cursor:default; }
 button[aria-pressed=true], button[aria-expanded=true] { background:var(--ink); border-color:var(--ink); color:var(--card); }
+::placeholder { color:var(--soft); opacity:1; }
 :focus-visible { outline:2px solid var(--s1); outline-offset:1px; } #talk:focus { outline:none; }
 #settings { display:grid; grid-template-columns:repeat(auto-fit, minmax(150px, 1fr)); gap:10px 14px; padding:14px 20px; background:var(--card); border-bottom:1px solid var(--rule); }
 #settings label { display:flex; flex-direction:column; gap:3px; font-size:13px; color:var(--soft); }
@@ -23,7 +24,7 @@ kbd { font:12px ui-monospace, "SF Mono", Menlo, Consolas, monospace; border:1px 
 #turns, #empty { max-width:860px; margin:0 auto; } body.two #turns { max-width:1360px; }
 #empty { color:var(--soft); text-align:center; padding-top:14vh; }
 .turn { margin-bottom:26px; }
-.question { width:fit-content; max-width:min(85%, 680px); margin:0 0 12px auto; padding:8px 14px; border-radius:14px 14px 3px 14px; background:var(--wash); border:1px solid var(--rule); }
+.question { width:fit-content; max-width:min(85%, 680px); margin:0 0 12px auto; padding:8px 14px; border-radius:14px 14px 3px 14px; background:var(--wash); border:1px solid var(--rule); max-height:46vh; overflow-y:auto; }
 .words { white-space:pre-wrap; overflow-wrap:anywhere; }
 .answers { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap:14px; align-items:start; }
 .answer { min-width:0; background:var(--card); border:1px solid var(--rule); border-left:4px solid var(--s1); border-radius:10px; padding:8px 14px 12px; }
@@ -42,6 +43,6 @@ footer { padding:10px 20px 14px; background:var(--card); border-top:1px solid va
 :root { --s1-strong:#1f62b5; } @media (prefers-color-scheme: dark) { :root { --s1-strong:#2c6dbf; } }
 @media (max-width: 560px) {
   header { padding:8px 12px; gap:8px; } .choice { order:3; width:100%; } .choice select { flex:1; max-width:none; } #versus { display:flex; flex:1; gap:8px; align-items:center; min-width:0; }
-  .tools button { padding:4px 9px; font-size:14px; } #settings { padding:12px; grid-template-columns:1fr 1fr; max-height:58vh; overflow-y:auto; } #talk { padding:14px 12px; } footer { padding:8px 12px 10px; } #send, #stop { padding:5px 13px; }
+  .tools { gap:5px; } .tools button { padding:3px 8px; font-size:13px; } #settings { padding:10px 12px 14px; grid-template-columns:repeat(2, minmax(0, 1fr)); max-height:58vh; overflow-y:auto; } .keys { display:none; } #talk { padding:14px 12px; } footer { padding:8px 12px 10px; } #send, #stop { padding:5px 13px; }
 }
 `;
