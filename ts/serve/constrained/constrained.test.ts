@@ -67,11 +67,7 @@ describe("grammars of JSON schemas", () => {
       inner: z.strictObject({ deep: z.literal(7) }).optional(),
     });
     const { $schema: _, ...schema } = z.toJSONSchema(shape);
-    // zod writes limits of safe integers, which are no keyword here.
-    const plain = JSON.parse(
-      JSON.stringify(schema, (key, value) => (/^(minimum|maximum)$/.test(key) ? undefined : value)),
-    );
-    const grammar = grammarOf(plain, "schema");
+    const grammar = grammarOf(schema, "schema");
     const alphabet = Array.from({ length: 95 }, (_, i) => 32 + i).concat(0xe9, 0x1f999);
     fc.assert(
       fc.property(fc.infiniteStream(fc.nat()), (choices) => {
@@ -123,6 +119,30 @@ describe("grammars of JSON schemas", () => {
     expect(anyObject().accepts("[1]")).toBe(false);
   });
 
+  it("keep numbers between their bounds", () => {
+    const bound = fc.integer({ min: -2000, max: 2000 });
+    fc.assert(
+      fc.property(bound, bound, fc.integer({ min: -2500, max: 2500 }), fc.nat(999), (a, b, value, thousandths) => {
+        const [minimum, maximum] = a < b ? [a, b] : [b, a];
+        const inside = value >= minimum && value <= maximum;
+        expect(accepts({ type: "integer", minimum, maximum }, String(value))).toBe(inside);
+        expect(accepts({ type: "integer", minimum }, String(value))).toBe(value >= minimum);
+        expect(accepts({ type: "integer", exclusiveMaximum: maximum }, String(value))).toBe(value < maximum);
+        expect(accepts({ type: "number", minimum, maximum }, String(value))).toBe(inside);
+        const broken = Number(`${value}.${String(thousandths + 1).padStart(4, "0")}`);
+        expect(accepts({ type: "number", minimum, maximum }, String(broken))).toBe(
+          broken > minimum && broken < maximum,
+        );
+      }),
+      { numRuns: 500 },
+    );
+    expect(accepts({ type: "number", minimum: 0, maximum: 1 }, "-0.5")).toBe(false);
+    expect(accepts({ type: "number", minimum: -1, maximum: 0 }, "-0.5")).toBe(true);
+    expect(accepts({ type: "integer", minimum: -9007199254740991, maximum: 9007199254740991 }, "123456789012345")).toBe(
+      true,
+    );
+  });
+
   it("follow references, those of a schema to itself too", () => {
     const tree = {
       $ref: "#/$defs/node",
@@ -140,7 +160,11 @@ describe("grammars of JSON schemas", () => {
 
   it.each([
     [{ type: "string", pattern: "a+" }, "schema.pattern"],
-    [{ type: "integer", minimum: 1 }, "schema.minimum"],
+    [{ type: "integer", multipleOf: 2 }, "schema.multipleOf"],
+    [{ type: "string", minimum: 1 }, "schema.minimum"],
+    [{ type: "number", exclusiveMinimum: 0 }, "schema.exclusiveMinimum"],
+    [{ type: "integer", minimum: 3, maximum: 2 }, "schema"],
+    [{ type: "number", minimum: 0.2, maximum: 0.4 }, "schema"],
     [{ oneOf: [{ type: "null" }] }, "schema.oneOf"],
     [{ allOf: [] }, "schema.allOf"],
     [{ type: "object", properties: { a: { type: "string", format: "date" } } }, "schema.properties.a.format"],

@@ -2,10 +2,11 @@
  * JSON schemas as grammars. Every text of the grammar is JSON that the schema accepts; what a schema may say and this
  * cannot hold to is refused by name. Some texts that the schema would accept are not in the grammar: properties come in
  * the order of the schema and no others are added, there is at most one space behind `,` and `:`, numbers have at most 15
- * digits before and behind the point and two of an exponent.
+ * digits before and behind the point and two of an exponent (none between bounds).
  */
 import { badField } from "../api-error";
 import { character, choice, Grammar, later, oneOf, optional, type Rule, repeat, sequence, text } from "./grammar";
+import { anyInteger, anyNumber, integersBetween, largest, numbersBetween } from "./number-range";
 
 type Schema = Readonly<Record<string, unknown>>;
 
@@ -20,8 +21,8 @@ const keywords: Readonly<Record<string, readonly string[]>> = {
   object: ["properties", "required", "additionalProperties"],
   array: ["items", "minItems", "maxItems"],
   string: ["minLength", "maxLength"],
-  number: [],
-  integer: [],
+  number: ["minimum", "maximum"],
+  integer: ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"],
   boolean: [],
   null: [],
 };
@@ -30,14 +31,6 @@ const keywords: Readonly<Record<string, readonly string[]>> = {
 const mostRepeats = 100_000;
 
 const space = optional(text(" "));
-const digit = oneOf("0123456789");
-const digits = (least: number, most: number) => repeat(digit, least, most);
-const integer = sequence(optional(text("-")), choice(text("0"), sequence(oneOf("123456789"), digits(0, 14))));
-const number = sequence(
-  integer,
-  optional(sequence(text("."), digits(1, 15))),
-  optional(sequence(oneOf("eE"), optional(oneOf("+-")), digits(1, 2))),
-);
 const boolean = choice(text("true"), text("false"));
 const hex = oneOf("0123456789abcdefABCDEF");
 /** A code unit that is a character by itself: halves of pairs are left out. */
@@ -73,7 +66,7 @@ const anyValue: Rule = choice(
   object,
   later(() => list(anyValue, 0, Number.POSITIVE_INFINITY)),
   string(),
-  number,
+  anyNumber,
   boolean,
   text("null"),
 );
@@ -204,9 +197,8 @@ class Compiler {
       case "string":
         return string(...bounds(schema, "minLength", "maxLength", path));
       case "number":
-        return number;
       case "integer":
-        return integer;
+        return numeric(type, schema, path);
       case "boolean":
         return boolean;
       default:
@@ -262,6 +254,26 @@ class Compiler {
     };
     return sequence(text("{"), from(0, true));
   }
+}
+
+function numeric(type: "number" | "integer", schema: Schema, path: string): Rule {
+  const limit = (name: string) => {
+    const value = schema[name];
+    if (value === undefined || (typeof value === "number" && Number.isFinite(value))) return value;
+    throw badField(`${path}.${name}`, `${path}.${name} must be a number.`);
+  };
+  const [least, most] = [limit("minimum"), limit("maximum")];
+  const [above, below] = type === "integer" ? [limit("exclusiveMinimum"), limit("exclusiveMaximum")] : [];
+  if ([least, most, above, below].every((each) => each === undefined))
+    return type === "integer" ? anyInteger : anyNumber;
+  const low = Math.max(least ?? -largest, above === undefined ? -largest : Math.floor(above) + 1);
+  const high = Math.min(most ?? largest, below === undefined ? largest : Math.ceil(below) - 1);
+  const rule =
+    type === "integer"
+      ? integersBetween(Math.max(Math.ceil(low), -largest), Math.min(Math.floor(high), largest))
+      : numbersBetween(Math.max(low, -largest), Math.min(high, largest));
+  if (rule) return rule;
+  throw badField(path, `${path}: there is no ${type} between its bounds that can be written here.`);
 }
 
 function unsupported(path: string, what: string) {
