@@ -119,6 +119,9 @@ export const errorCodes = {
   ZA_JOURNAL_FOREIGN: "A file is not a journal of calls.",
   ZA_JOURNAL_DAMAGED: "A journal of calls is damaged.",
   ZA_JOURNAL_VERSION: "A journal of calls was written by a version with another format.",
+  // The server.
+  ZA_SERVE_OPEN: "A server would listen beyond this machine without a key.",
+  ZA_SERVE_ADDRESS: "A server cannot listen on its host and port.",
   // Run folder and disk.
   ZA_IO: "A file operation failed.",
   ZA_DISK_FULL: "There is no space left on the device.",

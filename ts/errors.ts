@@ -90,7 +90,7 @@ export interface ConfigProblem {
   remedy: string;
 }
 
-/** A configuration is refused (`ZA_CONFIG_…`). All problems are listed at once in `problems`. */
+/** A configuration is refused (`ZA_CONFIG_…`, `ZA_SERVE_…`). All problems are listed at once in `problems`. */
 export class ConfigError extends ZephyrError {
   override readonly name = "ConfigError";
   readonly problems: readonly ConfigProblem[];
@@ -196,6 +196,7 @@ const classesByPrefix: readonly (readonly [prefix: string, errorClass: ErrorClas
   ["ZA_THREADS", ConfigError],
   ["ZA_RESUME", ConfigError],
   ["ZA_REFERENCE", ConfigError],
+  ["ZA_SERVE", ConfigError],
   ["ZA_TEMPLATE", TemplateError],
   ["ZA_MASK", TemplateError],
   ["ZA_TOKENIZER", TokenizerError],

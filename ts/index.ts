@@ -66,6 +66,7 @@ export {
   type ViewOptions,
   viewDataset,
 } from "./report";
+export { type ModelServer, type RequestLog, type ServeOptions, serve } from "./serve";
 export {
   type DpoConfig,
   type DpoConfigInput,

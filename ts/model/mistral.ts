@@ -319,11 +319,11 @@ export class Mistral {
   }
 
   /**
-   * Answers many conversations at once: the weights are read once a step for all of them.
+   * Answers or continues many prompts at once: the weights are read once a step for all of them.
    * Sequence `i` is sampled with `seed + i`, or with `seeds[i]`.
    */
   async generateBatch(
-    prompts: readonly (readonly Message[])[],
+    prompts: readonly Prompt[],
     options: Omit<GenerateOptions, "onToken" | "stop" | "reuse"> & {
       batchSize?: number;
       seeds?: readonly number[];
@@ -335,7 +335,7 @@ export class Mistral {
       const answers: Generated[] = [];
       for (let start = 0; start < prompts.length; start += size) {
         throwIfAborted(signal);
-        const ids = prompts.slice(start, start + size).map((prompt) => this.tokenizer.encodePrompt(prompt, options));
+        const ids = prompts.slice(start, start + size).map((prompt) => this.#promptIds(prompt, options));
         const seeds = ids.map((_, i) => options.seeds?.[start + i] ?? (options.seed ?? 0) + start + i);
         for (const answer of await this.native.generateBatch(ids, seeds, decoding, abort)) {
           const text = this.tokenizer.decode(answer.ids, { skipSpecialTokens: true });
