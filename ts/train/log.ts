@@ -40,13 +40,22 @@ export async function logSteps(run: Run, { step, epoch }: StepFacts): Promise<vo
   const metrics = { ...meansOf(run.pending), step };
   run.pending = [];
   const now = performance.now();
-  const tokensPerSecond = ((run.tokens - run.loggedTokens) / Math.max(1, now - run.loggedAt)) * 1000;
+  const since = Math.max(1, now - run.loggedAt) / 1000;
+  const tokensPerSecond = (run.tokens - run.loggedTokens) / since;
+  const flopsPerSecond = run.flops / since;
+  const peakShare = run.peak === undefined ? undefined : flopsPerSecond / run.peak;
   run.loggedAt = now;
   run.loggedTokens = run.tokens;
+  run.flops = 0;
   const { totalSteps } = run.plan;
   const seconds = (now - run.startedAt) / 1000;
-  await addLine(run, metrics, { tokens_per_second: tokensPerSecond });
-  await addSpeed(run, { step, tokens_per_second: tokensPerSecond, seconds });
+  const speed = {
+    tokens_per_second: tokensPerSecond,
+    flops_per_second: flopsPerSecond,
+    ...(peakShare === undefined ? {} : { peak_share: peakShare }),
+  };
+  await addLine(run, metrics, speed);
+  await addSpeed(run, { step, ...speed, seconds });
   run.events.push({
     type: "step",
     step,
@@ -54,6 +63,8 @@ export async function logSteps(run: Run, { step, epoch }: StepFacts): Promise<vo
     epoch,
     metrics,
     tokensPerSecond,
+    flopsPerSecond,
+    ...(peakShare === undefined ? {} : { peakShare }),
     secondsLeft: (seconds / (step - run.before.steps)) * (totalSteps - step),
   });
 }
@@ -91,9 +102,6 @@ export async function logEvaluation(run: Run): Promise<void> {
 
 /** The report's curves show both logs in one. */
 export function withSpeed(history: readonly MetricsLine[], speed: readonly SpeedLine[]): MetricsLine[] {
-  const ofStep = new Map(speed.map((line) => [line.step, line.tokens_per_second]));
-  return history.map((line) => {
-    const tokensPerSecond = "loss" in line ? ofStep.get(line.step) : undefined;
-    return tokensPerSecond === undefined ? line : { ...line, tokens_per_second: tokensPerSecond };
-  });
+  const ofStep = new Map(speed.map(({ seconds, ...line }) => [line.step, line]));
+  return history.map((line) => ("loss" in line ? { ...line, ...ofStep.get(line.step) } : line));
 }
