@@ -2,7 +2,16 @@
 // linked (all are opened at run time), and every kernel source has code for each card and PTX for those to come.
 // usage: node scripts/build-cuda.mjs [--out FOLDER] [--json FILE]     FOLDER: where the addon goes [bindings/node]
 import { execFileSync, spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -55,7 +64,13 @@ const report = {
   addon: bytes.length,
   fatbins: fatbins.flat().reduce((sum, part) => sum + part.bytes, 0),
   byTarget: Object.fromEntries(
-    targets.map((target) => [target, fatbins.flat().filter((part) => part.target === target).reduce((sum, part) => sum + part.bytes, 0)]),
+    targets.map((target) => [
+      target,
+      fatbins
+        .flat()
+        .filter((part) => part.target === target)
+        .reduce((sum, part) => sum + part.bytes, 0),
+    ]),
   ),
   sources: sources.length,
   needed,
@@ -74,7 +89,9 @@ if (file) writeFileSync(file, `${JSON.stringify(report, null, 2)}\n`);
 /** What a user downloads: the package, and the addon in the package of this platform. */
 function packages() {
   const pack = (folder) => {
-    const [packed] = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], { cwd: folder, encoding: "utf8" }));
+    const [packed] = JSON.parse(
+      execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], { cwd: folder, encoding: "utf8" }),
+    );
     return { package: packed.name, packed: packed.size, unpacked: packed.unpackedSize };
   };
   const platform = name.split(".")[1];

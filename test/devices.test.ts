@@ -87,7 +87,7 @@ describe.skipIf(!canMakeDrivers())("zephyr-align doctor", () => {
     const faults: [readonly string[] | string, string][] = [
       [["WITHOUT_NAME"], "it has no function cuDeviceGetName"],
       [["STUB"], "it is a stub for linking, not the driver"],
-      ["version https://git-lfs.github.com/spec/v1\n", "invalid ELF header"],
+      ["version https://git-lfs.github.com/spec/v1\n".repeat(4), "invalid ELF header"],
     ];
     for (const [driver, fault] of faults) {
       const { text, survey } = doctor(libraryFolder(at("none"), driver));
@@ -136,7 +136,12 @@ describe("device", () => {
 
   it("of a model is where it computes", async () => {
     const model = await Mistral.fromPretrained(base);
-    expect(model.device).toMatchObject({ kind: "cpu", id: "cpu", usable: true, because: { code: "ZA_DEVICE_NO_BUILD" } });
+    expect(model.device).toMatchObject({
+      kind: "cpu",
+      id: "cpu",
+      usable: true,
+      because: { code: "ZA_DEVICE_NO_BUILD" },
+    });
     expect(model.frozenCopy().device).toBe(model.device);
     const survey = await devices();
     expect(survey.devices[0]).toMatchObject({ kind: "cpu", id: "cpu", usable: true });

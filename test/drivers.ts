@@ -19,7 +19,10 @@ export function hasDriver(): boolean {
 }
 
 function compile(input: string, args: readonly string[], library: string): void {
-  const made = spawnSync("cc", [...args, "-shared", "-fPIC", "-x", "c", "-o", library, "-"], { input, encoding: "utf8" });
+  const made = spawnSync("cc", [...args, "-shared", "-fPIC", "-x", "c", "-o", library, "-"], {
+    input,
+    encoding: "utf8",
+  });
   if (made.status !== 0) throw new Error(made.stderr);
 }
 
@@ -29,12 +32,21 @@ function compile(input: string, args: readonly string[], library: string): void 
  * @param driver macros of crates/devices/test/driver.c; a text for a file that is no library; undefined for none
  * @param libraries whether those of the toolkit lie there
  */
-export function libraryFolder(folder: string, driver: readonly string[] | string | undefined, libraries = true): string {
+export function libraryFolder(
+  folder: string,
+  driver: readonly string[] | string | undefined,
+  libraries = true,
+): string {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   const path = join(folder, "libcuda.so.1");
   if (typeof driver === "string") writeFileSync(path, driver);
-  else if (driver) compile(readFileSync(source, "utf8"), driver.map((define) => `-D${define}`), path);
+  else if (driver)
+    compile(
+      readFileSync(source, "utf8"),
+      driver.map((define) => `-D${define}`),
+      path,
+    );
   if (libraries) compile("int cublasLtCreate(void) { return 0; }", [], join(folder, "libcublasLt.so.13"));
   return folder;
 }

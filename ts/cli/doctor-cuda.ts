@@ -20,7 +20,11 @@ export async function cudaFindings(survey: DeviceSurvey, addon: NativeAddon): Pr
     const versions = [driver?.version, driver && `CUDA ${driver.cuda}`].filter((part) => part !== undefined);
     const more = found?.path === driver?.path && found ? ` (${versions.join(", ")})` : "";
     const text = found ? `${library}${more}: ${found.path}` : `${library} was not found`;
-    return { name: "cuda library", state: state(found !== undefined), text: [text, ...passedOver(attempts)].join("\n") };
+    return {
+      name: "cuda library",
+      state: state(found !== undefined),
+      text: [text, ...passedOver(attempts)].join("\n"),
+    };
   });
   const usable = cards.some((card) => card.usable);
   const hindrances = problems.map(

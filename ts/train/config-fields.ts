@@ -139,7 +139,9 @@ export const sharedFields = {
    */
   measurePeak: z.boolean().optional(),
   /** Where it is trained: "cpu", "cuda", "cuda:1" (the second card), or "auto", where the model was loaded. @default "auto" */
-  device: z.custom<DeviceName>((name) => typeof name === "string" && deviceNames.test(name), "it is no device").optional(),
+  device: z
+    .custom<DeviceName>((name) => typeof name === "string" && deviceNames.test(name), "it is no device")
+    .optional(),
   /** Threads of the core; null takes all cores. @default null */
   threads: count.nullable().optional(),
   /** Chat template: "model" takes that of the tokenizer (Zephyr's when it has none), "zephyr" the built-in one. Other text is a Jinja template. @default "model" */

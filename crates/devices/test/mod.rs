@@ -43,7 +43,7 @@ impl Machine {
     }
 
     fn with_text(self, name: &str) -> Self {
-        std::fs::write(self.at(name), "version https://git-lfs.github.com/spec/v1\n").expect("a file");
+        std::fs::write(self.at(name), "version https://git-lfs.github.com/spec/v1\n".repeat(4)).expect("a file");
         self
     }
 
@@ -182,7 +182,7 @@ fn a_library_that_is_missing_or_damaged() {
     let (code, text) = machine.refusal("cuda");
     assert_eq!(code, "ZA_DEVICE_LIBRARY");
     assert!(text.contains("mine/libcublasLt.so.13: "), "{text}");
-    assert!(text.contains("invalid ELF header") || text.contains("file too short"), "{text}");
+    assert!(text.contains("invalid ELF header"), "{text}");
 }
 
 #[test]
