@@ -20,7 +20,7 @@ import { fatbinsIn } from "./fatbins.mjs";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const option = (name) => (process.argv.includes(name) ? process.argv[process.argv.indexOf(name) + 1] : undefined);
 const out = resolve(option("--out") ?? join(root, "bindings", "node"));
-const targets = ["sm_80", "sm_86", "sm_89", "sm_90", "compute_80"];
+const targets = ["sm_80", "sm_86", "sm_89", "sm_90a", "compute_80"];
 
 function run(command, args) {
   const { status, error } = spawnSync(command, args, { cwd: root, stdio: "inherit" });

@@ -2,10 +2,12 @@
 // fatbinary tool, which does not document it; it is what cuobjdump lists, and cuobjdump is not in every toolkit.
 
 const magic = 0xba55ed50;
+/** The flag of code for one architecture with its own instructions: sm_90a. */
+const ofOneArchitecture = 1 << 20;
 const kinds = { 1: "compute", 2: "sm" };
 
 /**
- * The parts of every fatbin in the bytes: `sm_80` (machine code), `compute_80` (PTX), each with its size.
+ * The parts of every fatbin in the bytes: `sm_80`, `sm_90a` (machine code), `compute_80` (PTX), each with its size.
  *
  * @param {Buffer} bytes
  * @returns {{ target: string, bytes: number }[][]}
@@ -29,11 +31,12 @@ function partsAt(bytes, start) {
   if (headerSize < 16 || end > bytes.length) return undefined;
   const parts = [];
   for (let at = start + headerSize; at + 64 <= end; ) {
-    // A part: kind u16, version u16, size of its header u32, of its code u64, …, at byte 28 the architecture u32.
+    // A part: kind u16, version u16, size of its header u32, of its code u64, …, at byte 28 the architecture u32, at 40 flags.
     const kind = kinds[bytes.readUInt16LE(at)];
     const [header, code] = [bytes.readUInt32LE(at + 4), Number(bytes.readBigUInt64LE(at + 8))];
     if (kind === undefined || header < 64) return undefined;
-    parts.push({ target: `${kind}_${bytes.readUInt32LE(at + 28)}`, bytes: code });
+    const own = bytes.readUInt32LE(at + 40) & ofOneArchitecture ? "a" : "";
+    parts.push({ target: `${kind}_${bytes.readUInt32LE(at + 28)}${own}`, bytes: code });
     at += header + code;
   }
   return parts.length > 0 ? parts : undefined;

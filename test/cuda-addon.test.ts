@@ -57,7 +57,7 @@ describe.skipIf(!addon)("the addon with CUDA", () => {
     expect(fatbins.length).toBeGreaterThan(5);
     for (const parts of fatbins) {
       const targets = parts.map(({ target }) => target).sort();
-      expect(targets).toEqual(["compute_80", "sm_80", "sm_86", "sm_89", "sm_90"]);
+      expect(targets).toEqual(["compute_80", "sm_80", "sm_86", "sm_89", "sm_90a"]);
     }
   });
 

@@ -3,6 +3,7 @@ import { parseMetrics } from "./checkpoint";
 import type { Metrics } from "./events";
 import type { Run, StepFacts } from "./run";
 import type { MetricsLine, SpeedLine } from "./run-folder";
+import { forgetPeak } from "./speed";
 
 /** Does something else between two steps; its time does not count in the tokens per second. */
 export async function aside<Given extends unknown[], T>(
@@ -43,6 +44,8 @@ export async function logSteps(run: Run, { step, epoch }: StepFacts): Promise<vo
   const since = Math.max(1, now - run.loggedAt) / 1000;
   const tokensPerSecond = (run.tokens - run.loggedTokens) / since;
   const flopsPerSecond = run.flops / since;
+  // Faster than the peak: the machine was busy with something else when that was measured.
+  if (run.peak !== undefined && flopsPerSecond > run.peak) run.peak = await forgetPeak(run.config);
   const peakShare = run.peak === undefined ? undefined : flopsPerSecond / run.peak;
   run.loggedAt = now;
   run.loggedTokens = run.tokens;

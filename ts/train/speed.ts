@@ -23,11 +23,8 @@ const measuring = 0.3;
  */
 export async function gemmPeak(config: TrainConfig): Promise<number | undefined> {
   if (!config.measurePeak) return undefined;
-  const threads = config.threads ?? native().nativeInfo().threads;
-  const key = `${cpus()[0]?.model.trim() ?? process.arch}, ${threads} threads, ${packageVersion()}`;
-  const file = join(cacheFolder(), "gemm-peak.json");
-  const known = await readPeaks(file);
-  const kept = known[key];
+  const { file, key } = placeOf(config);
+  const kept = (await readPeaks(file))[key];
   if (typeof kept === "number" && kept > 0) return kept;
   const measured = await native()
     .measureGemmPeak(measuring)
@@ -36,6 +33,19 @@ export async function gemmPeak(config: TrainConfig): Promise<number | undefined>
     });
   await keepPeaks(file, { ...(await readPeaks(file)), [key]: measured });
   return measured;
+}
+
+/** Forgets a peak that was none: the next run measures it again. */
+export async function forgetPeak(config: TrainConfig): Promise<undefined> {
+  const { file, key } = placeOf(config);
+  const { [key]: _, ...others } = await readPeaks(file);
+  await keepPeaks(file, others);
+}
+
+function placeOf({ threads }: TrainConfig): { file: string; key: string } {
+  const count = threads ?? native().nativeInfo().threads;
+  const processor = cpus()[0]?.model.trim() ?? process.arch;
+  return { file: join(cacheFolder(), "gemm-peak.json"), key: `${processor}, ${count} threads, ${packageVersion()}` };
 }
 
 async function readPeaks(file: string): Promise<Record<string, unknown>> {
