@@ -125,7 +125,9 @@ mod test {
         ] {
             assert_eq!(Wanted::parse(text), Ok(wanted));
         }
-        for text in ["", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:+1", "cuda: 1", "cuda:1.0", "cuda:99999999999999999999"] {
+        for text in
+            ["", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:+1", "cuda: 1", "cuda:1.0", "cuda:99999999999999999999"]
+        {
             assert_eq!(Wanted::parse(text).expect_err(text).code(), "ZA_DEVICE_UNKNOWN");
         }
     }

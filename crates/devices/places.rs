@@ -65,7 +65,8 @@ impl Surroundings {
         let triple = format!("/usr/lib/{ARCH}-linux-gnu");
         let debian = format!("{triple}/nvidia/current");
         // Windows' Linux, containers (Google's), Debian, NixOS.
-        let usual = ["/usr/lib/wsl/lib", "/usr/local/nvidia/lib64", &triple, "/usr/lib64", &debian, "/run/opengl-driver/lib"];
+        let usual =
+            ["/usr/lib/wsl/lib", "/usr/local/nvidia/lib64", &triple, "/usr/lib64", &debian, "/run/opengl-driver/lib"];
         let mut folders = self.list("LD_LIBRARY_PATH");
         folders.extend(usual.map(|path| self.at(path)));
         once(folders)
@@ -89,7 +90,8 @@ impl Surroundings {
     /// `nvidia/*/lib` in Python's folders of packages, as NVIDIA's wheels lay them, found without starting a Python: those of
     /// the active environment, of the `python3` on the path, of the user, of the system.
     fn python_folders(&self) -> Vec<PathBuf> {
-        let mut prefixes: Vec<PathBuf> = ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|name| self.named(name)).collect();
+        let mut prefixes: Vec<PathBuf> =
+            ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|name| self.named(name)).collect();
         let program = self.list("PATH").into_iter().map(|folder| folder.join("python3")).find(|path| path.is_file());
         if let Some(program) = program {
             // An environment's python3 is a link to that of the system: both have packages.
@@ -179,7 +181,8 @@ mod test {
         let folders = Surroundings::new(root.path(), &variables).library_folders();
         let found = below(root.path(), &folders);
         assert_eq!(found[..2], ["mine", "toolkit/lib64"]);
-        let place = |name: &str| found.iter().position(|path| *path == name).unwrap_or_else(|| panic!("{name}: {found:?}"));
+        let place =
+            |name: &str| found.iter().position(|path| *path == name).unwrap_or_else(|| panic!("{name}: {found:?}"));
         assert!(place("usr/local/cuda/lib64") < place("usr/local/cuda-13.10/lib64"));
         assert!(place("usr/local/cuda-13.10/lib64") < place("usr/local/cuda-13.0/lib64"));
         assert!(place("usr/local/cuda-13.0/lib64") < place("usr/local/cuda-12.9/lib64"));
@@ -214,7 +217,8 @@ mod test {
         ];
         let folders = Surroundings::new(root.path(), &variables).library_folders();
         let found = below(root.path(), &folders);
-        let python: Vec<&&str> = found.iter().filter(|path| path.contains("nvidia/") && path.ends_with("lib")).collect();
+        let python: Vec<&&str> =
+            found.iter().filter(|path| path.contains("nvidia/") && path.ends_with("lib")).collect();
         assert_eq!(
             python,
             [

@@ -146,7 +146,9 @@ fn remedy_of(code: i32) -> &'static str {
         code::DRIVER_MISMATCH => {
             "The driver's library and its kernel module differ, mostly after an update: restart the machine, or the container with the new driver."
         }
-        _ => "Look at nvidia-smi and at the kernel's log; restarting the machine, or loading the driver's modules again, often helps.",
+        _ => {
+            "Look at nvidia-smi and at the kernel's log; restarting the machine, or loading the driver's modules again, often helps."
+        }
     }
 }
 

@@ -202,7 +202,8 @@ fn no_driver_at_all_and_what_is_none() {
     ];
     for (define, fault) in faults {
         let Some(machine) = Machine::new() else { return };
-        let machine = if define.is_empty() { machine.with_text("libcuda.so.1") } else { machine.with_driver(&[define]) };
+        let machine =
+            if define.is_empty() { machine.with_text("libcuda.so.1") } else { machine.with_driver(&[define]) };
         let (code, text) = machine.with_libraries().refusal("cuda");
         assert_eq!(code, "ZA_DEVICE_NO_DRIVER");
         assert!(text.contains(fault), "{fault}: {text}");

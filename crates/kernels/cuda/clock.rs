@@ -54,7 +54,9 @@ impl Clock {
         let pattern: Vec<u8> = match T::LETTER {
             // ±0.01 in f32; the upper halves of it in bf16.
             'f' => (0..1 << 16).flat_map(|index| (0.01f32 * sign(index)).to_ne_bytes()).collect(),
-            'b' => (0..1 << 16).flat_map(|index| ((0.01f32 * sign(index)).to_bits() >> 16).to_ne_bytes()[..2].to_vec()).collect(),
+            'b' => (0..1 << 16)
+                .flat_map(|index| ((0.01f32 * sign(index)).to_bits() >> 16).to_ne_bytes()[..2].to_vec())
+                .collect(),
             _ => vec![0; 1 << 16],
         };
         let bytes = len * size_of::<T>();
@@ -146,8 +148,7 @@ fn memory_bound(clock: &mut Clock) -> Vec<Row> {
     let positions = clock.filled::<u32>(TOKENS);
     let (cos, sin) = (clock.filled(TOKENS * HEAD_DIM / 2), clock.filled(TOKENS * HEAD_DIM / 2));
     let heads = HEADS + KV_HEADS;
-    let launch =
-        rope::cuda::apply(qkv, width, heads, HEAD_DIM, positions, cos, sin, rope::Direction::Forward, TOKENS);
+    let launch = rope::cuda::apply(qkv, width, heads, HEAD_DIM, positions, cos, sin, rope::Direction::Forward, TOKENS);
     let bytes = 2 * 2 * TOKENS * heads * HEAD_DIM;
     time(clock, "rope, queries and keys", format!("{TOKENS}×{heads}×{HEAD_DIM}"), bytes, &[launch]);
 
@@ -191,7 +192,8 @@ fn memory_bound(clock: &mut Clock) -> Vec<Row> {
     ];
     time(clock, "norm of a layer's gradients", LAYER.to_string(), 2 * LAYER, &launches);
 
-    let config = adamw::Config { lr: 5e-7, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, step: 1, grad_scale: 1.0 };
+    let config =
+        adamw::Config { lr: 5e-7, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, step: 1, grad_scale: 1.0 };
     for (name, bytes) in [
         ("adamw, f32 weights and moments", 28),
         ("adamw, split weights, bf16 moments", 18),
@@ -276,7 +278,8 @@ fn main() {
     let rows = memory_bound(&mut clock);
     for (index, Row { name, shape, ms, bytes }) in rows.iter().enumerate() {
         let (speed, comma) = (*bytes as f64 / ms / 1e6, if index + 1 < rows.len() { "," } else { "" });
-        let line = format!("  {{\"name\": {name:?}, \"shape\": {shape:?}, \"ms\": {ms:.5}, \"gb_per_s\": {speed:.1}}}{comma}");
+        let line =
+            format!("  {{\"name\": {name:?}, \"shape\": {shape:?}, \"ms\": {ms:.5}, \"gb_per_s\": {speed:.1}}}{comma}");
         writeln!(text, "{line}").expect("a String takes everything");
     }
     text.push_str(" ],\n \"attention\": [\n");

@@ -95,7 +95,8 @@ impl Device {
         CARD.stream.synchronize().map_err(|error| format!("before {name}: {error:?}"))?;
         let mut values = vec![T::default(); len];
         // SAFETY: what a proof downloads it has allocated.
-        unsafe { result::memcpy_dtoh_sync(&mut values, pointer.address) }.map_err(|error| format!("{name}: {error:?}"))?;
+        unsafe { result::memcpy_dtoh_sync(&mut values, pointer.address) }
+            .map_err(|error| format!("{name}: {error:?}"))?;
         let mut hash = DefaultHasher::new();
         self.digest.get().hash(&mut hash);
         // SAFETY: numbers without padding.
