@@ -2,7 +2,17 @@
  * A model whose head is as small beside its layers as Mistral's: the real model's layers, several times over. It speaks
  * nonsense; a step costs what a step of such a model costs.
  */
-import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 
 /** Writes the folder's model with its layers `times` over into `out`; returns `out`. */

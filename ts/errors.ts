@@ -135,6 +135,11 @@ export class AbortedError extends ZephyrError {
   override readonly name = "AbortedError";
 }
 
+/** A card cannot be used (`ZA_DEVICE_…`). The message lists every place where its driver and libraries were looked for. */
+export class DeviceError extends ZephyrError {
+  override readonly name = "DeviceError";
+}
+
 /** The Hub or a repository on it cannot be used (`ZA_HUB_…`). */
 export class HubError extends ZephyrError {
   override readonly name = "HubError";
@@ -210,6 +215,7 @@ const classesByPrefix: readonly (readonly [prefix: string, errorClass: ErrorClas
   ["ZA_CLIENT", ClientError],
   ["ZA_JOURNAL", ClientError],
   ["ZA_ABORTED", AbortedError],
+  ["ZA_DEVICE", DeviceError],
   ["ZA_HUB", HubError],
   ["ZA_IO", IoError],
   ["ZA_DISK", IoError],

@@ -15,6 +15,7 @@ export {
   ConfigError,
   type ConfigProblem,
   DataError,
+  DeviceError,
   type ErrorCode,
   errorCodes,
   HubError,
@@ -52,6 +53,15 @@ export {
   Tokenizer,
   type TokenizerFiles,
 } from "./model/tokenizer";
+export {
+  type ChosenDevice,
+  type Device,
+  type DeviceAttempt,
+  type DeviceName,
+  type DeviceProblem,
+  type DeviceSurvey,
+  devices,
+} from "./native/devices";
 export {
   type DatasetView,
   type EvaluationReportOptions,

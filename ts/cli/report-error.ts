@@ -3,6 +3,7 @@ import {
   AbortedError,
   ConfigError,
   DataError,
+  DeviceError,
   fromNative,
   HubError,
   IoError,
@@ -26,7 +27,7 @@ export const exitCodes = { done: 0, other: 1, stopped: 75, transient: 76, refuse
 const configKeys = [...new Set([...Object.keys(sftFields), ...Object.keys(dpoFields)])];
 
 /** Errors of the options, the data and the model's files: the same start fails the same way. */
-const refusals = [ConfigError, DataError, HubError, JudgeError, ModelError, TokenizerError, TemplateError];
+const refusals = [ConfigError, DataError, DeviceError, HubError, JudgeError, ModelError, TokenizerError, TemplateError];
 const refusalCodes = [
   "ZA_FOLDER_NOT_EMPTY",
   "ZA_CHECKPOINT_BROKEN",

@@ -6,6 +6,7 @@ import type { Message } from "../data";
 import { fromNative, ModelError, throwIfAborted } from "../errors";
 import { modelFolder } from "../hub/model-folder";
 import { isRepositoryId } from "../hub/repository";
+import { type ChosenDevice, chooseDevice } from "../native/devices";
 import { native } from "../native/load";
 import { type LoraOptions, loraSettings } from "../train/config";
 import {
@@ -64,11 +65,15 @@ export class Mistral {
   /** Parameters that training has changed no more: see {@link Mistral.frozenCopy}. */
   readonly frozen: boolean;
 
+  /** Where it computes; for the CPU with what kept it from a card, if it was left to choose. */
+  readonly device: ChosenDevice;
+
   /** @internal Use {@link Mistral.fromPretrained}. */
-  constructor(handle: NativeModel, tokenizer: Tokenizer, source: string, frozen = false) {
+  constructor(handle: NativeModel, tokenizer: Tokenizer, source: string, device: ChosenDevice, frozen = false) {
     this.#handle = handle;
     this.tokenizer = tokenizer;
     this.source = source;
+    this.device = device;
     this.frozen = frozen;
   }
 
@@ -102,13 +107,10 @@ export class Mistral {
    * @throws ModelError, TokenizerError, TemplateError that name file, field or tensor; HubError.
    */
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Mistral> {
-    if (options.device !== undefined && options.device !== "cpu" && options.device !== "auto") {
-      throw new ModelError("ZA_MODEL_INVALID", `device ${JSON.stringify(options.device)} is not in this build`, {
-        remedy: 'Take device "cpu" or "auto".',
-      });
-    }
     try {
       const addon = native();
+      // Before anything is fetched or read.
+      const device = await chooseDevice(options.device);
       const path = await modelFolder(source, options);
       const adapter = addon.NativeModel.adapterBase(path);
       if (adapter) return await Mistral.#ofAdapter(path, adapter.base, options);
@@ -121,7 +123,7 @@ export class Mistral {
       const tokenizer = metadata
         ? new Tokenizer(addon.NativeTokenizer.fromGguf(metadata, options.template))
         : await folderTokenizer(options.tokenizer ?? path, options.template);
-      return Mistral.#checked(handle, tokenizer, source);
+      return Mistral.#checked(handle, tokenizer, source, device);
     } catch (error) {
       throw fromNative(error);
     }
@@ -131,7 +133,7 @@ export class Mistral {
   static async random(config: Record<string, unknown>, tokenizer: Tokenizer, seed: number): Promise<Mistral> {
     try {
       const handle = await native().NativeModel.random(JSON.stringify(config), seed);
-      return Mistral.#checked(handle, tokenizer, `random(${seed})`);
+      return Mistral.#checked(handle, tokenizer, `random(${seed})`, await chooseDevice("cpu"));
     } catch (error) {
       throw fromNative(error);
     }
@@ -159,8 +161,8 @@ export class Mistral {
     return await (await Mistral.fromPretrained(folder, loading)).withAdapter(path);
   }
 
-  static #checked(handle: NativeModel, tokenizer: Tokenizer, source: string): Mistral {
-    const model = new Mistral(handle, tokenizer, source);
+  static #checked(handle: NativeModel, tokenizer: Tokenizer, source: string, device: ChosenDevice): Mistral {
+    const model = new Mistral(handle, tokenizer, source, device);
     const rows = model.config.vocab_size;
     if (tokenizer.vocabularySize > rows) {
       throw new ModelError(
@@ -211,12 +213,12 @@ export class Mistral {
 
   /** Weights and adapter as they are now. Shared, not copied, until one of the two is trained. */
   frozenCopy(): Mistral {
-    return new Mistral(this.native.snapshot(), this.tokenizer, this.source, true);
+    return new Mistral(this.native.snapshot(), this.tokenizer, this.source, this.device, true);
   }
 
   /** Another state of this model. */
   #with(handle: NativeModel, frozen = false): Mistral {
-    return new Mistral(handle, this.tokenizer, this.source, frozen);
+    return new Mistral(handle, this.tokenizer, this.source, this.device, frozen);
   }
 
   /**
@@ -288,7 +290,8 @@ export class Mistral {
    */
   withTemplate(template: string): Mistral {
     const tokenizer = this.tokenizer.withTemplate(template);
-    return tokenizer === this.tokenizer ? this : new Mistral(this.native, tokenizer, this.source, this.frozen);
+    if (tokenizer === this.tokenizer) return this;
+    return new Mistral(this.native, tokenizer, this.source, this.device, this.frozen);
   }
 
   /** Answers a conversation, or continues plain text (a string) or tokens. */
