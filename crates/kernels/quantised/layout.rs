@@ -119,7 +119,12 @@ pub(super) fn group_lines(kind: Kind, columns: usize) -> usize {
 
 /// Lays rows of a file into whole groups; the rows that the last group lacks stay zero.
 pub(super) fn pack(kind: Kind, columns: usize, bytes: &[u8], lines: &mut [Line]) {
-    let layout = of(kind);
+    // Compiled for each type: loading is this.
+    with_format!(kind, F => rows(F::LAYOUT, kind, columns, bytes, lines));
+}
+
+#[inline(always)]
+fn rows(layout: Layout, kind: Kind, columns: usize, bytes: &[u8], lines: &mut [Line]) {
     let mut block = Block::default();
     let rows = bytes.chunks_exact(kind.row_bytes(columns));
     for (row, bytes) in rows.enumerate() {
@@ -135,6 +140,7 @@ pub(super) fn pack(kind: Kind, columns: usize, bytes: &[u8], lines: &mut [Line])
 }
 
 /// Lays the block of one row into the span of its group.
+#[inline(always)]
 fn lay(layout: &Layout, block: &Block, row: usize, span: &mut [u8]) {
     span[2 * row..][..2].copy_from_slice(&block.scale.to_le_bytes());
     if layout.mins {
