@@ -10,8 +10,9 @@ import { zodResponseFormat } from "openai/helpers/zod";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { Mistral, OpenAiChat, SftTrainer } from "../ts/index";
+import { folderTokenizer } from "../ts/model/tokenizer";
 import { eventsIn, type Serving, startServing } from "./serving";
-import { buildProgram, pythonWith, smallRows } from "./shared";
+import { buildProgram, data, present, pythonWith, smallRows } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "zephyr-serve-"));
@@ -236,6 +237,31 @@ describe("npm's openai client", () => {
       pieces.push(chunk.choices[0]!.text);
     }
     expect(pieces.join("")).toBe(text + own.text);
+  });
+});
+
+describe.runIf(present(join(data, "tokenizer")))("a tokenizer that takes the space off a text's beginning", () => {
+  it("keeps it where a text goes on, whole and in pieces", async () => {
+    const tokenizer = await folderTokenizer(join(data, "tokenizer"));
+    const { config } = await Mistral.fromPretrained(base);
+    const sizes = { vocab_size: tokenizer.vocabularySize, hidden_size: 32, intermediate_size: 32, head_dim: 8 };
+    await (await Mistral.random({ ...config, ...sizes }, tokenizer, 3)).save(at("spaces"));
+    const spaces = await startServing(["--model", at("spaces")]);
+    const found: string[] = [];
+    for (const [seed, prompt] of ["Say nine", "One and", "The hat is", "Two", "Then we"].entries()) {
+      const ask = { model: "spaces", prompt, max_tokens: 6, temperature: 2, seed };
+      const { choices } = await spaces.openai.completions.create({ ...ask, logprobs: 0 });
+      const { text, logprobs } = choices[0]!;
+      if (!text.includes("\ufffd")) expect(logprobs!.tokens!.join("")).toBe(text);
+      let streamed = "";
+      for await (const { choices } of await spaces.openai.completions.create({ ...ask, stream: true })) {
+        streamed += choices[0]!.text;
+      }
+      expect(streamed).toBe(text);
+      found.push(text);
+    }
+    expect(found.some((text) => text.startsWith(" "))).toBe(true);
+    expect(await spaces.stop()).toBe(0);
   });
 });
 

@@ -119,12 +119,13 @@ async function continued(
     let begun = false;
     const onToken = onText && {
       onToken: (piece: string) => {
-        onText(begun ? piece : `${lead}${piece}`);
+        onText(begun ? piece : `${lead ?? ""}${piece}`);
         begun = true;
       },
     };
     const { maxTokens } = prompt;
-    answer = await exchange.generate(prompt.ids, request, index, { maxTokens, topLogprobs, ...onToken });
+    const sampling = lead === undefined ? request : { ...request, reuse: true };
+    answer = await exchange.generate(prompt.ids, sampling, index, { maxTokens, topLogprobs, ...onToken });
   }
   const space = answer.text === "" ? "" : spaceOf(tokenizer, before, answer.ids[0] as number);
   const logprobs = topLogprobs === undefined ? null : legacyLogprobs(exchange, prompt, scored, answer, topLogprobs);
@@ -136,16 +137,16 @@ function spaceOf(tokenizer: Tokenizer, before: number, id: number): string {
   return textAfter(tokenizer, before, [id]).startsWith(" ") && !tokenizer.decode([id]).startsWith(" ") ? " " : "";
 }
 
-/** The same for a text that is sent as it comes: the first token is chosen beforehand, by the same seed. */
+/** The same for a text that is sent as it comes: the first token is chosen beforehand, by the same seed; undefined where nothing is taken off. */
 async function firstSpace(
   exchange: Exchange,
   request: CompletionRequest,
   { ids }: CompletionPrompt,
   index: number,
-): Promise<string> {
+): Promise<string | undefined> {
   const { engine, ticket, signal, served } = exchange;
   const { tokenizer } = served.model;
-  if (!takesSpaces(tokenizer)) return "";
+  if (!takesSpaces(tokenizer)) return undefined;
   const { temperature, topP, topK, minP, repetitionPenalty, seed } = request;
   const sampling = { temperature, topP, topK, minP, repetitionPenalty, seed: seed + index };
   const first = await engine.work(ticket, signal, () =>
