@@ -9,16 +9,13 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 out=$root/bench/gpu/bin
 limit=$((64 * 1024 * 1024))
 
-# cargo tells where each program lies.
-program() { # CARGO ARGUMENTS…
-  node "$root/scripts/cuda.mjs" cargo "$@" --message-format=json-render-diagnostics |
-    grep -o '"executable":"[^"]*"' | cut -d'"' -f4 | tail -1
-}
-
 cd "$root"
 mkdir -p "$out"
-install -s "$(program test --release --locked -p zephyr-kernels --features card --test emulated --no-run)" "$out/proofs"
-install -s "$(program bench --locked -p zephyr-kernels --features card --bench clock --no-run)" "$out/clock"
+# cargo tells where the programs lie.
+built=$(node scripts/cuda.mjs cargo test --release --locked -p zephyr-kernels --features card --test emulated --bench clock \
+  --no-run --message-format=json-render-diagnostics | grep -o '"executable":"[^"]*"' | cut -d'"' -f4)
+install -s "$(grep '/emulated-' <<<"$built")" "$out/proofs"
+install -s "$(grep '/clock-' <<<"$built")" "$out/clock"
 
 for name in proofs clock; do
   if readelf -d "$out/$name" | grep -E 'NEEDED.*lib(cu|nv)'; then
