@@ -512,7 +512,7 @@ describe("a server with much to do", () => {
 
   it("lets a small request in between the answers of a large one, and answers like ones together", async () => {
     const done: string[] = [];
-    const large = slow.post(chat, { ...long, n: 12, max_tokens: 120, stop: "\u0007" }).then(async (response) => {
+    const large = slow.post(chat, { ...long, n: 6, max_tokens: 100, stop: "\u0007" }).then(async (response) => {
       await response.text();
       done.push("large");
     });
@@ -529,7 +529,7 @@ describe("a server with much to do", () => {
     await expect.poll(async () => (await slow.metrics()).zephyr_requests_underway).toBe(3);
     leave.abort();
     await settled(slow, { zephyr_requests_underway: 0, zephyr_answers_running: 0 });
-    const batch = slow.post(chat, { ...long, n: 8, max_tokens: 400 });
+    const batch = slow.post(chat, { ...long, n: 8, max_tokens: 200 });
     await settled(slow, { zephyr_answers_running: 8 });
     expect((await batch).status).toBe(200);
   });
