@@ -15,14 +15,15 @@ import { buildProgram } from "./shared";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const base = join(root, "recipes", "demo", "base");
-const built = join(root, "target", "cuda-addon");
+/** The folder of the addon; only the script that has just built it names one, so that no old one is tested. */
+const built = process.env.ZEPHYR_CUDA_ADDON && join(root, process.env.ZEPHYR_CUDA_ADDON);
 const folder = mkdtempSync(join(tmpdir(), "zephyr-cuda-addon-"));
 const at = (name: string) => join(folder, name);
 
 function addonFile(): string | undefined {
-  const name = existsSync(built) ? readdirSync(built).find((file) => file.endsWith(".node")) : undefined;
+  const name = built && existsSync(built) ? readdirSync(built).find((file) => file.endsWith(".node")) : undefined;
   if (!name) console.warn("SKIPPED: no addon with CUDA (npm run test:cuda-build makes it), so it is not tested");
-  return name && join(built, name);
+  return built && name ? join(built, name) : undefined;
 }
 
 const addon = addonFile();
