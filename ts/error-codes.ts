@@ -44,6 +44,12 @@ export const errorCodes = {
   ZA_ARGUMENT: "A function of the core was called with arguments that do not fit.",
   ZA_REFERENCE_CACHE: "A file of reference log-probs belongs to another reference or other rows, or is damaged.",
   ZA_THREADS: "The number of threads cannot be used.",
+  // Devices.
+  ZA_DEVICE_NO_BUILD: "A card is asked for, but this build has no CUDA.",
+  ZA_DEVICE_FAILS: "NVIDIA's driver or a card is there, but does not work.",
+  ZA_DEVICE_LIBRARY: "A library of the CUDA toolkit was not found, or cannot be used.",
+  ZA_DEVICE_MEMORY: "A card has too little free memory.",
+  ZA_DEVICE_UNSUPPORTED: "A model or a training needs something that no kernel does on a card yet.",
   // Model files and models.
   ZA_MODEL_INVALID: "A model cannot be used for what is asked of it.",
   ZA_MODEL_NOT_FOUND: "A model folder or file does not exist.",

@@ -9,6 +9,13 @@
 
 namespace emulation {
 
+/// Without the watch kernels just run, and buffers only answer the host.
+#ifdef EMULATION_UNWATCHED
+constexpr bool WATCHED = false;
+#else
+constexpr bool WATCHED = true;
+#endif
+
 struct Thread;
 class Machine;
 
@@ -61,6 +68,9 @@ public:
 
   /// New memory that nothing has written (ends the program when there is no more), between stretches that belong to nobody. Aligned to 256 bytes.
   Buffer* allocate(const std::string& name, size_t bytes, size_t element, bool shared);
+  /// Memory that belongs to nobody yet, aligned to 256 bytes, and a buffer of it (at a multiple of 256). 0: there is no more.
+  uintptr_t reserve(size_t bytes);
+  Buffer* name(const std::string& name, uintptr_t address, size_t bytes, size_t element);
   /// From the host. False when the range is not inside one buffer.
   bool write(uintptr_t address, const void* from, size_t bytes);
   /// Reads also what nothing has written; `unwritten` counts such elements.
