@@ -101,7 +101,7 @@ fn compile(name: &str, ingredients: &[&str], arguments: impl FnOnce(&Path) -> Ve
     let making = lock(&MAKING).entry(path.clone()).or_default().clone();
     let _guard = lock(&making);
     if !path.exists() {
-        let unfinished = path.with_extension(format!("{}", std::process::id()));
+        let unfinished = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
         let output = Command::new(compiler)
             .args(arguments(&path))
             .arg("-o")
@@ -155,7 +155,7 @@ fn object(source: &str, text: &str, watch: Watch) -> String {
     let (name, flags) = (source.replace(['/', '.'], "-"), watch.kernel_flags());
     let folder = Path::new(FOLDER).join(source).parent().expect("a file in a folder").to_owned();
     let path = compile(&format!("{name}.o"), &[text, &HEADERS, &flags.concat()], |path| {
-        let copy = path.with_extension("cu");
+        let copy = PathBuf::from(format!("{}.cu", path.display()));
         std::fs::write(&copy, text).expect("target/tmp can be written");
         let include = |folder: &Path| format!("-I{}", folder.display());
         let mut arguments: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();

@@ -138,6 +138,16 @@ void Memory::touch(Buffer& buffer, size_t index, Access kind) {
                   ", which " + who + " " + they + " with no barrier between");
   };
 
+  /// All readers that the cell remembers, of one warp of this block, are surely done.
+  auto readers_done = [&] {
+    if (cell.reader_block != block) return false;
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+      const uint16_t reader = static_cast<uint16_t>(cell.reader / 32 * 32 + lane);
+      if ((cell.reader_lanes >> lane & 1) && !machine.happened_before(reader, cell.reader_clock)) return false;
+    }
+    return true;
+  };
+
   if (cell.writer != Cell::NOBODY) {
     if (cell.kind == Cell::PENDING) {
       machine.fault(std::string(kind == Access::READ ? "reads " : "writes ") + where() + " while thread " + std::to_string(cell.writer) +
@@ -149,12 +159,15 @@ void Memory::touch(Buffer& buffer, size_t index, Access kind) {
   }
   if (kind != Access::WRITE && !cell.written) machine.fault("reads " + where() + ", which nothing has written");
   if (kind == Access::READ) {
-    const bool mine = cell.reader == Cell::NOBODY ||
-                      (cell.reader != Cell::SEVERAL && cell.reader_block == block && machine.happened_before(cell.reader, cell.reader_clock));
-    if (mine) {
+    const uint32_t lane = 1u << me % 32;
+    if (cell.reader == Cell::NOBODY || (cell.reader != Cell::SEVERAL && readers_done())) {
       cell.reader = me;
       cell.reader_clock = thread.clock;
       cell.reader_block = block;
+      cell.reader_lanes = lane;
+    } else if (cell.reader != Cell::SEVERAL && cell.reader_block == block && cell.reader / 32 == me / 32) {
+      cell.reader_clock = thread.clock < cell.reader_clock ? cell.reader_clock : thread.clock;
+      cell.reader_lanes |= lane;
     } else {
       cell.reader_block = cell.reader_block == block ? block : Cell::ALL_BLOCKS;
       cell.reader = Cell::SEVERAL;
@@ -163,8 +176,8 @@ void Memory::touch(Buffer& buffer, size_t index, Access kind) {
     return;
   }
   if (cell.reader != Cell::NOBODY) {
-    const bool ordered = cell.reader_block == block && (cell.reader == Cell::SEVERAL ? machine.barriers_passed() > cell.reader_clock
-                                                                                     : machine.happened_before(cell.reader, cell.reader_clock));
+    const bool ordered = cell.reader == Cell::SEVERAL ? cell.reader_block == block && machine.barriers_passed() > cell.reader_clock
+                                                      : readers_done();
     if (!ordered) race("read", cell.reader_block, cell.reader);
   }
   cell.reader = Cell::NOBODY;

@@ -23,7 +23,7 @@ class Machine;
 struct Cell {
   enum Kind : uint8_t { PLAIN, ATOMIC, PENDING };
   static constexpr uint16_t NOBODY = 0xffff;  // thread
-  static constexpr uint16_t SEVERAL = 0xfffe; // reader
+  static constexpr uint16_t SEVERAL = 0xfffe; // readers of several warps
   static constexpr uint32_t ALL_BLOCKS = 0xffffffff;
 
   uint32_t serial = 0;
@@ -31,6 +31,7 @@ struct Cell {
   uint32_t writer_clock = 0;
   uint32_t reader_block = 0;
   uint32_t reader_clock = 0; // of `SEVERAL` readers: the number of block barriers before the last one
+  uint32_t reader_lanes = 0; // those of the reader's warp who read, the last of them at `reader_clock`
   uint16_t writer = NOBODY;
   uint16_t reader = NOBODY;
   Kind kind = PLAIN;
