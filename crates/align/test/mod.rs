@@ -191,7 +191,10 @@ impl GoldenRun {
         found["num_tokens"] = result.tokens_seen.into();
         found["learning_rate"] = self.update(step).learning_rate.into();
         let within = 1e-4 + 9e-4 * step as f64 / (self.number("steps") - 1.0);
-        for (key, expected) in self.record["log"][step].as_object().unwrap().iter().filter(|(key, _)| *key != "step") {
+        // Over several micro-batches TRL takes the mean of their means, and here each token counts the same.
+        let accumulated = self.record["args"]["grad_accum"].as_f64().is_some_and(|count| count > 1.0);
+        let apart = |key: &str| key == "step" || (accumulated && ["entropy", "mean_token_accuracy"].contains(&key));
+        for (key, expected) in self.record["log"][step].as_object().unwrap().iter().filter(|(key, _)| !apart(key)) {
             let (found, expected) = (found[key].as_f64().unwrap(), expected.as_f64().unwrap());
             let error = (found - expected).abs() / expected.abs().max(1.0);
             assert!(error <= within, "{}: step {} {key}: {found} for {expected}", self.what, step + 1);

@@ -197,7 +197,11 @@ fn f32_equals_its_twin() {
 fn mistakes_of_the_f32_kernels_are_caught() {
     let mutations = [
         Mutation { from: "if (number >= reader.keys) continue;", to: "", caught_by: "off by" },
-        Mutation { from: "__syncwarp(); // the scores are there", to: "// the scores are there", caught_by: "race" },
+        Mutation {
+            from: "__syncwarp(); // the scores are there",
+            to: "// the scores",
+            caught_by: "nothing has written",
+        },
         Mutation { from: "__syncwarp(); // the weights are done with", to: "// done with", caught_by: "race" },
         Mutation { from: "layout.kv_heads + kv_head) * dim;", to: "kv_head) * dim;", caught_by: "off by" },
         Mutation {
