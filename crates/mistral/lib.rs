@@ -9,11 +9,13 @@
 //! linear    the products of a layer
 //! lora      low-rank adapters, PEFT's folder
 //! train     forward and explicit backward over a packed batch, activations in a reused workspace
+//! device    the same on a GPU, or on the tests' emulation of one
 //! generate  kv-cache decoding, sampling, log-probabilities of given text
 //! ```
 //! Knows the kernels; knows no losses, no text, no users.
 
 pub mod config;
+pub mod device;
 pub mod error;
 pub mod generate;
 pub mod layout;

@@ -10,8 +10,9 @@ use zephyr_kernels::gemm::{self, Mat, MatMut};
 use zephyr_kernels::matrix;
 
 use crate::config::Config;
-use crate::lora::LowRank;
+use crate::layout::LayerLayout;
 use crate::lora::dropout::{self, Mask};
+use crate::lora::{AdapterLayout, LowRank};
 use crate::model::Model;
 
 /// A linear projection of a decoder layer, under its name in transformers.
@@ -73,6 +74,40 @@ impl Group {
             Self::Down => 6..7,
         };
         &Projection::ALL[range]
+    }
+
+    /// `[out, in]` of the group.
+    pub fn shape(self, config: &Config) -> (usize, usize) {
+        let outputs = self.projections().iter().map(|projection| projection.shape(config)[0]).sum();
+        (outputs, self.projections()[0].shape(config)[1])
+    }
+
+    /// Its place in the weights' arena.
+    pub fn range(self, layer: &LayerLayout) -> Range<usize> {
+        match self {
+            Self::Qkv => &layer.qkv,
+            Self::O => &layer.o,
+            Self::GateUp => &layer.gate_up,
+            Self::Down => &layer.down,
+        }
+        .clone()
+    }
+
+    /// The adapted projections of the group, and their columns of the output.
+    pub fn pairs<'a>(
+        self,
+        config: &Config,
+        adapter: &'a AdapterLayout,
+        layer: usize,
+    ) -> impl Iterator<Item = (&'a LowRank, Range<usize>)> + use<'a> {
+        let mut start = 0;
+        let columns = self.projections().iter().map(|projection| {
+            let columns = start..start + projection.shape(config)[0];
+            start = columns.end;
+            (*projection, columns)
+        });
+        let columns: Vec<(Projection, Range<usize>)> = columns.collect();
+        columns.into_iter().filter_map(move |(projection, columns)| Some((adapter.find(layer, projection)?, columns)))
     }
 }
 
@@ -177,37 +212,23 @@ impl<'a> Linear<'a> {
         }
     }
 
-    /// `[out, in]` of the group.
     fn shape(&self) -> (usize, usize) {
-        let config = &self.model.weights.config;
-        let outputs = self.group.projections().iter().map(|projection| projection.shape(config)[0]).sum();
-        (outputs, self.group.projections()[0].shape(config)[1])
+        self.group.shape(&self.model.weights.config)
     }
 
-    /// Its place in the weights' arena.
     fn range(&self) -> Range<usize> {
-        let layer = &self.model.weights.layout.layers[self.layer];
-        match self.group {
-            Group::Qkv => &layer.qkv,
-            Group::O => &layer.o,
-            Group::GateUp => &layer.gate_up,
-            Group::Down => &layer.down,
-        }
-        .clone()
+        self.group.range(&self.model.weights.layout.layers[self.layer])
     }
 
     /// The adapted projections of the group, their A `[r, in]` and B `[out, r]`, and their columns of the output.
     fn pairs(&self) -> impl Iterator<Item = (&'a LowRank, Mat<'a>, Mat<'a>, Range<usize>)> + use<'a> {
         let Self { model: Model { weights, adapter }, layer, group } = *self;
-        let mut start = 0;
-        group.projections().iter().filter_map(move |&projection| {
-            let [outputs, inputs] = projection.shape(&weights.config);
-            let columns = start..start + outputs;
-            start = columns.end;
-            let adapter = adapter?;
-            let pair = adapter.layout.find(layer, projection)?;
-            let a = Mat::new(&adapter.data[pair.a.clone()], pair.rank, inputs);
-            Some((pair, a, Mat::new(&adapter.data[pair.b.clone()], outputs, pair.rank), columns))
+        let (_, inputs) = self.shape();
+        adapter.into_iter().flat_map(move |adapter| {
+            group.pairs(&weights.config, &adapter.layout, layer).map(move |(pair, columns)| {
+                let a = Mat::new(&adapter.data[pair.a.clone()], pair.rank, inputs);
+                (pair, a, Mat::new(&adapter.data[pair.b.clone()], columns.len(), pair.rank), columns)
+            })
         })
     }
 

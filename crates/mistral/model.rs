@@ -23,6 +23,11 @@ impl<'a> Model<'a> {
         self.adapter.map_or(self.weights.data.len(), |adapter| adapter.layout.len)
     }
 
+    /// Where weights and adapter lie: two models with the same answer are one.
+    pub fn places(&self) -> (usize, Option<usize>) {
+        (self.weights.place_in_memory(), self.adapter.map(|adapter| adapter.data.as_ptr() as usize))
+    }
+
     /// Refuses to train weights that are frozen.
     ///
     /// # Errors

@@ -187,6 +187,11 @@ impl Weights {
         self.frozen.as_ref().map_or(Storage::F32, |frozen| frozen.storage)
     }
 
+    /// The address of the first value's array.
+    pub(crate) fn place_in_memory(&self) -> usize {
+        self.frozen.as_ref().map_or(self.data.as_ptr() as usize, |frozen| frozen.tensors.as_ptr() as usize)
+    }
+
     /// Bytes of all weights.
     pub fn bytes(&self) -> usize {
         let frozen = |frozen: &Frozen| {

@@ -362,7 +362,7 @@ impl NativeSession {
     /// Norm of the gradient accumulated so far, before clipping.
     #[napi(ts_return_type = "Promise<number>")]
     pub fn grad_norm<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
-        self.job(env, |session, _| Ok(session.grad_norm()))
+        self.job(env, |session, _| Ok(session.grad_norm()?))
     }
 
     /// Forgets what was accumulated since the last `apply`.

@@ -41,8 +41,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// `step` is the run's own count, skipped steps included; `extra` the caller's JSON.
+    /// `step` is the run's own count, skipped steps included; `extra` the caller's JSON. Panics on a session that has made
+    /// steps on a device and was not [fetched](Session::fetch).
     pub fn of(session: &Session, trained: Trained, step: u64, extra: String) -> Self {
+        assert!(!session.is_ahead(), "a session on a device is fetched before it is saved");
         let record = Record { step, updates: session.step(), tokens_seen: session.finished_tokens(), extra };
         Self { trained, reference: None, optimizer: session.shared_optimizer(), record }
     }

@@ -3,21 +3,29 @@
 //! The loop itself (epochs, order, logging, saving) belongs to the caller; a session owns what one step needs:
 //! gradients, moments, activations, the head's scratch. Nothing is allocated inside a step after the largest batch.
 
-mod head;
+mod backend;
+mod device;
+mod host;
 mod optimizer;
 mod pairs;
+mod plan;
 mod sums;
 mod unpaired;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use zephyr_kernels::{norm, rope};
-use zephyr_mistral::train::{self, Activations, Noise, Recompute};
+use zephyr_kernels::cuda::{Bf16, Device};
+use zephyr_mistral::lora::dropout_key;
+use zephyr_mistral::train::{Noise, Recompute};
 use zephyr_mistral::{Model, Parameters, Weights};
 
-use self::head::{HeadScratch, head_gradient, head_of};
+use self::backend::{Backend, Pass};
+use self::device::OnDevice;
+use self::host::Host;
 pub use self::optimizer::{Optimizer, OptimizerKind, Update, decay_runs, state_bytes};
 pub use self::pairs::{PairObjective, ReferenceLogps};
+pub use self::plan::{MemoryPlan, Precision, Work};
 pub use self::sums::Sums;
 pub use self::unpaired::Unpaired;
 use crate::batch::Packed;
@@ -76,13 +84,10 @@ impl Default for SessionOptions {
     }
 }
 
-/// Gradients, moments and workspace of one model in training.
+/// Gradients, moments and workspace of one model in training, on the host or on a device.
 pub struct Session {
     options: SessionOptions,
-    rope: rope::Table,
-    activations: Activations,
-    head: HeadScratch,
-    gradients: Vec<f32>,
+    backend: Box<dyn Backend>,
     /// Shared with a checkpoint that is being written; a step copies it only if one still holds it.
     optimizer: Arc<Optimizer>,
     /// Of finished steps.
@@ -101,15 +106,22 @@ impl Session {
     /// A session for models of that shape. Gradients and moments are allocated at the first training step, so that a
     /// session that only scores holds no more than activations.
     pub fn new(weights: &Weights, options: SessionOptions) -> Self {
-        Self { rope: train::rope_table(&weights.config, options.max_length), ..Self::empty(options) }
+        Self::with(Box::new(Host::new(&weights.config, &options)), options)
     }
 
-    fn empty(options: SessionOptions) -> Self {
+    /// A session on a device, of one model: it is copied there at its first use and trained there, and the host's weights and
+    /// the optimizer's moments stay what they were until [`Self::fetch`].
+    pub fn on(device: Arc<dyn Device>, precision: Precision, options: SessionOptions) -> Self {
+        let backend: Box<dyn Backend> = match precision {
+            Precision::F32 => Box::new(OnDevice::<f32>::new(device, &options)),
+            Precision::Bf16 => Box::new(OnDevice::<Bf16>::new(device, &options)),
+        };
+        Self::with(backend, options)
+    }
+
+    fn with(backend: Box<dyn Backend>, options: SessionOptions) -> Self {
         Self {
-            rope: rope::Table::new(2, 1.0, 0),
-            activations: Activations::new(options.recompute),
-            head: HeadScratch::default(),
-            gradients: Vec::new(),
+            backend,
             optimizer: Arc::new(Optimizer::new(options.optimizer)),
             tokens_seen: 0,
             step_tokens: 0,
@@ -119,6 +131,33 @@ impl Session {
             evaluated: Sums::Nothing,
             options,
         }
+    }
+
+    /// Brings what was trained on a device to the host: the weights or adapter to `trained`, the moments to the optimizer.
+    /// Before saving, generating, or going on with the model elsewhere. Nothing to do on the host.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn fetch<'p>(&mut self, trained: impl Into<Parameters<'p>>) -> Result<()> {
+        self.backend.fetch(trained.into(), &mut self.optimizer)
+    }
+
+    /// Allocates all that a run needs on a device, and copies the model there. Nothing to do on the host.
+    ///
+    /// # Errors
+    /// `ZA_OUT_OF_MEMORY` (see [`MemoryPlan::fitting`]), `ZA_DEVICE_UNSUPPORTED`, the device's.
+    pub fn reserve<'m>(&mut self, model: impl Into<Model<'m>>, work: Work) -> Result<()> {
+        self.backend.reserve(model.into(), &self.optimizer, work)
+    }
+
+    /// Whether the device has made steps that the host has not seen ([`Self::fetch`]).
+    pub fn is_ahead(&self) -> bool {
+        self.backend.is_ahead()
+    }
+
+    /// The model's weights were changed on the host: a device gets them anew at the next use.
+    pub fn refresh(&mut self) {
+        self.backend.refresh();
     }
 
     /// Optimizer steps done.
@@ -156,29 +195,30 @@ impl Session {
     pub(crate) fn restore(&mut self, tokens_seen: u64, optimizer: Optimizer) {
         self.tokens_seen = tokens_seen;
         self.optimizer = Arc::new(optimizer);
+        self.backend.refresh();
         self.discard();
     }
 
     /// The accumulated gradient (flat, the layout of what is trained); empty before the first accumulation.
-    pub fn gradients(&self) -> &[f32] {
-        &self.gradients
+    ///
+    /// # Errors
+    /// The device's; none on the host.
+    pub fn gradients(&self) -> Result<Cow<'_, [f32]>> {
+        self.backend.gradients()
     }
 
     /// Gives all memory back: gradients, moments and workspace. The session can be used again, as a new one.
     pub fn release(&mut self) {
-        *self = Self {
-            rope: std::mem::replace(&mut self.rope, rope::Table::new(2, 1.0, 0)),
-            ..Self::empty(self.options.clone())
-        };
+        self.backend.release();
+        self.optimizer = Arc::new(Optimizer::new(self.options.optimizer));
+        self.tokens_seen = 0;
+        self.discard();
+        self.evaluated = Sums::Nothing;
     }
 
-    /// Bytes of gradients, moments, activations and head buffers.
+    /// Bytes of gradients, moments, activations and head buffers; on a device those of its memory, the weights' included.
     pub fn bytes(&self) -> usize {
-        let floats = self.gradients.capacity()
-            + self.head.hidden.capacity()
-            + self.head.d_hidden.capacity()
-            + self.head.logits.capacity();
-        floats * size_of::<f32>() + self.optimizer.bytes() + self.activations.bytes()
+        self.backend.bytes() + self.optimizer.bytes()
     }
 
     /// Adds one micro-batch of SFT: mean cross-entropy of the predicted tokens over `tokens_in_step`, the count of
@@ -195,58 +235,37 @@ impl Session {
     ) -> Result<TokenSums> {
         let model = model.into();
         // Differs for every micro-batch of a run, and a resumed run goes on with it.
-        self.activations.noise = self.options.embedding_noise.map(|EmbeddingNoise { alpha }| Noise {
+        let noise = self.options.embedding_noise.map(|EmbeddingNoise { alpha }| Noise {
             alpha,
             seed: self.options.seed,
             counter: self.tokens_seen(),
         });
-        let outcome = self.forward(model, packed, true);
-        self.activations.noise = None;
-        outcome?;
-        self.prepare_gradients(model.trainable());
         let coefficient = (-1.0 / tokens_in_step) as f32;
-        self.head.coefficient.clear();
-        self.head.coefficient.resize(packed.rows.len(), coefficient);
-        let head = head_of(model, &self.options);
-        let d_weight = head_gradient(model, &mut self.gradients);
-        let scratch = &mut self.head;
-        zephyr_kernels::head::forward_backward(
-            &head,
-            &scratch.hidden,
-            &packed.targets,
-            &scratch.coefficient,
-            &mut scratch.d_hidden,
-            d_weight,
-            &mut scratch.stats,
-            &mut scratch.logits,
-        );
-        let sums = TokenSums::of(&self.head.stats, tokens_in_step);
+        self.forward(model, packed, Pass { keep: true, noise, coefficient: Some(coefficient), ..Pass::default() })?;
+        let sums = TokenSums::of(self.backend.stats(), tokens_in_step);
         self.finite_or_discard("loss", sums.loss)?;
-        self.backward(model, packed);
+        self.backend.backward(model, packed, None)?;
         self.sums.add_sft(sums);
         self.count(packed);
         Ok(sums)
     }
 
     /// Norm of the gradient accumulated so far, before clipping.
-    pub fn grad_norm(&self) -> f64 {
-        norm::sum_of_squares(&self.gradients).sqrt()
+    ///
+    /// # Errors
+    /// The device's; none on the host.
+    pub fn grad_norm(&mut self) -> Result<f64> {
+        self.backend.grad_norm()
     }
 
-    /// Clips, updates what is trained (weights or adapter) by AdamW and clears the gradient and the sums.
+    /// Clips, updates what is trained (weights or adapter) by AdamW and clears the gradient and the sums. On a device
+    /// `trained` stays as it is until [`Self::fetch`].
     ///
     /// # Errors
     /// A non-finite norm: nothing is updated, the gradient is cleared.
     pub fn apply<'p>(&mut self, trained: impl Into<Parameters<'p>>, update: &Update) -> Result<StepResult> {
-        let Parameters { data, tensors } = trained.into();
-        self.prepare_gradients(data.len());
-        let grad_norm = self.grad_norm();
+        let grad_norm = self.backend.step(trained.into(), &mut self.optimizer, update)?;
         self.finite_or_discard("grad_norm", grad_norm)?;
-        // clip_grad_norm_ of PyTorch: coefficient max / (norm + 1e-6), never above 1.
-        let scale = update.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
-        let runs = decay_runs(tensors);
-        Arc::make_mut(&mut self.optimizer).step(data, &self.gradients, &runs, update, scale as f32);
-        self.gradients.fill(0.0);
         let sums = std::mem::take(&mut self.sums);
         let computed_tokens = std::mem::take(&mut self.computed_tokens);
         self.tokens_seen += std::mem::take(&mut self.step_tokens);
@@ -262,7 +281,7 @@ impl Session {
 
     /// Forgets what was accumulated since the last [`Self::apply`], its tokens included.
     pub fn discard(&mut self) {
-        self.gradients.fill(0.0);
+        self.backend.clear_gradients();
         self.step_tokens = 0;
         self.computed_tokens = 0;
         self.micro_batches = 0;
@@ -277,13 +296,13 @@ impl Session {
     /// Sum of log-probabilities of each sequence's predicted tokens, `[S]`; nothing is kept for a backward.
     pub fn sequence_logps<'m>(&mut self, model: impl Into<Model<'m>>, packed: &Packed) -> Result<Vec<f64>> {
         self.score(model.into(), packed)?;
-        Ok(packed.sum_by_sequence(&self.head.stats.logp))
+        Ok(packed.sum_by_sequence(&self.backend.stats().logp))
     }
 
     /// Log-probability of each predicted token, in the order of `packed.targets`.
     pub fn token_logps<'m>(&mut self, model: impl Into<Model<'m>>, packed: &Packed) -> Result<&[f32]> {
         self.score(model.into(), packed)?;
-        Ok(&self.head.stats.logp)
+        Ok(&self.backend.stats().logp)
     }
 
     /// Adds a batch to the evaluation: SFT sums without training; `tokens_in_set` counts the whole evaluation set.
@@ -294,33 +313,24 @@ impl Session {
         tokens_in_set: f64,
     ) -> Result<TokenSums> {
         self.score(model.into(), packed)?;
-        let sums = TokenSums::of(&self.head.stats, tokens_in_set);
+        let sums = TokenSums::of(self.backend.stats(), tokens_in_set);
         self.evaluated.add_sft(sums);
         Ok(sums)
     }
 
     fn score(&mut self, model: Model, packed: &Packed) -> Result<()> {
-        self.forward(model, packed, false)?;
-        self.head_forward(model, packed, false);
-        Ok(())
+        self.forward(model, packed, Pass::default())
     }
 
-    /// Adds the head's gradient to its rows (one that predicts two answers gets both) and runs the decoder's backward.
-    fn backward(&mut self, model: Model, packed: &Packed) {
-        let width = model.weights.config.hidden_size;
-        let d_hidden = &mut self.activations.d_hidden;
-        d_hidden.fill(0.0);
-        for (row, gradient) in packed.rows.iter().zip(self.head.d_hidden.chunks_exact(width)) {
-            let sum = &mut d_hidden[*row as usize * width..][..width];
-            sum.iter_mut().zip(gradient).for_each(|(sum, value)| *sum += value);
+    /// Runs decoder and head; what the rows say about their targets is then in the backend's statistics.
+    fn forward(&mut self, model: Model, packed: &Packed, pass: Pass) -> Result<()> {
+        if pass.keep {
+            model.check_trainable()?;
+            self.backend.prepare(model, &self.optimizer)?;
         }
-        train::backward(model, &self.rope, &packed.batch(), &mut self.activations, &mut self.gradients);
-    }
-
-    fn prepare_gradients(&mut self, trainable: usize) {
-        if self.gradients.is_empty() {
-            self.gradients = vec![0.0; trainable];
-        }
+        // A function of place in the run, so that a resumed run draws the masks of the undisturbed one.
+        let dropout = Some(dropout_key(&[self.options.seed, self.step(), self.micro_batches]));
+        self.backend.forward(model, packed, Pass { dropout, ..pass })
     }
 
     /// A step that cannot be finished leaves no gradient behind: it would be added to the next one.

@@ -80,6 +80,11 @@ impl Optimizer {
         optimizer
     }
 
+    /// An optimizer whose state after `steps` steps is not in the host's memory.
+    pub(super) fn elsewhere(kind: OptimizerKind, steps: u64) -> Self {
+        Self { kind, steps, ..Self::default() }
+    }
+
     pub fn kind(&self) -> OptimizerKind {
         self.kind
     }
@@ -227,7 +232,7 @@ pub fn state_bytes(kind: OptimizerKind, parameters: usize) -> usize {
 }
 
 impl Update {
-    fn of_step(&self, step: u64, decayed: bool, grad_scale: f32) -> adamw::Config {
+    pub(super) fn of_step(&self, step: u64, decayed: bool, grad_scale: f32) -> adamw::Config {
         adamw::Config {
             lr: self.learning_rate,
             beta1: self.beta1,

@@ -4,6 +4,7 @@ use zephyr_kernels::head::Stats;
 use zephyr_mistral::Model;
 
 use super::Session;
+use super::backend::Pass;
 use crate::batch::Packed;
 use crate::error::{Error, Result};
 use crate::losses::{self, Denominator, DpoLoss, LossConfig, PairLogps, PairLoss, PolicyLogps, PolicyLoss};
@@ -57,15 +58,14 @@ impl Session {
         if self.starts_at_reference(model) {
             rewards_are_zero(&[&loss.rewards_chosen, &loss.rewards_rejected])?;
         }
-        let scratch = &mut self.head;
-        scratch.coefficient.clear();
-        scratch.coefficient.extend(packed.answer_owners().iter().enumerate().map(|(row, &owner)| {
+        let of_answers = packed.answer_owners().iter().enumerate().map(|(row, &owner)| {
             let pair = owner as usize / 2;
             let slope = if owner.is_multiple_of(2) { loss.d_chosen[pair] } else { loss.d_rejected[pair] };
             (packed.weight(row) * slope) as f32
-        }));
-        scratch.coefficient.resize(packed.rows.len(), loss.d_prompt as f32);
-        self.head_backward(model, packed);
+        });
+        let mut coefficients: Vec<f32> = of_answers.collect();
+        coefficients.resize(packed.rows.len(), loss.d_prompt as f32);
+        self.backend.backward(model, packed, Some(&coefficients))?;
         self.sums.add_dpo(sums);
         self.count(packed);
         Ok(sums)
@@ -111,17 +111,16 @@ impl Session {
         keep: bool,
     ) -> Result<(PairLoss, PairSums)> {
         check_pairs(packed, objective)?;
-        self.forward(model, packed, keep)?;
-        self.head_forward(model, packed, keep);
-        let sums = packed.sum_by_sequence(&self.head.stats.logp);
+        self.forward(model, packed, Pass { keep, ..Pass::default() })?;
+        let stats = self.backend.stats();
+        let sums = packed.sum_by_sequence(&stats.logp);
         let side = |values: &[f64], offset: usize| values.iter().skip(offset).step_by(2).copied().collect::<Vec<f64>>();
         let lengths: Vec<f64> = packed.predicted.iter().map(|&count| f64::from(count)).collect();
         let (chosen, rejected) = (side(&sums, 0), side(&sums, 1));
         let (chosen_tokens, rejected_tokens) = (side(&lengths, 0), side(&lengths, 1));
         let loss = match objective {
             PairObjective::Dpo(config, reference) => {
-                let pair_weights =
-                    if config.use_weighting { pair_weights(packed, &self.head.stats) } else { Vec::new() };
+                let pair_weights = if config.use_weighting { pair_weights(packed, stats) } else { Vec::new() };
                 let logps = PairLogps {
                     policy_chosen: &chosen,
                     policy_rejected: &rejected,
@@ -139,12 +138,12 @@ impl Session {
                     rejected: &rejected,
                     chosen_tokens: &chosen_tokens,
                     rejected_tokens: &rejected_tokens,
-                    prompts: packed.sum_of_prompts(&self.head.stats.logp),
+                    prompts: packed.sum_of_prompts(&stats.logp),
                 };
                 policy.of(&logps, denominator)?
             }
         };
-        let sums = PairSums::of(&self.head.stats, packed, &loss);
+        let sums = PairSums::of(stats, packed, &loss);
         Ok((loss, sums))
     }
 }

@@ -3,6 +3,7 @@
 use zephyr_mistral::Model;
 
 use super::Session;
+use super::backend::Pass;
 use crate::batch::Packed;
 use crate::error::{Error, Result};
 use crate::losses::kto::{Kto, UnpairedLogps, UnpairedLoss};
@@ -39,10 +40,8 @@ impl Session {
         if self.starts_at_reference(model) {
             super::pairs::rewards_are_zero(&[&loss.rewards])?;
         }
-        let scratch = &mut self.head;
-        scratch.coefficient.clear();
-        scratch.coefficient.extend(packed.owner.iter().map(|&owner| loss.d_logp[owner as usize] as f32));
-        self.head_backward(model, packed);
+        let coefficients: Vec<f32> = packed.owner.iter().map(|&owner| loss.d_logp[owner as usize] as f32).collect();
+        self.backend.backward(model, packed, Some(&coefficients))?;
         self.sums.add_kto(sums);
         self.count(packed);
         Ok(sums)
@@ -75,11 +74,11 @@ impl Session {
         if desirable.len() != packed.sequences() {
             return Err(Error::Config(format!("{} labels for {} answers", desirable.len(), packed.sequences())));
         }
-        self.forward(model, packed, keep)?;
-        self.head_forward(model, packed, keep);
-        let policy = packed.sum_by_sequence(&self.head.stats.logp);
+        self.forward(model, packed, Pass { keep, ..Pass::default() })?;
+        let stats = self.backend.stats();
+        let policy = packed.sum_by_sequence(&stats.logp);
         let loss = config.loss(&UnpairedLogps { policy: &policy, reference, desirable, kl }, answers)?;
-        let sums = UnpairedSums::of(&self.head.stats, packed, &policy, desirable, &loss);
+        let sums = UnpairedSums::of(stats, packed, &policy, desirable, &loss);
         Ok((loss, sums))
     }
 }

@@ -36,7 +36,8 @@ fn counts_of_a_step() {
     // bench/gpu/flops.py: step(TINY, [10, 10], predicted=8), and the same with lora_rank=16.
     assert_eq!(flops::training(Model::from(&weights), &batch), 7_934_976.0);
 
-    let config = LoraConfig::from_fields(json!({ "r": 16, "target_modules": "all-linear" }), "LoRA").unwrap();
+    let fields = json!({ "r": 16, "target_modules": "all-linear" });
+    let config = LoraConfig::from_fields(fields.as_object().unwrap().clone(), "LoRA").unwrap();
     let adapter = Adapter::new(config, &weights.config, 1).unwrap();
     let ends = 2.0 * 128.0 + 2.0 * 96.0 + 3.0 * 160.0;
     let adapted = 2.0 * linear + 3.0 * attention + 6.0 * 20.0 * 2.0 * 16.0 * ends;

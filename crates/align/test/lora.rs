@@ -8,14 +8,15 @@ use serde_json::{Map, Value, json};
 use zephyr_mistral::{Adapter, LoraConfig, Model, Storage, Weights, lora};
 use zephyr_text::{AnswerEnd, ChatTemplate, EncodeOptions, Message, Tokenizer, encode_pair};
 
-use super::{Row, bits, denominator, golden, golden_pairs, json, models, packed_pairs, relative, session, weights};
+use super::{
+    GoldenRun, Row, bits, denominator, golden, golden_pairs, json, models, packed_pairs, relative, session, weights,
+};
 use crate::checkpoint::{self, Disk, Snapshot, Trained, on_disk};
 use crate::losses::LossConfig;
-use crate::schedule::{Schedule, Warmup};
-use crate::session::{ReferenceLogps, Session, SessionOptions, Sums, Update};
+use crate::session::{ReferenceLogps, Session, SessionOptions};
 
 /// The adapter of a golden folder with the values of `file`.
-fn golden_adapter(folder: &Path, base: &Weights, file: &str) -> Adapter {
+pub(super) fn golden_adapter(folder: &Path, base: &Weights, file: &str) -> Adapter {
     let place = tempfile::tempdir().unwrap();
     std::fs::copy(folder.join("lora/adapter_config.json"), place.path().join("adapter_config.json")).unwrap();
     std::fs::copy(folder.join("lora").join(file), place.path().join("adapter_model.safetensors")).unwrap();
@@ -26,8 +27,13 @@ fn messages(value: &Value) -> Vec<Message> {
     value.as_array().unwrap().iter().map(|message| serde_json::from_value(message.clone()).unwrap()).collect()
 }
 
+pub(super) fn tokenizer() -> Option<Tokenizer> {
+    let file = std::fs::read(golden("tokenizer")?.join("tokenizer.json")).unwrap();
+    Some(Tokenizer::from_json(&file, None).unwrap())
+}
+
 /// The pairs of data.json as TRL encodes them.
-fn run_pairs(folder: &Path, tokenizer: &Tokenizer) -> Vec<[Row; 2]> {
+pub(super) fn run_pairs(folder: &Path, tokenizer: &Tokenizer) -> Vec<[Row; 2]> {
     let options = EncodeOptions { end: AnswerEnd::Turn, ..EncodeOptions::default() };
     let template = ChatTemplate::zephyr();
     let encode = |row: &Value| {
@@ -44,52 +50,27 @@ fn run_pairs(folder: &Path, tokenizer: &Tokenizer) -> Vec<[Row; 2]> {
 
 #[test]
 fn golden_lora_dpo_follows_trl_step_by_step() {
-    let Some(tokenizer) = golden("tokenizer") else { return };
-    let tokenizer = Tokenizer::from_json(&std::fs::read(tokenizer.join("tokenizer.json")).unwrap(), None).unwrap();
+    let Some(tokenizer) = tokenizer() else { return };
     for folder in models() {
-        let run = json(folder.join("lora_dpo_run.json"));
-        let args = &run["args"];
-        let number = |name: &str| args[name].as_f64().unwrap();
+        let run = GoldenRun::open(&folder, "lora_dpo_run.json");
         let base = weights(folder.join("model.safetensors"));
         let mut adapter = golden_adapter(&folder, &base, "initial.safetensors");
         let before = bits(&base.data);
         let pairs = run_pairs(&folder, &tokenizer);
-        let (steps, batch) = (number("steps") as usize, number("batch") as usize);
-        let kind = serde_json::from_value(args["scheduler"].clone()).unwrap();
-        let warmup = Warmup::Steps(number("warmup_steps") as u64);
-        let schedule = Schedule::new(kind, number("lr"), warmup, steps as u64).unwrap();
-        let config = LossConfig { beta: number("beta"), ..LossConfig::default() };
+        let (steps, batch) = (run.count("steps"), run.count("batch"));
+        let config = LossConfig { beta: run.number("beta"), ..LossConfig::default() };
         let options = SessionOptions { reference_is_start: true, ..SessionOptions::default() };
         let mut session = Session::new(&base, options);
-        for (step, expected) in run["log"].as_array().unwrap().iter().enumerate() {
-            let within = 1e-4 + 9e-4 * step as f64 / (steps - 1) as f64;
+        for step in 0..steps {
             let rows: Vec<[Row; 2]> = (0..batch).map(|at| pairs[(step * batch + at) % pairs.len()].clone()).collect();
             // The reference is the model with its adapter off.
             let (chosen, rejected) = super::logps(&base, &rows);
             let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
             let model = Model::adapted(&base, &adapter);
             session.accumulate_dpo(model, &packed_pairs(&rows), reference, &config, denominator(&rows)).unwrap();
-            assert_eq!(session.gradients().len(), adapter.layout.len);
-            let update = Update {
-                learning_rate: schedule.lr(step as u64),
-                beta1: 0.9,
-                beta2: 0.999,
-                epsilon: 1e-8,
-                weight_decay: number("weight_decay"),
-                max_grad_norm: Some(1.0),
-            };
-            let result = session.apply(&mut adapter, &update).unwrap();
-            let Sums::Dpo(sums) = result.sums else { panic!("DPO was accumulated") };
-            let mut found = serde_json::to_value(sums.means()).unwrap();
-            found["loss"] = json!(sums.loss);
-            found["grad_norm"] = json!(result.grad_norm);
-            found["num_tokens"] = json!(result.tokens_seen);
-            found["learning_rate"] = json!(update.learning_rate);
-            for (key, expected) in expected.as_object().unwrap().iter().filter(|(key, _)| *key != "step") {
-                let (found, expected) = (found[key].as_f64().unwrap(), expected.as_f64().unwrap());
-                let error = (found - expected).abs() / expected.abs().max(1.0);
-                assert!(error <= within, "{}: step {} {key}: {found} for {expected}", folder.display(), step + 1);
-            }
+            assert_eq!(session.gradients().unwrap().len(), adapter.layout.len);
+            let result = session.apply(&mut adapter, &run.update(step)).unwrap();
+            run.check(step, &result);
         }
         assert_eq!(session.step(), steps as u64);
         assert_eq!(bits(&base.data), before, "the base is frozen");

@@ -1,6 +1,7 @@
 //! The session against TRL's numbers, against itself, and against damage.
 
 mod accumulation;
+mod device;
 mod flops;
 mod golden;
 mod golden_preference;
@@ -19,7 +20,8 @@ use zephyr_mistral::Weights;
 
 use crate::batch::{Packed, Sequence};
 use crate::losses::Denominator;
-use crate::session::{Session, SessionOptions, Update};
+use crate::schedule::{Schedule, Warmup};
+use crate::session::{Session, SessionOptions, StepResult, Sums, Update};
 
 /// A document with its mask, owned.
 #[derive(Clone)]
@@ -148,4 +150,55 @@ fn relative(found: &[f32], expected: &[f32]) -> f64 {
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// A run of TRL: its arguments and the log of every step.
+struct GoldenRun {
+    record: Value,
+    what: String,
+}
+
+impl GoldenRun {
+    fn open(folder: &std::path::Path, file: &str) -> Self {
+        let path = folder.join(file);
+        Self { what: path.display().to_string(), record: json(path) }
+    }
+
+    fn number(&self, name: &str) -> f64 {
+        self.record["args"][name].as_f64().unwrap_or_else(|| panic!("{}: no argument {name}", self.what))
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.number(name) as usize
+    }
+
+    /// Of the step with this 0-based index.
+    fn update(&self, step: usize) -> Update {
+        let kind = serde_json::from_value(self.record["args"]["scheduler"].clone()).unwrap();
+        let warmup = Warmup::Steps(self.number("warmup_steps") as u64);
+        let schedule = Schedule::new(kind, self.number("lr"), warmup, self.number("steps") as u64).unwrap();
+        Update { weight_decay: self.number("weight_decay"), ..update(schedule.lr(step as u64)) }
+    }
+
+    /// What a step did is what TRL logs: 1e-4 in the first step, 1e-3 in the last.
+    fn check(&self, step: usize, result: &StepResult) {
+        let (mut found, loss) = match result.sums {
+            Sums::Sft(sums) => (serde_json::to_value(sums.means()).unwrap(), sums.loss),
+            Sums::Dpo(sums) => (serde_json::to_value(sums.means()).unwrap(), sums.loss),
+            _ => panic!("SFT or DPO was accumulated"),
+        };
+        found["loss"] = loss.into();
+        found["grad_norm"] = result.grad_norm.into();
+        found["num_tokens"] = result.tokens_seen.into();
+        found["learning_rate"] = self.update(step).learning_rate.into();
+        let within = 1e-4 + 9e-4 * step as f64 / (self.number("steps") - 1.0);
+        // Over several micro-batches TRL takes the mean of their means, and here each token counts the same.
+        let accumulated = self.record["args"]["grad_accum"].as_f64().is_some_and(|count| count > 1.0);
+        let apart = |key: &str| key == "step" || (accumulated && ["entropy", "mean_token_accuracy"].contains(&key));
+        for (key, expected) in self.record["log"][step].as_object().unwrap().iter().filter(|(key, _)| !apart(key)) {
+            let (found, expected) = (found[key].as_f64().unwrap(), expected.as_f64().unwrap());
+            let error = (found - expected).abs() / expected.abs().max(1.0);
+            assert!(error <= within, "{}: step {} {key}: {found} for {expected}", self.what, step + 1);
+        }
+    }
 }

@@ -46,7 +46,7 @@ fn step(
     let mut session = session(model);
     let reference = ReferenceLogps { chosen: &reference.0, rejected: &reference.1 };
     let sums = session.accumulate_dpo(model, packed, reference, config, denominator(pairs)).unwrap();
-    (sums.loss, session.gradients().to_vec())
+    (sums.loss, session.gradients().unwrap().to_vec())
 }
 
 /// α = 1 is DPO bit for bit; α = 0 is DPO of answers cut to the shorter one's length; between, the sums are the mixture.

@@ -10,13 +10,13 @@ use crate::session::{ReferenceLogps, Session, SessionOptions, StepResult, Sums};
 const WITHIN: f64 = 1e-5;
 
 /// Tokens before the first supervised one of both sides.
-fn prompt(pair: &[Row; 2]) -> usize {
+pub(super) fn prompt(pair: &[Row; 2]) -> usize {
     let [chosen, rejected] =
         pair.each_ref().map(|row| row.supervised.iter().position(|&learnt| learnt).unwrap_or(row.ids.len()));
     chosen.min(rejected)
 }
 
-fn pair(prompt: usize, [chosen, rejected]: &[Row; 2]) -> Pair<'_> {
+pub(super) fn pair(prompt: usize, [chosen, rejected]: &[Row; 2]) -> Pair<'_> {
     Pair { prompt, chosen: chosen.sequence(), rejected: rejected.sequence() }
 }
 
@@ -46,7 +46,7 @@ fn a_dpo_step_over_shared_prompts_is_that_of_separate_sequences() {
                     let mut session = Session::new(&policy, options);
                     let counts = denominator(&pairs);
                     session.accumulate_dpo(&policy, packed, reference, &config, counts).unwrap();
-                    let gradients = session.gradients().to_vec();
+                    let gradients = session.gradients().unwrap().to_vec();
                     let result = session.apply(&mut policy.clone(), &update(1e-3)).unwrap();
                     let evaluated = session.evaluate_dpo(&policy, packed, reference, &config, counts).unwrap().means();
                     (gradients, result, evaluated, session.sequence_logps(&policy, packed).unwrap())
@@ -144,7 +144,7 @@ fn a_supervised_prompt_is_learnt_by_the_sides_that_supervise_it() {
         let step = |packed: &Packed| {
             let mut session = super::session(&model);
             let sums = session.accumulate_sft(&model, packed, 100.0).unwrap();
-            (sums, session.gradients().to_vec())
+            (sums, session.gradients().unwrap().to_vec())
         };
         let (expected, gradients) = step(&packed(false));
         let (sums, found) = step(&packed(true));

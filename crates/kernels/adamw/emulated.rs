@@ -2,7 +2,7 @@ use crate::emulator::{Device, Mutation, catches, prove};
 use crate::{Tested, oracle, random, same, widen};
 use zephyr_kernels::adamw::cuda::{self, Codes, Moments, Weights};
 use zephyr_kernels::adamw::{BLOCK, Blocks, Config, split, step, step_8bit};
-use zephyr_kernels::cuda::{Bf16, Pointer};
+use zephyr_kernels::cuda::{Bf16, Element, Pointer};
 
 const SOURCE: &str = "adamw/kernel.cu";
 const CONFIG: Config =

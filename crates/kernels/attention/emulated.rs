@@ -196,11 +196,17 @@ fn f32_equals_its_twin() {
 #[cfg_attr(not(feature = "mutants"), ignore = "npm run test:cuda-emulated")]
 fn mistakes_of_the_f32_kernels_are_caught() {
     let mutations = [
-        Mutation { from: "number >= reader.keys || ", to: "", caught_by: "off by" },
+        Mutation { from: "if (number >= reader.keys) continue;", to: "", caught_by: "off by" },
+        Mutation {
+            from: "__syncwarp(); // the scores are there",
+            to: "// the scores",
+            caught_by: "nothing has written",
+        },
+        Mutation { from: "__syncwarp(); // the weights are done with", to: "// done with", caught_by: "race" },
         Mutation { from: "layout.kv_heads + kv_head) * dim;", to: "kv_head) * dim;", caught_by: "off by" },
         Mutation {
-            from: "mass = 0.0f;\n    for (uint32_t key = first_seen(position, window)",
-            to: "mass = 0.0f;\n    for (uint32_t key = first_seen(position, window + 1)",
+            from: "mass = 0.0f;\n    for (uint32_t first = first_seen(position, window)",
+            to: "mass = 0.0f;\n    for (uint32_t first = first_seen(position, window + 1)",
             caught_by: "off by",
         },
         Mutation { from: "i * WARP + lane_index() < dim ? ", to: "true ? ", caught_by: "outside" },

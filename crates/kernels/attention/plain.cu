@@ -1,5 +1,6 @@
-// Attention in f32 without tensor cores: a warp has a row and walks over its counterparts one by one. Exact to f32 and slow:
-// for models in f32, and to check the others against. The work list is that of forward.cu and backward.cu.
+// Attention in f32 without tensor cores: a warp has a row and walks over its counterparts, 32 at a time. A lane multiplies
+// the row with one of them, then it has some columns of their sum. Exact to f32 and slow: for models in f32, and to check
+// the others against. The work list is that of forward.cu and backward.cu.
 #include "plan.cuh"
 
 /// Elements of a head that a lane holds at most.
@@ -18,11 +19,18 @@ __device__ __forceinline__ void store_row(float* row, uint32_t dim, const float 
   }
 }
 
-__device__ __forceinline__ float dot(const float (&a)[HELD], const float (&b)[HELD]) {
-  float sum = 0.0f;
+/// The warp's own row in shared memory, for all lanes to read.
+__device__ __forceinline__ void share_row(float* shared, const float* row, uint32_t dim) {
 #pragma unroll
-  for (int i = 0; i < HELD; ++i) sum = fmaf(a[i], b[i], sum);
-  return warp_sum(sum);
+  for (int i = 0; i < HELD; ++i) {
+    if (i * WARP + lane_index() < dim) shared[i * WARP + lane_index()] = row[i * WARP + lane_index()];
+  }
+}
+
+__device__ __forceinline__ float dot(const float* a, const float* b, uint32_t dim) {
+  float sum = 0.0f;
+  for (uint32_t i = 0; i < dim; ++i) sum = fmaf(a[i], b[i], sum);
+  return sum;
 }
 
 __device__ __forceinline__ void add(float (&sums)[HELD], float factor, const float (&values)[HELD]) {
@@ -44,28 +52,43 @@ struct Columns {
   __device__ __forceinline__ size_t row(uint32_t row) const { return static_cast<size_t>(row) * stride; }
 };
 
+constexpr int WARPS = 4, MOST = HELD * 32;
+
 extern "C" __global__ void __launch_bounds__(128)
     attention_forward_f32(const float* qkv, const uint32_t* tiles, float* out, float* lse, uint32_t tokens, uint32_t heads, uint32_t kv_heads,
                           uint32_t window, float scale, uint32_t dim) {
+  SHARED_ARRAY(float, rows, WARPS * MOST);
+  SHARED_ARRAY(float, parts, WARPS * 2 * WARP);
+  float *const q = rows + warp_index() * MOST, *const scores = parts + warp_index() * 2 * WARP, *const weights = scores + WARP;
   const Layout layout{tokens, heads, kv_heads, window, scale};
   const Queries queries = Queries::read(tiles, blockIdx.y);
   const Columns columns(blockIdx.x, dim, layout);
-  for (uint32_t number = warp_index(); number < queries.rows; number += blockDim.x / WARP) {
+  for (uint32_t number = warp_index(); number < queries.rows; number += WARPS) {
     const uint32_t row = queries.row + number, position = queries.position + number;
-    float q[HELD], sums[HELD] = {};
-    load_row(qkv + columns.row(row) + columns.q, dim, q);
-    float largest = -INFINITY, mass = 0.0f;
-    for (uint32_t key = first_seen(position, window); key <= position; ++key) {
-      const float* there = qkv + columns.row(queries.key_row(key));
-      float k[HELD], v[HELD];
-      load_row(there + columns.k, dim, k);
-      load_row(there + columns.v, dim, v);
-      const float score = dot(q, k) * scale, best = fmaxf(largest, score);
-      const float factor = expf(largest - best), weight = expf(score - best);
-      mass = fmaf(mass, factor, weight);
+    __syncwarp(); // the last row is done with
+    share_row(q, qkv + columns.row(row) + columns.q, dim);
+    __syncwarp(); // the query is there
+    float sums[HELD] = {}, largest = -INFINITY, mass = 0.0f;
+    for (uint32_t first = first_seen(position, window); first <= position; first += WARP) {
+      const uint32_t count = min(WARP, position + 1 - first), key = first + lane_index();
+      const bool seen = lane_index() < count;
+      scores[lane_index()] = seen ? dot(q, qkv + columns.row(queries.key_row(key)) + columns.k, dim) * scale : -INFINITY;
+      __syncwarp(); // the scores are there, the last weights are done with
+      float best = largest;
+      for (uint32_t i = 0; i < count; ++i) best = fmaxf(best, scores[i]);
+      weights[lane_index()] = expf(scores[lane_index()] - best);
+      __syncwarp(); // the weights are there, the scores are done with
+      const float factor = expf(largest - best);
+      float total = 0.0f;
 #pragma unroll
       for (int i = 0; i < HELD; ++i) sums[i] *= factor;
-      add(sums, weight, v);
+      for (uint32_t i = 0; i < count; ++i) {
+        float v[HELD];
+        load_row(qkv + columns.row(queries.key_row(first + i)) + columns.v, dim, v);
+        add(sums, weights[i], v);
+        total += weights[i];
+      }
+      mass = fmaf(mass, factor, total);
       largest = best;
     }
     store_row(out + (static_cast<size_t>(row) * heads + blockIdx.x) * dim, dim, sums, 1.0f / mass);
@@ -78,10 +101,12 @@ extern "C" __global__ void __launch_bounds__(256)
     attention_row_sums_f32(const float* d_out, const float* out, float* delta, uint32_t tokens, uint32_t heads, uint32_t dim) {
   for (uint32_t head = warp_index(); head < heads; head += blockDim.x / WARP) {
     const size_t at = (static_cast<size_t>(blockIdx.x) * heads + head) * dim;
-    float a[HELD], b[HELD];
+    float a[HELD], b[HELD], sum = 0.0f;
     load_row(d_out + at, dim, a);
     load_row(out + at, dim, b);
-    const float sum = dot(a, b);
+#pragma unroll
+    for (int i = 0; i < HELD; ++i) sum = fmaf(a[i], b[i], sum);
+    sum = warp_sum(sum);
     if (lane_index() == 0) delta[static_cast<size_t>(head) * tokens + blockIdx.x] = sum;
   }
 }
@@ -91,29 +116,49 @@ extern "C" __global__ void __launch_bounds__(128)
     attention_key_gradients_f32(const float* qkv, const float* d_out, const float* lse, const float* delta, const uint32_t* tiles,
                                 const uint32_t* readers, float* d_qkv, uint32_t tokens, uint32_t heads, uint32_t kv_heads, uint32_t window,
                                 float scale, uint32_t dim) {
+  SHARED_ARRAY(float, rows, WARPS * 2 * MOST);
+  SHARED_ARRAY(float, parts, WARPS * 2 * WARP);
+  float *const k = rows + warp_index() * 2 * MOST, *const v = k + MOST;
+  float *const weights = parts + warp_index() * 2 * WARP, *const slopes = weights + WARP;
   const Layout layout{tokens, heads, kv_heads, window, scale};
   const Keys keys = Keys::read(tiles, blockIdx.y);
   const uint32_t group = heads / kv_heads;
-  for (uint32_t number = warp_index(); number < keys.rows; number += blockDim.x / WARP) {
-    float k[HELD], v[HELD], d_k[HELD] = {}, d_v[HELD] = {};
+  for (uint32_t number = warp_index(); number < keys.rows; number += WARPS) {
     const Columns own(blockIdx.x * group, dim, layout);
-    load_row(qkv + own.row(keys.row + number) + own.k, dim, k);
-    load_row(qkv + own.row(keys.row + number) + own.v, dim, v);
+    __syncwarp(); // the last key is done with
+    share_row(k, qkv + own.row(keys.row + number) + own.k, dim);
+    share_row(v, qkv + own.row(keys.row + number) + own.v, dim);
+    __syncwarp(); // key and value are there
+    float d_k[HELD] = {}, d_v[HELD] = {};
     for (uint32_t head = blockIdx.x * group; head < (blockIdx.x + 1) * group; ++head) {
       const Columns columns(head, dim, layout);
       for (uint32_t at = keys.first_reader; at < keys.first_reader + keys.readers; ++at) {
         const Reader reader = Reader::read(readers, at);
-        for (uint32_t query = 0; query < reader.rows; ++query) {
-          if (number >= reader.keys || !sees(reader.position + query, keys.position + number, window)) continue;
-          const uint32_t row = reader.row + query;
-          float q[HELD], gradient[HELD];
-          load_row(qkv + columns.row(row) + columns.q, dim, q);
-          load_row(d_out + (static_cast<size_t>(row) * heads + head) * dim, dim, gradient);
-          const size_t state = static_cast<size_t>(head) * tokens + row;
-          const float p = expf(dot(q, k) * scale - lse[state]);
-          const float d_s = p * (dot(gradient, v) - delta[state]);
-          add(d_v, p, gradient);
-          add(d_k, d_s, q);
+        if (number >= reader.keys) continue;
+        const uint32_t position = keys.position + number;
+        const auto query_row = [&](uint32_t query) { return qkv + columns.row(reader.row + query) + columns.q; };
+        const auto gradient_row = [&](uint32_t query) { return d_out + (static_cast<size_t>(reader.row + query) * heads + head) * dim; };
+        for (uint32_t first = 0; first < reader.rows; first += WARP) {
+          const uint32_t count = min(WARP, reader.rows - first), query = first + lane_index();
+          const bool seen = lane_index() < count && sees(reader.position + query, position, window);
+          float p = 0.0f, d_s = 0.0f;
+          if (seen) {
+            const size_t state = static_cast<size_t>(head) * tokens + reader.row + query;
+            p = expf(dot(query_row(query), k, dim) * scale - lse[state]);
+            d_s = p * (dot(gradient_row(query), v, dim) - delta[state]);
+          }
+          weights[lane_index()] = p;
+          slopes[lane_index()] = d_s;
+          __syncwarp(); // the weights are there
+          for (uint32_t i = 0; i < count; ++i) {
+            if (!sees(reader.position + first + i, position, window)) continue;
+            float q[HELD], gradient[HELD];
+            load_row(query_row(first + i), dim, q);
+            load_row(gradient_row(first + i), dim, gradient);
+            add(d_v, weights[i], gradient);
+            add(d_k, slopes[i], q);
+          }
+          __syncwarp(); // the weights are done with
         }
       }
     }
@@ -127,22 +172,36 @@ extern "C" __global__ void __launch_bounds__(128)
     attention_query_gradients_f32(const float* qkv, const float* d_out, const float* lse, const float* delta, const uint32_t* tiles,
                                   float* d_qkv, uint32_t tokens, uint32_t heads, uint32_t kv_heads, uint32_t window, float scale,
                                   uint32_t dim) {
+  SHARED_ARRAY(float, rows, WARPS * 2 * MOST);
+  SHARED_ARRAY(float, parts, WARPS * WARP);
+  float *const q = rows + warp_index() * 2 * MOST, *const gradient = q + MOST, *const slopes = parts + warp_index() * WARP;
   const Layout layout{tokens, heads, kv_heads, window, scale};
   const Queries queries = Queries::read(tiles, blockIdx.y);
   const Columns columns(blockIdx.x, dim, layout);
-  for (uint32_t number = warp_index(); number < queries.rows; number += blockDim.x / WARP) {
+  for (uint32_t number = warp_index(); number < queries.rows; number += WARPS) {
     const uint32_t row = queries.row + number, position = queries.position + number;
     const size_t state = static_cast<size_t>(blockIdx.x) * tokens + row;
-    float q[HELD], gradient[HELD], d_q[HELD] = {};
-    load_row(qkv + columns.row(row) + columns.q, dim, q);
-    load_row(d_out + (static_cast<size_t>(row) * heads + blockIdx.x) * dim, dim, gradient);
-    for (uint32_t key = first_seen(position, window); key <= position; ++key) {
-      const float* there = qkv + columns.row(queries.key_row(key));
-      float k[HELD], v[HELD];
-      load_row(there + columns.k, dim, k);
-      load_row(there + columns.v, dim, v);
-      const float p = expf(dot(q, k) * scale - lse[state]);
-      add(d_q, p * (dot(gradient, v) - delta[state]), k);
+    __syncwarp(); // the last row is done with
+    share_row(q, qkv + columns.row(row) + columns.q, dim);
+    share_row(gradient, d_out + (static_cast<size_t>(row) * heads + blockIdx.x) * dim, dim);
+    __syncwarp(); // query and gradient are there
+    float d_q[HELD] = {};
+    for (uint32_t first = first_seen(position, window); first <= position; first += WARP) {
+      const uint32_t count = min(WARP, position + 1 - first);
+      float d_s = 0.0f;
+      if (lane_index() < count) {
+        const float* there = qkv + columns.row(queries.key_row(first + lane_index()));
+        const float p = expf(dot(q, there + columns.k, dim) * scale - lse[state]);
+        d_s = p * (dot(gradient, there + columns.v, dim) - delta[state]);
+      }
+      slopes[lane_index()] = d_s;
+      __syncwarp(); // the slopes are there
+      for (uint32_t i = 0; i < count; ++i) {
+        float k[HELD];
+        load_row(qkv + columns.row(queries.key_row(first + i)) + columns.k, dim, k);
+        add(d_q, slopes[i], k);
+      }
+      __syncwarp(); // the slopes are done with
     }
     store_row(d_qkv + columns.row(row) + columns.q, dim, d_q, scale);
   }

@@ -1,7 +1,7 @@
 use crate::emulator::{Device, Mutation, catches, prove};
 use crate::{Tested, moves, oracle, random, same, widen};
 use zephyr_kernels::cast::cuda::{self, Rows};
-use zephyr_kernels::cuda::{Bf16, Pointer};
+use zephyr_kernels::cuda::{Bf16, Element, Pointer};
 
 const SOURCE: &str = "cast/kernel.cu";
 

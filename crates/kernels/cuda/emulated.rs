@@ -2,7 +2,7 @@
 
 use crate::emulator::{Device, Library, prove};
 use crate::{oracle, random};
-use zephyr_kernels::cuda::{Argument, Bf16, Launch, Pointer};
+use zephyr_kernels::cuda::{Argument, Bf16, Element, Launch, Pointer};
 
 const SOURCE: &str = "cuda/emulation/probe.cu";
 

@@ -12,27 +12,24 @@
 //!   `exp` and of the tensor cores, which generations round differently.
 //! - Nothing allocates: scratch memory is an argument, and a function beside the launch tells its size.
 
+mod arena;
+#[cfg(feature = "cuda")]
+mod blas;
+mod device;
+#[cfg(feature = "cuda")]
+pub mod driver;
 #[cfg(feature = "cuda")]
 pub mod launch;
 
 use std::marker::PhantomData;
 
+pub use arena::{Arena, Part, Reserved};
+pub use device::{Device, DeviceError, Free, open};
+
 /// A number in the upper half of an f32's bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Bf16(pub u16);
-
-impl Bf16 {
-    /// The nearest one, ties to even.
-    pub fn from_f32(value: f32) -> Self {
-        Self(crate::matrix::to_bf16(value))
-    }
-
-    /// The very number.
-    pub fn to_f32(self) -> f32 {
-        f32::from_bits(u32::from(self.0) << 16)
-    }
-}
 
 /// What lies in device memory.
 pub trait Stored: Copy + 'static {
@@ -46,23 +43,45 @@ macro_rules! stored {
 stored!(Bf16 = 'b', f32 = 'f', f64 = 'd', u32 = 'u', i16 = 'h', u8 = 'c');
 
 /// The type of activations, weights and gradients.
-pub trait Element: Stored {
+pub trait Element: Stored + Default + Send + Sync {
     /// Elements in 16 bytes.
     const PACK: u32 = 16 / size_of::<Self>() as u32;
 
     /// The kernel of this type out of those for f32 and for bf16.
     fn kernel(f32: &'static str, bf16: &'static str) -> &'static str;
+
+    /// The nearest one, ties to even.
+    fn from_f32(value: f32) -> Self;
+
+    /// The very number.
+    fn to_f32(self) -> f32;
 }
 
 impl Element for f32 {
     fn kernel(f32: &'static str, _: &'static str) -> &'static str {
         f32
     }
+
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+
+    fn to_f32(self) -> f32 {
+        self
+    }
 }
 
 impl Element for Bf16 {
     fn kernel(_: &'static str, bf16: &'static str) -> &'static str {
         bf16
+    }
+
+    fn from_f32(value: f32) -> Self {
+        Self(crate::matrix::to_bf16(value))
+    }
+
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self.0) << 16)
     }
 }
 

@@ -10,6 +10,7 @@
 mod test;
 
 mod cpu;
+pub mod cuda;
 pub(crate) mod few_rows;
 pub(crate) mod tile;
 mod transpose;

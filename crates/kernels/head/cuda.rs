@@ -1,7 +1,7 @@
 //! Launches of `kernel.cu`, on a chunk of logits `[N, V]` that a matrix product has made: [`statistics`] for
 //! [`super::forward`], [`gradient`] for [`super::backward`], whose two matrix products follow.
 
-use crate::cuda::{Bf16, Element, Launch, Pointer, WARP, kernel, narrow, queue};
+use crate::cuda::{Element, Launch, Pointer, WARP, kernel, narrow, queue};
 
 const THREADS: u32 = 256;
 
@@ -34,22 +34,22 @@ pub fn statistics<T: Element>(
     )
 }
 
-/// `d_logits = coefficient · (onehot(target) − softmax(logits))`, rounded to bf16. `d_logits` may be `logits` where these
-/// are bf16.
-pub fn gradient<T: Element>(
+/// `d_logits = coefficient · (onehot(target) − softmax(logits))`, rounded to its type. `d_logits` may be `logits` where the
+/// two have one type. There is no f32 gradient of bf16 logits.
+pub fn gradient<T: Element, D: Element>(
     logits: Pointer<T>,
     targets: Pointer<u32>,
     lse: Pointer<f32>,
     coefficient: Pointer<f32>,
-    d_logits: Pointer<Bf16>,
+    d_logits: Pointer<D>,
     rows: usize,
     vocabulary: usize,
 ) -> Launch {
     let vocabulary = narrow("tokens of the vocabulary", vocabulary);
     let pack = if vocabulary.is_multiple_of(8) { 8 } else { 1 };
     let grid = [narrow("rows", rows), vocabulary.div_ceil(pack * THREADS), 1];
-    queue!(
-        kernel!(T, "head_gradient"), grid, THREADS, 0;
-        logits, targets, lse, coefficient, vocabulary, d_logits
-    )
+    let of_f32 = D::kernel("head_gradient_f32_f32", "head_gradient_f32_bf16");
+    let kernel = T::kernel(of_f32, "head_gradient_bf16_bf16");
+    assert!(T::LETTER == 'f' || D::LETTER == 'b', "no kernel makes an f32 gradient of bf16 logits");
+    queue!(kernel, grid, THREADS, 0; logits, targets, lse, coefficient, vocabulary, d_logits)
 }

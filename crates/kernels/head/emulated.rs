@@ -35,7 +35,7 @@ fn near(what: &str, actual: &[f32], expected: &[f32], tolerance: f32) -> Result<
     }
 }
 
-fn on_device<T: Tested>(
+fn on_device<T: Tested, D: Tested>(
     device: &Device,
     logits: &[T],
     logits32: &[f32],
@@ -75,15 +75,16 @@ fn on_device<T: Tested>(
     let coefficient = device.upload("coefficient", &coefficient);
     let d_logits = if in_place { Pointer::new(logits.address) } else { device.empty("d_logits", rows * vocabulary) };
     device.run(&cuda::gradient(logits, targets, stats.lse, coefficient, d_logits, rows, vocabulary))?;
-    let found = device.download::<Bf16>("d_logits", d_logits, rows * vocabulary)?;
-    // Rounded to bf16; and e^0 is 1 within 2^-22 only.
-    match found.iter().zip(&d_expected).find(|(a, e)| (a.to_f32() - **e).abs() > e.abs() / 256.0 + 3e-7) {
+    let found = device.download::<D>("d_logits", d_logits, rows * vocabulary)?;
+    // Rounded to its type; and e^0 is 1 within 2^-22 only.
+    let rounding = D::ROUNDING as f32 + 2e-6;
+    match found.iter().zip(&d_expected).find(|(a, e)| (a.to_f32() - **e).abs() > e.abs() * rounding + 3e-7) {
         Some((a, e)) => Err(format!("d_logits is {} where {e} is expected", a.to_f32())),
         None => Ok(()),
     }
 }
 
-fn proof<T: Tested>(device: &Device, in_place: bool) -> Result<(), String> {
+fn proof<T: Tested, D: Tested>(device: &Device, in_place: bool) -> Result<(), String> {
     for (rows, vocabulary) in [(1, 2), (3, 17), (2, 40), (4, 36), (5, 321), (3, 1000), (2, 5120)] {
         let (mut logits, mut logits32) = random::<T>(rows * vocabulary, 1, 12.0);
         let mut targets: Vec<u32> = (0..rows).map(|row| (row * 37 % vocabulary) as u32).collect();
@@ -92,19 +93,19 @@ fn proof<T: Tested>(device: &Device, in_place: bool) -> Result<(), String> {
         for place in [vocabulary / 2, vocabulary - 1] {
             (logits[last + place], logits32[last + place]) = (T::from_f32(14.0), 14.0);
         }
-        on_device(device, &logits, &logits32, &targets, in_place)?;
+        on_device::<T, D>(device, &logits, &logits32, &targets, in_place)?;
         targets[rows - 1] = (vocabulary / 2) as u32;
-        on_device(device, &logits, &logits32, &targets, in_place)?;
+        on_device::<T, D>(device, &logits, &logits32, &targets, in_place)?;
     }
     // Far from 0, and all the same.
-    on_device(
+    on_device::<T, D>(
         device,
         &[T::from_f32(1e4), T::from_f32(-1e4), T::from_f32(0.0)],
         &widened::<T>(&[1e4, -1e4, 0.0]),
         &[1],
         in_place,
     )?;
-    on_device(device, &[T::from_f32(-3.0); 72], &[-3.0; 72], &[71], in_place)
+    on_device::<T, D>(device, &[T::from_f32(-3.0); 72], &[-3.0; 72], &[71], in_place)
 }
 
 fn widened<T: Tested>(values: &[f32]) -> Vec<f32> {
@@ -113,12 +114,17 @@ fn widened<T: Tested>(values: &[f32]) -> Vec<f32> {
 
 #[test]
 fn equals_its_twin_on_f32_logits() {
-    prove(SOURCE, &|device| proof::<f32>(device, false));
+    prove(SOURCE, &|device| proof::<f32, Bf16>(device, false));
+}
+
+#[test]
+fn equals_its_twin_in_f32_in_its_place() {
+    prove(SOURCE, &|device| proof::<f32, f32>(device, true));
 }
 
 #[test]
 fn equals_its_twin_on_bf16_logits_in_their_place() {
-    prove(SOURCE, &|device| proof::<Bf16>(device, true));
+    prove(SOURCE, &|device| proof::<Bf16, Bf16>(device, true));
 }
 
 #[test]
@@ -166,5 +172,5 @@ fn mistakes_are_caught() {
         Mutation { from: "column + i == target", to: "column == target", caught_by: "d_logits" },
         Mutation { from: "vocabulary % 8 == 0", to: "vocabulary % 4 == 0", caught_by: "of" },
     ];
-    catches(SOURCE, &|device| proof::<f32>(device, false), &mutations);
+    catches(SOURCE, &|device| proof::<f32, Bf16>(device, false), &mutations);
 }

@@ -94,11 +94,11 @@ __device__ void statistics(const T* logits, const uint32_t* targets, uint32_t vo
   correct[blockIdx.x] = part.place == target ? 1 : 0;
 }
 
-/// `coefficient · (onehot − softmax)` in bf16 for the products to come; rows along x, columns along y. Where the logits
-/// are bf16, the gradient may take their place.
-template <typename T, int N>
+/// `coefficient · (onehot − softmax)` in the type of the products to come; rows along x, columns along y. It may take the
+/// place of logits of its own type.
+template <typename T, typename D, int N>
 __device__ void gradient_pack(const T* logits, const uint32_t* targets, const float* lse, const float* coefficient, uint32_t vocabulary,
-                              bf16* d_logits) {
+                              D* d_logits) {
   const uint32_t column = (blockIdx.y * blockDim.x + threadIdx.x) * N;
   if (column >= vocabulary) return;
   const size_t at = static_cast<size_t>(blockIdx.x) * vocabulary + column;
@@ -120,14 +120,20 @@ __device__ void gradient_pack(const T* logits, const uint32_t* targets, const fl
                                float* log_collision, float* logit_mean, uint8_t* correct) {                                            \
     statistics(logits, targets, vocabulary, logp, lse, entropy, log_collision, logit_mean, correct);                                   \
   }                                                                                                                                    \
-  EXPORT(head_statistics_##suffix)                                                                                                     \
+  EXPORT(head_statistics_##suffix)
+
+/// head_gradient_<logits>_<gradient>
+#define FOR_TYPES(T, D, suffix)                                                                                                        \
   extern "C" __global__ void __launch_bounds__(256) head_gradient_##suffix(const T* logits, const uint32_t* targets, const float* lse, \
                                                                            const float* coefficient, uint32_t vocabulary,              \
-                                                                           bf16* d_logits) {                                           \
-    if (vocabulary % 8 == 0) gradient_pack<T, 8>(logits, targets, lse, coefficient, vocabulary, d_logits);                             \
-    else gradient_pack<T, 1>(logits, targets, lse, coefficient, vocabulary, d_logits);                                                 \
+                                                                           D* d_logits) {                                              \
+    if (vocabulary % 8 == 0) gradient_pack<T, D, 8>(logits, targets, lse, coefficient, vocabulary, d_logits);                          \
+    else gradient_pack<T, D, 1>(logits, targets, lse, coefficient, vocabulary, d_logits);                                              \
   }                                                                                                                                    \
   EXPORT(head_gradient_##suffix)
 
 FOR_TYPE(float, f32)
 FOR_TYPE(bf16, bf16)
+FOR_TYPES(float, float, f32_f32)
+FOR_TYPES(float, bf16, f32_bf16)
+FOR_TYPES(bf16, bf16, bf16_bf16)

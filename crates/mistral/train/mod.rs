@@ -11,7 +11,7 @@ mod forward;
 mod lora_test;
 mod noise;
 #[cfg(test)]
-mod test;
+pub(crate) mod test;
 
 pub use activations::{Activations, Recompute};
 pub use backward::backward;
@@ -83,7 +83,7 @@ pub fn rope_table(config: &Config, positions: usize) -> rope::Table {
     rope::Table::new(config.head_dim, config.rope_theta, positions)
 }
 
-fn attention_shape<'a>(config: &Config, batch: &Batch<'a>) -> attention::Shape<'a> {
+pub(crate) fn attention_shape<'a>(config: &Config, batch: &Batch<'a>) -> attention::Shape<'a> {
     attention::Shape {
         heads: config.heads,
         kv_heads: config.kv_heads,

@@ -22,7 +22,7 @@ fn golden() -> Option<PathBuf> {
     None
 }
 
-pub(super) struct Packed {
+pub(crate) struct Packed {
     pub ids: Vec<u32>,
     pub positions: Vec<u32>,
     pub segments: Vec<u32>,
@@ -40,14 +40,14 @@ impl Packed {
         packed
     }
 
-    fn batch(&self) -> Batch<'_> {
+    pub fn batch(&self) -> Batch<'_> {
         let Self { ids, positions, segments, prefixes } = self;
         Batch { ids, positions, segments, prefixes }
     }
 }
 
 /// Forward and backward of the cross-entropy of `rows` → `targets`, each with `coefficient = dL/dlogp`.
-pub(super) fn gradient<'a>(
+pub(crate) fn gradient<'a>(
     model: impl Into<Model<'a>>,
     packed: &Packed,
     rows: &[usize],
@@ -85,7 +85,7 @@ pub(super) fn gradient<'a>(
     (stats.logp, gradients)
 }
 
-pub(super) fn relative(found: &[f32], expected: &[f32]) -> f64 {
+pub(crate) fn relative(found: &[f32], expected: &[f32]) -> f64 {
     let difference: f64 = found.iter().zip(expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
     let scale: f64 = expected.iter().map(|b| f64::from(*b).powi(2)).sum();
     (difference / scale.max(1e-30)).sqrt()
@@ -163,7 +163,7 @@ fn golden_logits_logps_and_every_gradient_equal_pytorch() {
     }
 }
 
-pub(super) fn small(tied: bool, window: Option<usize>) -> Weights {
+pub(crate) fn small(tied: bool, window: Option<usize>) -> Weights {
     let window = window.map_or("null".to_owned(), |width| width.to_string());
     let json = format!(
         r#"{{"model_type":"mistral","vocab_size":37,"hidden_size":24,"intermediate_size":40,"num_hidden_layers":2,
@@ -174,13 +174,13 @@ pub(super) fn small(tied: bool, window: Option<usize>) -> Weights {
     Weights::random(Config::from_json(&json, "test").unwrap(), 3)
 }
 
-pub(super) fn documents() -> Vec<Vec<u32>> {
+pub(crate) fn documents() -> Vec<Vec<u32>> {
     let ids = |seed: u32, length: u32| (0..length).map(|i| (seed + i * i * 7 + i * 3) % 37).collect();
     vec![ids(1, 11), ids(5, 1), ids(9, 20), ids(2, 3)]
 }
 
 /// Every token after a document's first, as (row, target).
-pub(super) fn predictions(documents: &[Vec<u32>]) -> (Vec<usize>, Vec<u32>) {
+pub(crate) fn predictions(documents: &[Vec<u32>]) -> (Vec<usize>, Vec<u32>) {
     let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), 0);
     for document in documents {
         for column in 1..document.len() {
@@ -193,7 +193,7 @@ pub(super) fn predictions(documents: &[Vec<u32>]) -> (Vec<usize>, Vec<u32>) {
 }
 
 #[test]
-pub(super) fn gradients_equal_finite_differences() {
+pub(crate) fn gradients_equal_finite_differences() {
     for (tied, window) in [(true, None), (false, Some(4))] {
         let mut weights = small(tied, window);
         let documents = documents();
@@ -259,7 +259,7 @@ fn packed_equals_one_by_one() {
 
 /// Pairs of `(prompt, chosen, rejected)` once as separate documents, chosen 0, rejected 0, …, and once over one copy of
 /// each prompt; the predictions of all answers in the same order, as rows of each.
-pub(super) fn pairs(lengths: &[(u32, u32, u32)]) -> [(Packed, Vec<usize>, Vec<u32>); 2] {
+pub(crate) fn pairs(lengths: &[(u32, u32, u32)]) -> [(Packed, Vec<usize>, Vec<u32>); 2] {
     let ids = |seed: u32, length: u32| (0..length).map(move |i| (seed * 5 + i * i * 7 + i * 3) % 37);
     let mut documents = Vec::new();
     let mut shared = Packed { ids: vec![], positions: vec![], segments: vec![0], prefixes: vec![] };

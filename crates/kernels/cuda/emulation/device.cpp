@@ -219,7 +219,7 @@ void copy16_async(void* shared, const void* global, bool valid) {
 void commit_copies() { emulation::machine().commit_copies(); }
 void wait_copies_but(int pending) { emulation::machine().wait_copies(static_cast<size_t>(pending)); }
 
-// The face to cuda/emulator.rs.
+// The face to crates/emulator.
 using emulation::Machine;
 
 extern "C" Machine* emulation_open() { return new Machine(); }
@@ -227,6 +227,11 @@ extern "C" void emulation_close(Machine* machine) { delete machine; }
 
 extern "C" uint64_t emulation_allocate(Machine* machine, const char* name, uint64_t bytes, uint32_t element) {
   return reinterpret_cast<uint64_t>(machine->memory.allocate(name, bytes, element, false)->begin);
+}
+/// 0 when there is no more.
+extern "C" uint64_t emulation_reserve(Machine* machine, uint64_t bytes) { return machine->memory.reserve(bytes); }
+extern "C" void emulation_name(Machine* machine, const char* name, uint64_t address, uint64_t bytes, uint32_t element) {
+  machine->memory.name(name, address, bytes, element);
 }
 extern "C" bool emulation_write(Machine* machine, uint64_t address, const void* from, uint64_t bytes) {
   return machine->memory.write(address, from, bytes);

@@ -42,11 +42,12 @@ struct alignas(2) bf16 {
 
 namespace emulation {
 
-Index thread_index();
-uint32_t lane();
-Index block_index();
-Index block_size();
-Index grid_size();
+// A thread's place never changes, so a kernel asks once.
+Index thread_index() __attribute__((const));
+uint32_t lane() __attribute__((const));
+Index block_index() __attribute__((const));
+Index block_size() __attribute__((const));
+Index grid_size() __attribute__((const));
 void barrier(uint32_t id, uint32_t threads, bool wait);
 void warp_barrier(uint32_t mask);
 uint32_t shuffle(uint32_t mask, uint32_t value, uint32_t lane, const char* name);

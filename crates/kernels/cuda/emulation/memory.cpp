@@ -21,20 +21,32 @@ Memory::Memory(Machine& machine) : machine(machine), pages(ARENA / PAGE, 0) {
 Memory::~Memory() { munmap(arena, ARENA); }
 
 Buffer* Memory::allocate(const std::string& name, size_t bytes, size_t element, bool shared) {
-  const size_t span = (bytes + PAGE - 1) / PAGE * PAGE;
-  if (used + span + PAGE > ARENA) {
+  const uintptr_t address = reserve(bytes);
+  if (address == 0) {
     std::fprintf(stderr, "emulation: %zu bytes for %s are more than device memory has left\n", bytes, name.c_str());
     std::abort();
   }
+  Buffer* buffer = this->name(name, address, bytes, element);
+  buffer->shared = shared;
+  return buffer;
+}
+
+uintptr_t Memory::reserve(size_t bytes) {
+  const size_t span = (bytes + PAGE - 1) / PAGE * PAGE, start = used;
+  if (start + span + PAGE > ARENA) return 0;
+  used += span + PAGE;
+  return reinterpret_cast<uintptr_t>(arena) + start;
+}
+
+Buffer* Memory::name(const std::string& name, uintptr_t address, size_t bytes, size_t element) {
   Buffer& buffer = buffers.emplace_back();
   buffer.name = name;
-  buffer.begin = arena + used;
+  buffer.begin = reinterpret_cast<char*>(address);
   buffer.bytes = bytes;
   buffer.element = element;
-  buffer.shared = shared;
-  buffer.cells.resize((bytes + element - 1) / element);
-  for (size_t page = used / PAGE; page < (used + span) / PAGE; ++page) pages[page] = static_cast<uint32_t>(buffers.size());
-  used += span + PAGE;
+  if (WATCHED) buffer.cells.resize((bytes + element - 1) / element);
+  const size_t first = (address - reinterpret_cast<uintptr_t>(arena)) / PAGE;
+  for (size_t page = 0; page < (bytes + PAGE - 1) / PAGE; ++page) pages[first + page] = static_cast<uint32_t>(buffers.size());
   poison(buffer);
   return &buffer;
 }
@@ -47,6 +59,7 @@ Buffer* Memory::find(uintptr_t address) const {
 }
 
 template <typename Body> void Memory::cells(Buffer& buffer, uintptr_t address, size_t bytes, Body body) {
+  if (!WATCHED) return;
   const size_t offset = address - reinterpret_cast<uintptr_t>(buffer.begin);
   for (size_t index = offset / buffer.element; index * buffer.element < offset + bytes; ++index) body(index);
 }
@@ -94,6 +107,7 @@ Buffer& Memory::checked(uintptr_t address, size_t bytes, size_t alignment, const
 }
 
 void Memory::access(uintptr_t address, size_t bytes, size_t alignment, Access kind) {
+  if (!WATCHED) return;
   const char* verb = kind == Access::READ ? "reads" : kind == Access::WRITE ? "writes" : "updates";
   Buffer& buffer = checked(address, bytes, alignment, verb);
   if (!buffer.shared) {
@@ -124,6 +138,16 @@ void Memory::touch(Buffer& buffer, size_t index, Access kind) {
                   ", which " + who + " " + they + " with no barrier between");
   };
 
+  /// All readers that the cell remembers, of one warp of this block, are surely done.
+  auto readers_done = [&] {
+    if (cell.reader_block != block) return false;
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+      const uint16_t reader = static_cast<uint16_t>(cell.reader / 32 * 32 + lane);
+      if ((cell.reader_lanes >> lane & 1) && !machine.happened_before(reader, cell.reader_clock)) return false;
+    }
+    return true;
+  };
+
   if (cell.writer != Cell::NOBODY) {
     if (cell.kind == Cell::PENDING) {
       machine.fault(std::string(kind == Access::READ ? "reads " : "writes ") + where() + " while thread " + std::to_string(cell.writer) +
@@ -135,12 +159,15 @@ void Memory::touch(Buffer& buffer, size_t index, Access kind) {
   }
   if (kind != Access::WRITE && !cell.written) machine.fault("reads " + where() + ", which nothing has written");
   if (kind == Access::READ) {
-    const bool mine = cell.reader == Cell::NOBODY ||
-                      (cell.reader != Cell::SEVERAL && cell.reader_block == block && machine.happened_before(cell.reader, cell.reader_clock));
-    if (mine) {
+    const uint32_t lane = 1u << me % 32;
+    if (cell.reader == Cell::NOBODY || (cell.reader != Cell::SEVERAL && readers_done())) {
       cell.reader = me;
       cell.reader_clock = thread.clock;
       cell.reader_block = block;
+      cell.reader_lanes = lane;
+    } else if (cell.reader != Cell::SEVERAL && cell.reader_block == block && cell.reader / 32 == me / 32) {
+      cell.reader_clock = thread.clock < cell.reader_clock ? cell.reader_clock : thread.clock;
+      cell.reader_lanes |= lane;
     } else {
       cell.reader_block = cell.reader_block == block ? block : Cell::ALL_BLOCKS;
       cell.reader = Cell::SEVERAL;
@@ -149,8 +176,8 @@ void Memory::touch(Buffer& buffer, size_t index, Access kind) {
     return;
   }
   if (cell.reader != Cell::NOBODY) {
-    const bool ordered = cell.reader_block == block && (cell.reader == Cell::SEVERAL ? machine.barriers_passed() > cell.reader_clock
-                                                                                     : machine.happened_before(cell.reader, cell.reader_clock));
+    const bool ordered = cell.reader == Cell::SEVERAL ? cell.reader_block == block && machine.barriers_passed() > cell.reader_clock
+                                                      : readers_done();
     if (!ordered) race("read", cell.reader_block, cell.reader);
   }
   cell.reader = Cell::NOBODY;
@@ -162,6 +189,7 @@ void Memory::touch(Buffer& buffer, size_t index, Access kind) {
 }
 
 void Memory::begin_copy(uintptr_t to, size_t bytes) {
+  if (!WATCHED) return;
   Buffer& buffer = checked(to, bytes, bytes, "copies");
   if (!buffer.shared) machine.fault("copies asynchronously into global memory");
   cells(buffer, to, bytes, [&](size_t index) {
@@ -172,8 +200,9 @@ void Memory::begin_copy(uintptr_t to, size_t bytes) {
 }
 
 void Memory::end_copy(uintptr_t to, const unsigned char* data, size_t bytes) {
-  Buffer& buffer = *find(to);
   std::memcpy(reinterpret_cast<void*>(to), data, bytes);
+  if (!WATCHED) return;
+  Buffer& buffer = *find(to);
   cells(buffer, to, bytes, [&](size_t index) {
     buffer.cells[index].kind = Cell::PLAIN;
     buffer.cells[index].writer_clock = machine.current().clock;

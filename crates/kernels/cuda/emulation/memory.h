@@ -9,6 +9,13 @@
 
 namespace emulation {
 
+/// Without the watch kernels just run, and buffers only answer the host.
+#ifdef EMULATION_UNWATCHED
+constexpr bool WATCHED = false;
+#else
+constexpr bool WATCHED = true;
+#endif
+
 struct Thread;
 class Machine;
 
@@ -16,7 +23,7 @@ class Machine;
 struct Cell {
   enum Kind : uint8_t { PLAIN, ATOMIC, PENDING };
   static constexpr uint16_t NOBODY = 0xffff;  // thread
-  static constexpr uint16_t SEVERAL = 0xfffe; // reader
+  static constexpr uint16_t SEVERAL = 0xfffe; // readers of several warps
   static constexpr uint32_t ALL_BLOCKS = 0xffffffff;
 
   uint32_t serial = 0;
@@ -24,6 +31,7 @@ struct Cell {
   uint32_t writer_clock = 0;
   uint32_t reader_block = 0;
   uint32_t reader_clock = 0; // of `SEVERAL` readers: the number of block barriers before the last one
+  uint32_t reader_lanes = 0; // those of the reader's warp who read, the last of them at `reader_clock`
   uint16_t writer = NOBODY;
   uint16_t reader = NOBODY;
   Kind kind = PLAIN;
@@ -61,6 +69,9 @@ public:
 
   /// New memory that nothing has written (ends the program when there is no more), between stretches that belong to nobody. Aligned to 256 bytes.
   Buffer* allocate(const std::string& name, size_t bytes, size_t element, bool shared);
+  /// Memory that belongs to nobody yet, aligned to 256 bytes, and a buffer of it (at a multiple of 256). 0: there is no more.
+  uintptr_t reserve(size_t bytes);
+  Buffer* name(const std::string& name, uintptr_t address, size_t bytes, size_t element);
   /// From the host. False when the range is not inside one buffer.
   bool write(uintptr_t address, const void* from, size_t bytes);
   /// Reads also what nothing has written; `unwritten` counts such elements.

@@ -1,0 +1,448 @@
+//! Sessions on a device (the emulation): TRL's runs step by step, the host's numbers, memory, and what is refused.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use zephyr_emulator::{Emulated, Watch};
+use zephyr_kernels::cuda::Free;
+use zephyr_mistral::train::Recompute;
+use zephyr_mistral::{Adapter, LoraConfig, Model, Storage, Weights};
+
+use super::lora::{golden_adapter, run_pairs, tokenizer};
+use super::{
+    GoldenRun, Row, bits, denominator, documents, golden_pairs, json, logps, models, numbers, packed, packed_pairs,
+    relative, update, weights,
+};
+use crate::batch::Packed;
+use crate::checkpoint::{self, Disk, Snapshot, Trained, on_disk};
+use crate::losses::LossConfig;
+use crate::session::{
+    EmbeddingNoise, MemoryPlan, OptimizerKind, Precision, ReferenceLogps, Session, SessionOptions, Work,
+};
+
+fn emulated() -> Option<Arc<Emulated>> {
+    Emulated::new(Watch::Off, 0)
+}
+
+/// A session with room for small chunks of logits, so that there are several.
+fn on(device: &Arc<Emulated>, precision: Precision, options: SessionOptions) -> Session {
+    Session::on(device.clone(), precision, SessionOptions { head_chunk: 100, max_length: 256, ..options })
+}
+
+fn in_f32(device: &Arc<Emulated>) -> Session {
+    on(device, Precision::F32, SessionOptions::default())
+}
+
+fn sides(sums: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    (sums.iter().step_by(2).copied().collect(), sums.iter().skip(1).step_by(2).copied().collect())
+}
+
+/// The rows of a step.
+fn batch<R: Clone>(rows: &[R], step: usize, count: usize) -> Vec<R> {
+    (0..count).map(|at| rows[(step * count + at) % rows.len()].clone()).collect()
+}
+
+/// TRL's DPO run on a device with a reference of its own; the weights at the end.
+fn dpo_run(folder: &Path, pairs: &[[Row; 2]], steps: usize) -> Option<Vec<f32>> {
+    let run = GoldenRun::open(folder, "dpo_run.json");
+    let device = emulated()?;
+    let mut policy = weights(folder.join("model.safetensors"));
+    let reference = weights(folder.join("ref.safetensors"));
+    let (mut session, mut of_reference) = (in_f32(&device), in_f32(&device));
+    let config = LossConfig { beta: run.number("beta"), ..LossConfig::default() };
+    for step in 0..steps {
+        let rows = batch(pairs, step, run.count("batch"));
+        let packed = packed_pairs(&rows);
+        let (chosen, rejected) = sides(&of_reference.sequence_logps(&reference, &packed).unwrap());
+        let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
+        session.accumulate_dpo(&policy, &packed, reference, &config, denominator(&rows)).unwrap();
+        let result = session.apply(&mut policy, &run.update(step)).unwrap();
+        run.check(step, &result);
+    }
+    session.fetch(&mut policy).unwrap();
+    Some(policy.data)
+}
+
+#[test]
+fn golden_dpo_on_a_device_follows_trl_and_is_the_same_twice() {
+    let Some(tokenizer) = tokenizer() else { return };
+    for folder in models() {
+        let pairs = run_pairs(&folder, &tokenizer);
+        let steps = GoldenRun::open(&folder, "dpo_run.json").count("steps");
+        let Some(first) = dpo_run(&folder, &pairs, steps) else { return };
+        if folder.ends_with("window") {
+            assert!(bits(&first) == bits(&dpo_run(&folder, &pairs, steps).unwrap()), "two runs differ");
+        }
+    }
+}
+
+#[test]
+#[ignore = "npm run test:cuda-emulated"]
+fn golden_sft_on_a_device_follows_trl() {
+    for folder in models() {
+        let run = GoldenRun::open(&folder, "sft_run.json");
+        let Some(device) = emulated() else { return };
+        let mut model = weights(folder.join("model.safetensors"));
+        let rows: Vec<Row> = run.record["input_ids"].as_array().unwrap().iter().map(numbers).map(whole).collect();
+        let (size, accumulation) = (run.count("batch"), run.count("grad_accum"));
+        let mut session = in_f32(&device);
+        for step in 0..run.count("steps") {
+            let rows = batch(&rows, step, size * accumulation);
+            let tokens = f64::from(packed(&rows).predicted.iter().sum::<u32>());
+            for rows in rows.chunks(size) {
+                session.accumulate_sft(&model, &packed(rows), tokens).unwrap();
+            }
+            run.check(step, &session.apply(&mut model, &run.update(step)).unwrap());
+        }
+        let mut found = model.clone();
+        assert!(session.is_ahead() && bits(&found.data) == bits(&model.data));
+        session.fetch(&mut found).unwrap();
+        assert!(!session.is_ahead() && relative(&found.data, &model.data) > 1e-3);
+    }
+}
+
+/// A document of which every token is learnt.
+fn whole(ids: Vec<u32>) -> Row {
+    Row { supervised: vec![true; ids.len()], ids }
+}
+
+/// The reference is the same session's model with its adapter off: there is no second copy of the base.
+#[test]
+fn golden_lora_dpo_on_a_device_follows_trl() {
+    let Some(tokenizer) = tokenizer() else { return };
+    for folder in models() {
+        let run = GoldenRun::open(&folder, "lora_dpo_run.json");
+        let Some(device) = emulated() else { return };
+        let base = weights(folder.join("model.safetensors"));
+        let mut adapter = golden_adapter(&folder, &base, "initial.safetensors");
+        let pairs = run_pairs(&folder, &tokenizer);
+        let config = LossConfig { beta: run.number("beta"), ..LossConfig::default() };
+        let options = SessionOptions { reference_is_start: true, ..SessionOptions::default() };
+        let mut session = on(&device, Precision::F32, options);
+        for step in 0..run.count("steps") {
+            let rows = batch(&pairs, step, run.count("batch"));
+            let packed = packed_pairs(&rows);
+            let (chosen, rejected) = sides(&session.sequence_logps(&base, &packed).unwrap());
+            let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
+            let model = Model::adapted(&base, &adapter);
+            session.accumulate_dpo(model, &packed, reference, &config, denominator(&rows)).unwrap();
+            run.check(step, &session.apply(&mut adapter, &run.update(step)).unwrap());
+        }
+        session.fetch(&mut adapter).unwrap();
+        let last = golden_adapter(&folder, &base, "final.safetensors");
+        for tensor in &adapter.layout.tensors {
+            let range = tensor.range.clone();
+            let error = relative(&adapter.data[range.clone()], &last.data[range]);
+            assert!(error <= 1e-3, "{}: {} is off by {error:e}", folder.display(), tensor.name);
+        }
+    }
+}
+
+/// Loss, gradient, and weights after some steps, beside the host's.
+fn beside_the_host(folder: &Path, precision: Precision, kind: OptimizerKind, steps: usize) -> Option<[f64; 3]> {
+    let device = emulated()?;
+    let start = weights(folder.join("model.safetensors"));
+    let rows = documents(folder);
+    let options = SessionOptions { optimizer: kind, ..SessionOptions::default() };
+    let run = |mut session: Session| {
+        let mut model = start.clone();
+        let (mut loss, mut gradients) = (0.0, Vec::new());
+        for step in 0..steps {
+            loss = session.accumulate_sft(&model, &packed(&rows[step % 4..][..2]), 100.0).unwrap().loss;
+            gradients = session.gradients().unwrap().to_vec();
+            session.apply(&mut model, &update(1e-3)).unwrap();
+        }
+        session.fetch(&mut model).unwrap();
+        (
+            loss,
+            gradients,
+            model.data.iter().zip(&start.data).map(|(after, before)| after - before).collect::<Vec<f32>>(),
+        )
+    };
+    let expected = run(Session::new(&start, options.clone()));
+    let found = run(on(&device, precision, options));
+    Some([(found.0 - expected.0).abs() / expected.0, relative(&found.1, &expected.1), relative(&found.2, &expected.2)])
+}
+
+#[test]
+fn every_optimizer_in_f32_is_the_hosts() {
+    for folder in models() {
+        for kind in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit] {
+            let Some([loss, gradient, moved]) = beside_the_host(&folder, Precision::F32, kind, 3) else { return };
+            assert!(loss < 1e-5 && gradient < 1e-3, "{kind:?}: {loss} {gradient}");
+            // AdamW divides by the root of a gradient's square: where that is 0 but for rounding, its sign is too.
+            assert!(moved < 2e-2, "{kind:?}: {moved}");
+        }
+    }
+}
+
+/// bf16 keeps eight bits: the loss to 1 %, the gradient to 5 %, the way of the weights to a third.
+#[test]
+fn every_optimizer_in_bf16_learns_what_the_host_learns() {
+    for folder in models() {
+        for kind in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit, OptimizerKind::AdamWBf16] {
+            let Some([loss, gradient, moved]) = beside_the_host(&folder, Precision::Bf16, kind, 3) else { return };
+            assert!(loss < 1e-2 && gradient < 5e-2 && moved < 0.35, "{kind:?}: {loss} {gradient} {moved}");
+        }
+    }
+}
+
+fn fields(dropout: f64) -> Map<String, Value> {
+    let Value::Object(fields) = json!({"target_modules": "all-linear", "r": 4, "lora_dropout": dropout}) else {
+        panic!()
+    };
+    fields
+}
+
+fn adapter(base: &Weights, dropout: f64) -> Adapter {
+    Adapter::new(LoraConfig::from_fields(fields(dropout), "test").unwrap(), &base.config, 3).unwrap()
+}
+
+#[test]
+fn an_adapter_over_frozen_bf16_weights_learns_in_bf16() {
+    for folder in models() {
+        let Some(device) = emulated() else { return };
+        let base = weights(folder.join("model.safetensors")).converted(Storage::Bf16).unwrap();
+        let rows = packed_pairs(&golden_pairs(&json(folder.join("dpo.json"))));
+        let run = |mut session: Session| {
+            let mut adapter = adapter(&base, 0.0);
+            let losses: Vec<f64> = (0..4)
+                .map(|_| {
+                    let loss = session.accumulate_sft(Model::adapted(&base, &adapter), &rows, 100.0).unwrap().loss;
+                    session.apply(&mut adapter, &update(1e-2)).unwrap();
+                    loss
+                })
+                .collect();
+            session.fetch(&mut adapter).unwrap();
+            assert!(adapter.data.iter().all(|value| value.is_finite()));
+            losses
+        };
+        let expected = run(Session::new(&base, SessionOptions::default()));
+        let found = run(on(&device, Precision::Bf16, SessionOptions::default()));
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() < 2e-2 * expected, "{found} for {expected}");
+        }
+        assert!(found[3] < found[0], "{found:?}");
+    }
+}
+
+/// Saved, and resumed by another session: the same bits as the undisturbed run, whatever the form of the state.
+#[test]
+fn a_saved_run_goes_on_with_every_form_of_the_state() {
+    let Some(folder) = models().into_iter().next() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let rows = documents(&folder);
+    let forms = [
+        (Precision::F32, OptimizerKind::AdamW),
+        (Precision::Bf16, OptimizerKind::AdamW8bit),
+        (Precision::Bf16, OptimizerKind::AdamWBf16),
+    ];
+    for (index, (precision, kind)) in forms.into_iter().enumerate() {
+        let Some(device) = emulated() else { return };
+        let new = || on(&device, precision, SessionOptions { optimizer: kind, ..SessionOptions::default() });
+        let steps = |session: &mut Session, model: &mut Weights| {
+            for step in 0..2 {
+                session.accumulate_sft(&*model, &packed(&rows[step..][..2]), 100.0).unwrap();
+                session.apply(&mut *model, &update(1e-3)).unwrap();
+            }
+            session.fetch(&mut *model).unwrap();
+        };
+        let start = weights(folder.join("model.safetensors"));
+        let (mut model, mut session) = (start.clone(), new());
+        steps(&mut session, &mut model);
+        let path = place.path().join(index.to_string());
+        let snapshot = Snapshot::of(&session, Trained::Weights(Arc::new(model.clone())), 2, String::new());
+        on_disk(path.clone(), 2).save(&snapshot.record, &snapshot.sections()).unwrap();
+        steps(&mut session, &mut model);
+
+        let saved = checkpoint::newest(&Disk, &path).unwrap().newest.unwrap();
+        let (mut again, mut resumed) = (start.clone(), new());
+        // A session that was used before forgets what it knew.
+        steps(&mut resumed, &mut again);
+        checkpoint::restore(&mut resumed, &mut again, None, &saved, &Disk).unwrap();
+        steps(&mut resumed, &mut again);
+        assert!(bits(&again.data) == bits(&model.data), "{precision:?} {kind:?}");
+        assert!(resumed.optimizer() == session.optimizer());
+    }
+}
+
+#[test]
+fn nothing_is_allocated_in_a_step_and_the_host_waits_for_loss_and_norm_alone() {
+    let Some(folder) = models().into_iter().next() else { return };
+    let Some(device) = emulated() else { return };
+    let mut model = weights(folder.join("model.safetensors"));
+    let rows = documents(&folder);
+    let mut session = in_f32(&device);
+    let mut step = |rows: &[Row]| {
+        let before = (device.allocations(), device.waits());
+        session.accumulate_sft(&model, &packed(rows), 100.0).unwrap();
+        session.apply(&mut model, &update(1e-3)).unwrap();
+        (device.allocations() - before.0, device.waits() - before.1)
+    };
+    // Model, workspace, training; then nothing. Two arrays of statistics, and the norm.
+    assert_eq!(step(&rows[..2]), (3, 3));
+    assert_eq!(step(&rows[2..4]), (0, 3));
+    // A batch that is larger than all before makes room once.
+    assert_eq!(step(&rows).0, 1);
+    assert_eq!(step(&rows), (0, 3));
+    let used = device.used();
+    assert_eq!(session.bytes(), used);
+    session.release();
+    assert_eq!(device.used(), 0);
+}
+
+#[test]
+fn the_plan_is_what_is_allocated() {
+    let Some(folder) = models().into_iter().next() else { return };
+    let base = weights(folder.join("model.safetensors"));
+    let lora = adapter(&base, 0.0);
+    for model in [Model::from(&base), Model::adapted(&base, &lora)] {
+        for kind in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit, OptimizerKind::AdamWBf16] {
+            for recompute in [Recompute::None, Recompute::NormsAndSwiglu, Recompute::Layer] {
+                let Some(device) = emulated() else { return };
+                let options = SessionOptions {
+                    optimizer: kind,
+                    recompute,
+                    head_chunk: 100,
+                    max_length: 256,
+                    ..SessionOptions::default()
+                };
+                let work = Work { tokens: 512, predictions: 256, train: true };
+                let plan = MemoryPlan::new(model, Precision::Bf16, &options, work);
+                let mut session = Session::on(device.clone(), Precision::Bf16, options);
+                session.reserve(model, work).unwrap();
+                assert_eq!(device.used(), plan.total(), "{kind:?} {recompute:?}: {plan}");
+                let before = device.allocations();
+                session.accumulate_sft(model, &packed(&documents(&folder)[..2]), 100.0).unwrap();
+                assert_eq!(device.allocations(), before, "the first step finds everything there");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_policy_that_fits_is_taken_or_the_numbers_are_told() {
+    let Some(folder) = models().into_iter().next() else { return };
+    let base = weights(folder.join("model.safetensors"));
+    let options = SessionOptions::default();
+    let work = Work { tokens: 4096, predictions: 2048, train: true };
+    let of = |recompute| {
+        let options = SessionOptions { recompute, ..options.clone() };
+        MemoryPlan::new((&base).into(), Precision::Bf16, &options, work)
+    };
+    let plans = [Recompute::None, Recompute::NormsAndSwiglu, Recompute::Layer].map(of);
+    assert!(plans.is_sorted_by(|a, b| a.total() > b.total()), "{plans:?}");
+    let fitting = |free| {
+        let memory = Free { free, total: free };
+        MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory)
+    };
+    for plan in plans {
+        assert_eq!(fitting(plan.total()).unwrap(), plan);
+    }
+    let error = fitting(plans[2].total() - 1).unwrap_err();
+    assert_eq!(error.code(), "ZA_DEVICE_MEMORY");
+    assert!(error.to_string().contains(&plans[2].to_string()) && error.to_string().contains("batchSize"), "{error}");
+    let error = fitting(plans[2].weights + 1).unwrap_err();
+    assert!(error.to_string().contains("LoRA"), "{error}");
+    assert!(fitting(1).unwrap_err().to_string().contains("a card with more memory"));
+}
+
+#[test]
+fn memory_that_runs_out_in_a_run_is_an_error_and_the_run_goes_on() {
+    let Some(folder) = models().into_iter().next() else { return };
+    let mut model = weights(folder.join("model.safetensors"));
+    let rows = documents(&folder);
+    let options = SessionOptions { max_length: 256, ..SessionOptions::default() };
+    let work = Work { tokens: 512, predictions: 512, train: true };
+    let total = MemoryPlan::new((&model).into(), Precision::F32, &options, work).total();
+    let Some(device) = Emulated::with_memory(Watch::Off, 0, total) else { return };
+    let mut session = Session::on(device.clone(), Precision::F32, options);
+    session.accumulate_sft(&model, &packed(&rows[..2]), 100.0).unwrap();
+    session.apply(&mut model, &update(1e-3)).unwrap();
+    let long = Row { ids: vec![5; 250], supervised: vec![true; 250] };
+    let error = session.accumulate_sft(&model, &packed(&vec![long; 8]), 100.0).unwrap_err();
+    assert_eq!(error.code(), "ZA_OUT_OF_MEMORY");
+    session.accumulate_sft(&model, &packed(&rows[..2]), 100.0).unwrap();
+    assert_eq!(session.apply(&mut model, &update(1e-3)).unwrap().step, 2);
+}
+
+#[test]
+fn a_loss_or_gradient_that_is_no_number_changes_nothing() {
+    let Some(folder) = models().into_iter().next() else { return };
+    let Some(device) = emulated() else { return };
+    let start = weights(folder.join("model.safetensors"));
+    let rows = packed(&documents(&folder));
+    let mut broken = start.clone();
+    broken.data[start.layout.final_norm.clone()].fill(f32::NAN);
+    let error = in_f32(&device).accumulate_sft(&broken, &rows, 100.0).unwrap_err();
+    assert_eq!(error.code(), "ZA_TRAIN_NOT_FINITE");
+
+    let mut model = start.clone();
+    let mut session = in_f32(&device);
+    session.accumulate_sft(&model, &rows, 100.0).unwrap();
+    session.apply(&mut model, &update(1e-3)).unwrap();
+    let before = session.sequence_logps(&model, &rows).unwrap();
+    // The loss is an f64 and finite; the gradient is beyond f32.
+    session.accumulate_sft(&model, &rows, 3e-39).unwrap();
+    assert_eq!(session.apply(&mut model, &update(1e-3)).unwrap_err().code(), "ZA_TRAIN_NOT_FINITE");
+    assert_eq!(session.step(), 1);
+    assert_eq!(session.sequence_logps(&model, &rows).unwrap(), before);
+    session.accumulate_sft(&model, &rows, 100.0).unwrap();
+    assert_eq!(session.apply(&mut model, &update(1e-3)).unwrap().step, 2);
+}
+
+#[test]
+fn what_a_device_cannot_do_is_refused_by_name() {
+    let Some(folder) = models().into_iter().next() else { return };
+    let Some(device) = emulated() else { return };
+    let model = weights(folder.join("model.safetensors"));
+    let rows = packed(&documents(&folder)[..2]);
+    let refused = |session: &mut Session, model: Model, words: &str| {
+        let error = session.accumulate_sft(model, &rows, 100.0).unwrap_err();
+        assert_eq!(error.code(), "ZA_DEVICE_UNSUPPORTED");
+        assert!(error.to_string().contains(words) && error.to_string().contains("Remedy: "), "{error}");
+    };
+    let dropped = adapter(&model, 0.1);
+    refused(&mut in_f32(&device), Model::adapted(&model, &dropped), "dropout");
+    let noise = SessionOptions { embedding_noise: Some(EmbeddingNoise { alpha: 5.0 }), ..SessionOptions::default() };
+    refused(&mut on(&device, Precision::F32, noise), (&model).into(), "NEFTune");
+    let halves = SessionOptions { optimizer: OptimizerKind::AdamWBf16, ..SessionOptions::default() };
+    refused(&mut on(&device, Precision::F32, halves), (&model).into(), "adamw-bf16");
+    assert_eq!(device.used(), 0, "what was refused holds nothing");
+
+    let mut session = in_f32(&device);
+    session.sequence_logps(&model, &rows).unwrap();
+    let error = session.sequence_logps(&model.clone(), &rows).unwrap_err();
+    assert!(error.to_string().contains("one model"), "{error}");
+}
+
+/// Pairs, weights of rows, prompts among the rows, single answers: the losses are the host's, and so are the numbers.
+#[test]
+fn sums_and_gradients_of_shared_prompts_are_the_hosts() {
+    for folder in models() {
+        let Some(device) = emulated() else { return };
+        let policy = weights(folder.join("model.safetensors"));
+        let pairs = golden_pairs(&json(folder.join("dpo.json")));
+        let (chosen, rejected) = logps(&weights(folder.join("ref.safetensors")), &pairs);
+        let config = LossConfig { use_weighting: true, ..LossConfig::default() };
+        let step = |session: &mut Session, packed: &Packed| {
+            let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
+            let sums = session.accumulate_dpo(&policy, packed, reference, &config, denominator(&pairs)).unwrap();
+            (sums, session.gradients().unwrap().to_vec())
+        };
+        let shared =
+            Packed::pairs(pairs.iter().map(|sides| super::shared::pair(super::shared::prompt(sides), sides)), true);
+        let shared = shared.unwrap().with_discounted_tails(0.5);
+        assert!(shared.computed_tokens() < packed_pairs(&pairs).computed_tokens());
+        let (expected, gradients) = step(&mut super::session(&policy), &shared);
+        let (found, found_gradients) = step(&mut in_f32(&device), &shared);
+        assert!((found.loss - expected.loss).abs() < 1e-5 * expected.loss.max(1.0));
+        assert_eq!(
+            (found.pairs, found.wins, found.chosen.correct),
+            (expected.pairs, expected.wins, expected.chosen.correct)
+        );
+        let error = relative(&found_gradients, &gradients);
+        assert!(error < 1e-4, "the gradient is off by {error:e}");
+    }
+}

@@ -1,0 +1,217 @@
+//! Matrix products by cublasLt: descriptors, algorithm and workspace once for each shape. **Not yet run on a GPU.**
+//!
+//! cublasLt's matrices are column-major, so that the row-major product `C = A·B` is asked for as `Cᵀ = Bᵀ·Aᵀ`: the operands
+//! change places, and each keeps its own transposition.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr::from_ref;
+use std::sync::Arc;
+
+use cudarc::cublaslt::{result, sys};
+use cudarc::driver::{CudaStream, result as driver};
+
+use super::DeviceError;
+use super::driver::failed;
+use crate::gemm::cuda::{Format, Place, Product};
+
+/// Scratch that algorithms may use: what NVIDIA recommends for Hopper.
+const WORKSPACE: usize = 32 << 20;
+
+/// What an algorithm is chosen by: sizes, strides, types, and how addresses are aligned.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Shape {
+    sizes: [usize; 3],
+    transposed: [bool; 2],
+    strides: [usize; 3],
+    formats: [Format; 3],
+    alignments: [u32; 4],
+}
+
+/// Largest power of two up to 256 that divides the address.
+fn alignment(address: u64) -> u32 {
+    1 << address.trailing_zeros().min(8)
+}
+
+impl Shape {
+    fn of(product: &Product) -> Self {
+        let Product { a, b, c, .. } = product;
+        let addend = product.addend.unwrap_or(c.address);
+        Self {
+            sizes: product.sizes(),
+            transposed: [product.transpose_a, product.transpose_b],
+            strides: [a.stride, b.stride, c.stride],
+            formats: [a.format, b.format, c.format],
+            alignments: [a.address, b.address, addend, c.address].map(alignment),
+        }
+    }
+}
+
+/// A product that is ready to be asked for.
+struct Ready {
+    description: sys::cublasLtMatmulDesc_t,
+    /// Of the first operand (our B), of the second (our A), and of C
+    layouts: [sys::cublasLtMatrixLayout_t; 3],
+    algorithm: sys::cublasLtMatmulAlgo_t,
+}
+
+/// A handle of cublasLt on a stream, its workspace, and the shapes that were met.
+pub(super) struct Blas {
+    stream: Arc<CudaStream>,
+    handle: sys::cublasLtHandle_t,
+    workspace: u64,
+    ready: HashMap<Shape, Ready>,
+}
+
+// SAFETY: cublasLt's handle may be used from any thread, and everything here is behind one lock.
+unsafe impl Send for Blas {}
+
+fn lt<T>(what: &str, outcome: Result<T, result::CublasError>) -> Result<T, DeviceError> {
+    outcome.map_err(|error| failed(what, error.0))
+}
+
+fn layout(place: &Place) -> Result<sys::cublasLtMatrixLayout_t, DeviceError> {
+    let format = match place.format {
+        Format::F32 => sys::cudaDataType::CUDA_R_32F,
+        Format::Bf16 => sys::cudaDataType::CUDA_R_16BF,
+    };
+    // Row-major [rows, cols] is column-major [cols, rows].
+    let (rows, cols, stride) = (place.cols as u64, place.rows as u64, place.stride as i64);
+    lt("cublasLtMatrixLayoutCreate", result::create_matrix_layout(format, rows, cols, stride))
+}
+
+impl Blas {
+    /// # Errors
+    /// [`DeviceError::Library`] where cublasLt is not there; no memory for its workspace.
+    pub fn new(stream: Arc<CudaStream>) -> Result<Self, DeviceError> {
+        // SAFETY: it loads the library, whose initialiser is NVIDIA's.
+        if !unsafe { sys::is_culib_present() } {
+            let cause = "libcublasLt.so was not found".to_owned();
+            return Err(DeviceError::Library { name: "cublasLt", cause });
+        }
+        let handle = lt("cublasLtCreate", result::create_handle())?;
+        // SAFETY: freed by `drop`.
+        let workspace =
+            unsafe { driver::malloc_sync(WORKSPACE) }.map_err(|error| failed("cublasLt's workspace", error.0))?;
+        Ok(Self { stream, handle, workspace, ready: HashMap::new() })
+    }
+
+    /// Queues a product.
+    pub fn multiply(&mut self, product: &Product) -> Result<(), DeviceError> {
+        let [m, n, _] = product.sizes();
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
+        let shape = Shape::of(product);
+        if !self.ready.contains_key(&shape) {
+            let ready = self.prepare(product, &shape)?;
+            self.ready.insert(shape, ready);
+        }
+        let Ready { description, layouts: [first, second, c], algorithm } = &self.ready[&shape];
+        let (alpha, beta) = (product.alpha(), if product.addend.is_some() { 1.0f32 } else { 0.0 });
+        let addend = product.addend.unwrap_or(product.c.address);
+        // SAFETY: the descriptors are of this product's shape; the addresses are those of arenas that outlive the stream's work.
+        let outcome = unsafe {
+            result::matmul(
+                self.handle,
+                *description,
+                from_ref(&alpha).cast(),
+                from_ref(&beta).cast(),
+                product.b.address as *const c_void,
+                *first,
+                product.a.address as *const c_void,
+                *second,
+                addend as *const c_void,
+                *c,
+                product.c.address as *mut c_void,
+                *c,
+                algorithm,
+                self.workspace as *mut c_void,
+                WORKSPACE,
+                self.stream.cu_stream().cast(),
+            )
+        };
+        lt("cublasLtMatmul", outcome)
+    }
+
+    fn prepare(&self, product: &Product, shape: &Shape) -> Result<Ready, DeviceError> {
+        let description = lt(
+            "cublasLtMatmulDescCreate",
+            result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, sys::cudaDataType::CUDA_R_32F),
+        )?;
+        let layouts = [layout(&product.b)?, layout(&product.a)?, layout(&product.c)?];
+        use sys::cublasLtMatmulDescAttributes_t::{CUBLASLT_MATMUL_DESC_TRANSA, CUBLASLT_MATMUL_DESC_TRANSB};
+        for (attribute, transposed) in
+            [(CUBLASLT_MATMUL_DESC_TRANSA, product.transpose_b), (CUBLASLT_MATMUL_DESC_TRANSB, product.transpose_a)]
+        {
+            let operation = u32::from(transposed);
+            // SAFETY: the attribute is of 32 bits.
+            let outcome = unsafe {
+                result::set_matmul_desc_attribute(description, attribute, from_ref(&operation).cast(), size_of::<u32>())
+            };
+            lt("cublasLtMatmulDescSetAttribute", outcome)?;
+        }
+        let algorithm = self.algorithm(description, &layouts, shape)?;
+        Ok(Ready { description, layouts, algorithm })
+    }
+
+    fn algorithm(
+        &self,
+        description: sys::cublasLtMatmulDesc_t,
+        layouts: &[sys::cublasLtMatrixLayout_t; 3],
+        shape: &Shape,
+    ) -> Result<sys::cublasLtMatmulAlgo_t, DeviceError> {
+        use sys::cublasLtMatmulPreferenceAttributes_t as Wish;
+        let preference = lt("cublasLtMatmulPreferenceCreate", result::create_matmul_pref())?;
+        let [a, b, addend, c] = shape.alignments;
+        let set = |wish, bytes: *const c_void, size| {
+            // SAFETY: the attribute is as large as told.
+            let outcome = unsafe { result::set_matmul_pref_attribute(preference, wish, bytes, size) };
+            lt("cublasLtMatmulPreferenceSetAttribute", outcome)
+        };
+        let chosen =
+            set(Wish::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, from_ref(&WORKSPACE).cast(), size_of::<usize>())
+                .and_then(|()| {
+                    [
+                        (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b),
+                        (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a),
+                        (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, addend),
+                        (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c),
+                    ]
+                    .into_iter()
+                    .try_for_each(|(wish, bytes)| set(wish, from_ref(&bytes).cast(), size_of::<u32>()))
+                })
+                .and_then(|()| {
+                    let [first, second, c] = *layouts;
+                    // SAFETY: the descriptors were just made.
+                    let found = unsafe {
+                        result::get_matmul_algo_heuristic(self.handle, description, first, second, c, c, preference)
+                    };
+                    lt("cublasLtMatmulAlgoGetHeuristic", found)
+                });
+        // SAFETY: made above, and nobody has it.
+        let _ = unsafe { result::destroy_matmul_pref(preference) };
+        Ok(chosen?.algo)
+    }
+}
+
+impl Drop for Blas {
+    fn drop(&mut self) {
+        let _ = self.stream.context().bind_to_thread();
+        let _ = self.stream.synchronize();
+        for ready in self.ready.values() {
+            // SAFETY: made by `prepare`, once.
+            unsafe {
+                let _ = result::destroy_matmul_desc(ready.description);
+                for layout in ready.layouts {
+                    let _ = result::destroy_matrix_layout(layout);
+                }
+            }
+        }
+        // SAFETY: of `new`, and nothing that is queued uses them.
+        unsafe {
+            let _ = driver::free_sync(self.workspace);
+            let _ = result::destroy_handle(self.handle);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a model on a GPU stands on: memory, launches and matrix products, in the order in which they are asked for. The
+//! driver ([`driver`](super::driver)) and the emulation of the tests (crates/emulator) are two of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Launch, Part, Pointer, Stored};
+use crate::gemm::cuda::Product;
+
+/// Bytes of device memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Free {
+    pub free: usize,
+    pub total: usize,
+}
+
+/// One GPU with one queue of work. Everything but [`Device::read`] returns as soon as it is queued.
+///
+/// Addresses are the caller's business, as shapes are everywhere here: they come from an [`Arena`](super::Arena), and the
+/// functions that make launches and products check sizes.
+pub trait Device: Send + Sync + fmt::Debug {
+    /// For messages and logs.
+    fn name(&self) -> String;
+
+    /// What is free now.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`], as of all methods here: by what the driver finds at once, or found in earlier work.
+    fn memory(&self) -> Result<Free, DeviceError>;
+
+    /// One piece of `bytes` bytes, whose `parts` are for the eyes of an emulation. `what` is for messages.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`], after which the device goes on as before.
+    fn allocate(&self, what: &str, bytes: usize, parts: &[Part]) -> Result<u64, DeviceError>;
+
+    /// Gives a piece back, once all queued work is done.
+    fn free(&self, base: u64);
+
+    /// Copies from the host. The bytes may be changed afterwards.
+    fn write(&self, to: u64, bytes: &[u8]) -> Result<(), DeviceError>;
+
+    /// Waits for all queued work, then copies to the host: the one method that waits.
+    fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
+
+    /// Zeros.
+    fn clear(&self, at: u64, bytes: usize) -> Result<(), DeviceError>;
+
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), DeviceError>;
+
+    fn run(&self, launch: &Launch) -> Result<(), DeviceError>;
+
+    fn multiply(&self, product: &Product) -> Result<(), DeviceError>;
+}
+
+impl dyn Device + '_ {
+    /// Copies from the host.
+    pub fn upload<T: Stored>(&self, values: &[T], to: Pointer<T>) -> Result<(), DeviceError> {
+        // SAFETY: `Stored` are numbers without padding.
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) };
+        self.write(to.address, bytes)
+    }
+
+    /// Waits, then copies to the host.
+    pub fn download<T: Stored>(&self, from: Pointer<T>, values: &mut [T]) -> Result<(), DeviceError> {
+        // SAFETY: `Stored` are numbers without padding, of which every bit pattern is one.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) };
+        self.read(from.address, bytes)
+    }
+
+    /// Zeros `len` elements.
+    pub fn zero<T: Stored>(&self, at: Pointer<T>, len: usize) -> Result<(), DeviceError> {
+        self.clear(at.address, len * size_of::<T>())
+    }
+}
+
+/// Opens the card with that index. **Not yet run on a GPU.**
+///
+/// # Errors
+/// [`DeviceError::NoBuild`] without the feature `cuda`; a library that is missing; what the driver refuses.
+pub fn open(index: usize) -> Result<Arc<dyn Device>, DeviceError> {
+    #[cfg(feature = "cuda")]
+    return Ok(super::driver::Driver::open(index)?);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = index;
+        Err(DeviceError::NoBuild)
+    }
+}
+
+/// What a device refused or failed at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceError {
+    /// Nothing was allocated, and all that was there still is.
+    OutOfMemory { what: String, bytes: usize, free: usize },
+    /// This build has no driver's face (feature `cuda`).
+    NoBuild,
+    /// A library of CUDA is not there.
+    Library { name: &'static str, cause: String },
+    /// The driver's answer to `what`.
+    Failed { what: String, cause: String },
+}
+
+impl DeviceError {
+    /// The stable code, `ZA_…`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::OutOfMemory { .. } => "ZA_OUT_OF_MEMORY",
+            Self::NoBuild => "ZA_DEVICE_NO_BUILD",
+            Self::Library { .. } => "ZA_DEVICE_LIBRARY",
+            Self::Failed { .. } => "ZA_DEVICE_FAILS",
+        }
+    }
+}
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfMemory { what, bytes, free } => write!(
+                formatter,
+                "{what} needs {bytes} bytes of device memory, {free} are free. Remedy: Take a smaller batch or maxLength, \
+                 recompute \"layer\", LoRA, or end what else uses the card."
+            ),
+            Self::NoBuild => formatter.write_str(
+                "this build has no CUDA. Remedy: Build it with `npm run build:cuda`, or take device \"cpu\".",
+            ),
+            Self::Library { name, cause } => write!(
+                formatter,
+                "{name} cannot be used: {cause}. Remedy: Install the CUDA 13 libraries, or name their folder in LD_LIBRARY_PATH."
+            ),
+            Self::Failed { what, cause } => write!(
+                formatter,
+                "{what} failed on the device: {cause}. Remedy: Start the process again; if it fails again, run zephyr-align \
+                 doctor and report it."
+            ),
+        }
+    }
+}
+
+impl std::error::Error for DeviceError {}

@@ -1,0 +1,172 @@
+//! Weights in device memory.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use zephyr_kernels::attention::cuda::HEAD_DIMS;
+use zephyr_kernels::cuda::{Arena, Device, DeviceError, Element, Pointer, Reserved};
+use zephyr_kernels::rope;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::lora::AdapterLayout;
+use crate::model::Model;
+use crate::train::rope_table;
+
+/// Values that are on their way between host and device at one time.
+const PIECE: usize = 1 << 20;
+
+/// A model on a device: its weights, frozen or not, the adapter over them if there is one, and the rotary table.
+#[derive(Debug)]
+pub struct Decoder<T: Element> {
+    pub device: Arc<dyn Device>,
+    pub config: Config,
+    pub layout: Layout,
+    pub adapter: Option<AdapterLayout>,
+    /// All parameters in the layout's order
+    pub weights: Pointer<T>,
+    /// Every A and B in their layout's order
+    pub adapted: Pointer<T>,
+    pub(super) cos: Pointer<f32>,
+    pub(super) sin: Pointer<f32>,
+    /// Of the rotary table
+    pub(super) positions: usize,
+    memory: Reserved,
+}
+
+/// Where gradients are added up: of the adapter in f32, else of all weights in their own type. Each in its layout's order.
+#[derive(Clone, Copy, Debug)]
+pub enum Gradients<T> {
+    Weights(Pointer<T>),
+    Adapter(Pointer<f32>),
+}
+
+impl<T: Element> Decoder<T> {
+    /// Copies `model` to the device, for documents of up to `positions` tokens. bf16 weights are rounded; NF4 ones are
+    /// unpacked.
+    ///
+    /// # Errors
+    /// `ZA_DEVICE_UNSUPPORTED` for sizes that no kernel exists for, `ZA_OUT_OF_MEMORY`, `ZA_DEVICE_FAILS`.
+    pub fn new(device: Arc<dyn Device>, model: Model, positions: usize) -> Result<Self> {
+        let weights = model.weights;
+        check_config::<T>(&weights.config)?;
+        let table = rope_table(&weights.config, positions);
+        let adapter = model.adapter.map(|adapter| adapter.layout.clone());
+        let (memory, (data, adapted, cos, sin)) =
+            Arena::reserve(&device, "The model", |arena| lay(arena, &weights.layout, adapter.as_ref(), &table))?;
+        let decoder = Self {
+            config: weights.config.clone(),
+            layout: weights.layout.clone(),
+            adapter,
+            weights: data,
+            adapted,
+            cos,
+            sin,
+            positions,
+            memory,
+            device,
+        };
+        decoder.device.upload(&table.cos, cos)?;
+        decoder.device.upload(&table.sin, sin)?;
+        decoder.write(model)?;
+        Ok(decoder)
+    }
+
+    /// Copies the values of `model`, which is of the same shape.
+    pub fn write(&self, model: Model) -> Result<()> {
+        let weights = model.weights;
+        let mut buffer = Vec::new();
+        for spec in &weights.layout.tensors {
+            for start in (0..spec.range.len()).step_by(PIECE) {
+                buffer.resize(PIECE.min(spec.range.len() - start), 0.0);
+                weights.read(spec, start, &mut buffer);
+                upload(&*self.device, &buffer, self.weights.offset(spec.range.start + start))?;
+            }
+        }
+        if let Some(adapter) = model.adapter {
+            upload(&*self.device, &adapter.data, self.adapted)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of device memory.
+    pub fn bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
+    /// The bytes that a model will take.
+    pub fn plan(model: Model, positions: usize) -> usize {
+        let weights = model.weights;
+        let table = rope_table(&weights.config, positions);
+        let adapter = model.adapter.map(|adapter| &adapter.layout);
+        Arena::measure(|arena| lay::<T>(arena, &weights.layout, adapter, &table))
+    }
+
+    pub(super) fn weight(&self, range: &Range<usize>) -> Pointer<T> {
+        self.weights.offset(range.start)
+    }
+}
+
+type Parts<T> = (Pointer<T>, Pointer<T>, Pointer<f32>, Pointer<f32>);
+
+fn lay<T: Element>(
+    arena: &mut Arena,
+    layout: &Layout,
+    adapter: Option<&AdapterLayout>,
+    table: &rope::Table,
+) -> Parts<T> {
+    (
+        arena.part("weights", layout.len),
+        arena.part("adapter", adapter.map_or(0, |layout| layout.len)),
+        arena.part("cos", table.cos.len()),
+        arena.part("sin", table.sin.len()),
+    )
+}
+
+/// Refuses what no kernel exists for.
+fn check_config<T: Element>(config: &Config) -> Result<()> {
+    let refuse = |what: String, remedy: &'static str| Err(Error::DeviceUnsupported { what, remedy });
+    let Config { hidden_size, head_dim, .. } = *config;
+    // Every tensor then begins at a multiple of 16 bytes.
+    if !hidden_size.is_multiple_of(8) {
+        return refuse(format!("hidden_size {hidden_size}, no multiple of 8,"), "Train this model on the CPU.");
+    }
+    let widest = 2048 * T::PACK as usize;
+    if hidden_size > widest {
+        return refuse(format!("hidden_size {hidden_size} above {widest}"), "Train this model on the CPU.");
+    }
+    if T::LETTER == 'b' && !HEAD_DIMS.contains(&head_dim) {
+        return refuse(format!("head_dim {head_dim} in bfloat16"), "Take precision float32, or the CPU.");
+    }
+    if head_dim > 128 {
+        return refuse(format!("head_dim {head_dim} above 128"), "Train this model on the CPU.");
+    }
+    Ok(())
+}
+
+/// Copies f32 values to the device, rounded to its type.
+pub fn upload<T: Element>(device: &dyn Device, values: &[f32], to: Pointer<T>) -> std::result::Result<(), DeviceError> {
+    let mut rounded = Vec::new();
+    for (piece, values) in values.chunks(PIECE).enumerate() {
+        rounded.clear();
+        rounded.extend(values.iter().map(|&value| T::from_f32(value)));
+        device.upload(&rounded, to.offset(piece * PIECE))?;
+    }
+    Ok(())
+}
+
+/// Waits for the device, then copies its values as f32.
+pub fn download<T: Element>(
+    device: &dyn Device,
+    from: Pointer<T>,
+    values: &mut [f32],
+) -> std::result::Result<(), DeviceError> {
+    let mut held = Vec::new();
+    for (piece, values) in values.chunks_mut(PIECE).enumerate() {
+        held.resize(values.len(), T::default());
+        device.download(from.offset(piece * PIECE), &mut held)?;
+        values.iter_mut().zip(&held).for_each(|(value, held)| *value = held.to_f32());
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! The log-prob head: only the rows that predict something, a chunk of logits at a time.
+
+use zephyr_kernels::cuda::Element;
+use zephyr_kernels::gemm::cuda::{Mat, nn, nt, tn};
+use zephyr_kernels::{embedding, head};
+
+use super::backward::of_weights;
+use super::{Decoder, Gradients, Loaded, Workspace};
+use crate::error::Result;
+
+/// What becomes of a chunk of logits.
+#[derive(Clone, Copy)]
+struct Wanted<T> {
+    statistics: bool,
+    gradients: Option<Gradients<T>>,
+}
+
+impl<T: Element> Decoder<T> {
+    /// What the rows say about their targets. Waits for the device: the one read of a micro-batch.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn statistics(&self, batch: &Loaded, workspace: &Workspace<T>, stats: &mut head::Stats) -> Result<()> {
+        self.chunks(batch, workspace, Wanted { statistics: true, gradients: None })?;
+        self.read(batch, workspace, stats)
+    }
+
+    /// [`Self::statistics`] and [`Self::head_backward`] with the logits computed once, for a loss whose derivative by every
+    /// log-probability is `coefficient`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn statistics_and_backward(
+        &self,
+        batch: &Loaded,
+        workspace: &Workspace<T>,
+        coefficient: f32,
+        gradients: Gradients<T>,
+        stats: &mut head::Stats,
+    ) -> Result<()> {
+        self.device.upload(&vec![coefficient; batch.predictions], workspace.ends.coefficient)?;
+        self.chunks(batch, workspace, Wanted { statistics: true, gradients: Some(gradients) })?;
+        self.scatter(batch, workspace)?;
+        self.read(batch, workspace, stats)
+    }
+
+    /// From the loss's derivative by each log-probability to the gradient of the final hidden states, and that of the head.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn head_backward(
+        &self,
+        batch: &Loaded,
+        workspace: &Workspace<T>,
+        coefficients: &[f32],
+        gradients: Gradients<T>,
+    ) -> Result<()> {
+        assert_eq!(coefficients.len(), batch.predictions, "coefficients");
+        self.device.upload(coefficients, workspace.ends.coefficient)?;
+        self.chunks(batch, workspace, Wanted { statistics: false, gradients: Some(gradients) })?;
+        self.scatter(batch, workspace)
+    }
+
+    /// Logits of the predicting rows `[first, first + count)` to the workspace.
+    fn logits(&self, workspace: &Workspace<T>, first: usize, count: usize) -> Result<()> {
+        let (width, vocabulary) = (self.config.hidden_size, self.config.vocab_size);
+        let hidden = Mat::new(workspace.ends.head_rows.offset(first * width), count, width);
+        let weight = Mat::new(self.weight(&self.layout.lm_head), vocabulary, width);
+        Ok(self.device.multiply(&nt(Mat::new(workspace.ends.logits, count, vocabulary), hidden, weight, 1.0))?)
+    }
+
+    /// All logits of a batch, `[N, V]`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn all_logits(&self, batch: &Loaded, workspace: &Workspace<T>) -> Result<Vec<f32>> {
+        self.gather(batch, workspace)?;
+        let mut logits = vec![0.0; batch.predictions * self.config.vocab_size];
+        let chunks = logits.chunks_mut(workspace.sizes.chunk * self.config.vocab_size);
+        for (chunk, logits) in chunks.enumerate() {
+            let count = logits.len() / self.config.vocab_size;
+            self.logits(workspace, chunk * workspace.sizes.chunk, count)?;
+            self.device.download(workspace.ends.logits, logits)?;
+        }
+        Ok(logits)
+    }
+
+    fn gather(&self, batch: &Loaded, workspace: &Workspace<T>) -> Result<()> {
+        let (width, rows) = (self.config.hidden_size, batch.predictions);
+        let launch =
+            embedding::cuda::forward(workspace.stream.hidden, width, batch.rows, workspace.ends.head_rows, rows);
+        Ok(self.device.run(&launch)?)
+    }
+
+    /// A row that predicts two answers gets the gradients of both.
+    fn scatter(&self, batch: &Loaded, workspace: &Workspace<T>) -> Result<()> {
+        let (width, rows) = (self.config.hidden_size, batch.predictions);
+        self.device.zero(workspace.stream.d_hidden, batch.tokens * width)?;
+        let (from, to) = (workspace.ends.d_head_rows, workspace.stream.d_hidden);
+        Ok(self.device.run(&embedding::cuda::backward(from, width, batch.rows, to, rows))?)
+    }
+
+    fn chunks(&self, batch: &Loaded, workspace: &Workspace<T>, wanted: Wanted<T>) -> Result<()> {
+        let (width, vocabulary) = (self.config.hidden_size, self.config.vocab_size);
+        let weight = Mat::new(self.weight(&self.layout.lm_head), vocabulary, width);
+        if wanted.statistics {
+            self.gather(batch, workspace)?;
+        }
+        for first in (0..batch.predictions).step_by(workspace.sizes.chunk) {
+            let count = workspace.sizes.chunk.min(batch.predictions - first);
+            let (logits, targets) = (workspace.ends.logits, batch.targets.offset(first));
+            let stats = stats_of(batch, workspace, first);
+            self.logits(workspace, first, count)?;
+            if wanted.statistics {
+                self.device.run(&head::cuda::statistics(logits, targets, &stats, count, vocabulary))?;
+            }
+            let Some(gradients) = wanted.gradients else { continue };
+            let (d_logits, coefficient) = (workspace.ends.d_logits, workspace.ends.coefficient.offset(first));
+            let launch = head::cuda::gradient(logits, targets, stats.lse, coefficient, d_logits, count, vocabulary);
+            self.device.run(&launch)?;
+            let d_logits = Mat::new(d_logits, count, vocabulary);
+            let d_hidden = Mat::new(workspace.ends.d_head_rows.offset(first * width), count, width);
+            self.device.multiply(&nn(d_hidden, d_logits, weight, 1.0))?;
+            if let Some(d_weight) = of_weights(gradients, &self.layout.lm_head) {
+                let hidden = Mat::new(workspace.ends.head_rows.offset(first * width), count, width);
+                let d_weight = Mat::new(d_weight, vocabulary, width);
+                self.device.multiply(&tn(d_weight, d_logits, hidden, 1.0).accumulated())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, batch: &Loaded, workspace: &Workspace<T>, stats: &mut head::Stats) -> Result<()> {
+        let rows = batch.predictions;
+        let mut floats = vec![0.0; 5 * rows];
+        self.device.download(workspace.ends.stats, &mut floats)?;
+        let head::Stats { logp, lse, entropy, log_collision, logit_mean, .. } = &mut *stats;
+        let kinds = [logp, lse, entropy, log_collision, logit_mean];
+        for (to, from) in kinds.into_iter().zip(floats.chunks_exact(rows.max(1))) {
+            to.clear();
+            to.extend(from);
+        }
+        let mut correct = vec![0; rows];
+        self.device.download(workspace.ends.correct, &mut correct)?;
+        stats.correct.clear();
+        stats.correct.extend(correct.iter().map(|&flag: &u8| flag == 1));
+        Ok(())
+    }
+}
+
+/// Where the statistics of the rows from `first` on lie.
+fn stats_of<T>(batch: &Loaded, workspace: &Workspace<T>, first: usize) -> head::cuda::Stats {
+    let kind = |index: usize| workspace.ends.stats.offset(index * batch.predictions + first);
+    head::cuda::Stats {
+        logp: kind(0),
+        lse: kind(1),
+        entropy: kind(2),
+        log_collision: kind(3),
+        logit_mean: kind(4),
+        correct: workspace.ends.correct.offset(first),
+    }
+}

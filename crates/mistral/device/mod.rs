@@ -1,0 +1,25 @@
+//! The decoder on a GPU: [`train`](crate::train)'s twin, launch by launch, over one packed batch. **Not yet run on a GPU**:
+//! the tests run it on the emulation (crates/emulator).
+//!
+//! ```text
+//! decoder    weights and adapter in device memory, in the host's layout; up and down
+//! workspace  every activation and every backward buffer, laid out before anything is allocated
+//! linear     the products of a layer, with what an adapter adds
+//! forward    the layers up
+//! backward   the layers down, under the same recompute policies
+//! head       log-probabilities of the rows that predict something, in chunks, and their gradient
+//! ```
+//! `T` is the type of weights and activations: f32 to compare with the CPU, bf16 to be fast. Sums are f32 either way, and so
+//! are logits. Everything is queued; the host waits for [`Decoder::statistics`] alone.
+
+mod backward;
+mod decoder;
+mod forward;
+mod head;
+mod linear;
+#[cfg(test)]
+mod test;
+mod workspace;
+
+pub use decoder::{Decoder, Gradients, download, upload};
+pub use workspace::{Loaded, Sizes, Workspace, plan_workspace};

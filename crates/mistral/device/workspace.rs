@@ -1,0 +1,305 @@
+//! The workspace of a step in device memory: sizes are known before anything is allocated, and nothing is allocated in a step.
+
+use zephyr_kernels::attention::cuda::{ForwardTile, Plan};
+use zephyr_kernels::cuda::{Arena, Element, Pointer};
+use zephyr_kernels::rms_norm::cuda::backward_scratch;
+
+use super::Decoder;
+use crate::config::Config;
+use crate::error::Result;
+use crate::lora::AdapterLayout;
+use crate::train::{Batch, Recompute, attention_shape};
+
+/// What a workspace holds at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// T, tokens of a packed batch
+    pub tokens: usize,
+    /// N, rows that predict something
+    pub rows: usize,
+    /// Words of attention's plan
+    pub words: usize,
+    /// Rows whose logits exist at one time
+    pub chunk: usize,
+    /// Whether backward passes follow
+    pub keep: bool,
+    pub recompute: Recompute,
+}
+
+impl Sizes {
+    /// For any batch of `tokens` tokens and `rows` predictions in documents of eight tokens or more.
+    pub fn of(tokens: usize, rows: usize, chunk: usize, keep: bool, recompute: Recompute) -> Self {
+        Self { tokens, rows, words: 4 * tokens + 4096, chunk, keep, recompute }
+    }
+
+    /// Whether a workspace of these sizes can be used for the other ones.
+    pub fn hold(&self, other: &Self) -> bool {
+        self.tokens >= other.tokens
+            && self.rows >= other.rows
+            && self.words >= other.words
+            && self.chunk >= other.chunk
+            && (self.keep || !other.keep)
+            && self.recompute == other.recompute
+    }
+
+    /// Sizes that hold both.
+    pub fn joined(&self, other: &Self) -> Self {
+        Self {
+            tokens: self.tokens.max(other.tokens),
+            rows: self.rows.max(other.rows),
+            words: self.words.max(other.words),
+            chunk: self.chunk.max(other.chunk),
+            keep: self.keep || other.keep,
+            recompute: other.recompute,
+        }
+    }
+}
+
+/// As [`train`](crate::train)'s: what one layer's backward needs and cannot get cheaply.
+#[derive(Clone, Debug)]
+pub(super) struct Saved<T> {
+    /// `[T]`
+    pub rstd_attention: Pointer<f32>,
+    /// `[T, (H + 2·KV)·D]`, after the rotation
+    pub qkv: Pointer<T>,
+    /// `[T, H·D]`
+    pub attended: Pointer<T>,
+    /// `[H, T]`
+    pub lse: Pointer<f32>,
+    /// `[T, h]`
+    pub residual_mid: Pointer<T>,
+    /// `[T]`
+    pub rstd_mlp: Pointer<f32>,
+    /// `[T, 2·I]`; the backward overwrites it with its gradient.
+    pub gate_up: Pointer<T>,
+}
+
+/// What follows from [`Saved`] and the residual stream by one elementwise pass.
+#[derive(Clone, Debug)]
+pub(super) struct Derived<T> {
+    /// `[T, h]`
+    pub normed_attention: Pointer<T>,
+    /// `[T, h]`
+    pub normed_mlp: Pointer<T>,
+    /// `[T, I]`
+    pub product: Pointer<T>,
+}
+
+/// Buffers of the backward pass, shared by all layers; empty where none follows.
+#[derive(Clone, Debug)]
+pub(super) struct Flow<T> {
+    pub d_residual: Pointer<T>,
+    pub d_normed: Pointer<T>,
+    pub d_qkv: Pointer<T>,
+    pub d_attended: Pointer<T>,
+    pub d_product: Pointer<T>,
+    /// `[H, T]`
+    pub row_sums: Pointer<f32>,
+    /// Shares of a norm's gradient
+    pub shares: Pointer<f32>,
+}
+
+/// Buffers of the layers.
+#[derive(Clone, Debug)]
+pub(super) struct Stream<T> {
+    /// Input of each layer, then of the final norm; two that swap where no backward follows
+    pub residuals: Vec<Pointer<T>>,
+    pub saved: Vec<Saved<T>>,
+    pub derived: Vec<Derived<T>>,
+    pub rstd_final: Pointer<f32>,
+    /// `[T, h]`, what the head reads
+    pub hidden: Pointer<T>,
+    /// `[T, h]`, the gradient of the last
+    pub d_hidden: Pointer<T>,
+    pub flow: Flow<T>,
+    /// `[T, r]` each, r the largest rank
+    pub low: Pointer<T>,
+    pub d_low: Pointer<T>,
+}
+
+/// Buffers of the batch and of the head.
+#[derive(Clone, Debug)]
+pub(super) struct Ends<T> {
+    ids: Pointer<u32>,
+    positions: Pointer<u32>,
+    rows: Pointer<u32>,
+    targets: Pointer<u32>,
+    words: Pointer<u32>,
+    /// `[N, h]` each
+    pub head_rows: Pointer<T>,
+    pub d_head_rows: Pointer<T>,
+    /// `[5, N]` for the N rows of the batch
+    pub stats: Pointer<f32>,
+    pub correct: Pointer<u8>,
+    /// `[N]`
+    pub coefficient: Pointer<f32>,
+    /// `[chunk, V]`
+    pub logits: Pointer<f32>,
+    /// `[chunk, V]`; in f32 the logits' own place
+    pub d_logits: Pointer<T>,
+}
+
+/// Every buffer of forward, head and backward.
+#[derive(Clone, Debug)]
+pub struct Workspace<T> {
+    pub sizes: Sizes,
+    pub(super) stream: Stream<T>,
+    pub(super) ends: Ends<T>,
+}
+
+/// A batch in device memory.
+#[derive(Debug)]
+pub struct Loaded {
+    pub tokens: usize,
+    /// Rows that predict something
+    pub predictions: usize,
+    pub(super) ids: Pointer<u32>,
+    pub(super) positions: Pointer<u32>,
+    pub(super) rows: Pointer<u32>,
+    pub(super) targets: Pointer<u32>,
+    pub(super) words: Pointer<u32>,
+    pub(super) plan: Plan,
+}
+
+/// Attention's work on a batch.
+pub(super) fn plan<T: Element>(config: &Config, batch: &Batch) -> Plan {
+    let large = T::LETTER == 'b' && config.head_dim >= 64;
+    let tile = if large { ForwardTile::Rows128 } else { ForwardTile::Rows64 };
+    Plan::new(&attention_shape(config, batch), tile)
+}
+
+impl<T: Element> Stream<T> {
+    fn lay(arena: &mut Arena, config: &Config, adapter: Option<&AdapterLayout>, sizes: &Sizes) -> Self {
+        let Sizes { tokens, keep, recompute, .. } = *sizes;
+        let Config { hidden_size: hidden, intermediate_size: inner, heads, layers, .. } = *config;
+        let attended = heads * config.head_dim;
+        let qkv = attended + 2 * config.kv_heads * config.head_dim;
+        let rank = adapter.map_or(0, |layout| layout.pairs.iter().map(|pair| pair.rank).max().unwrap_or(0));
+        let back = |len: usize| if keep { len } else { 0 };
+        let every = |wanted: bool| if keep && wanted { layers } else { 1 };
+        let residuals = if keep { layers + 1 } else { 2 };
+        Self {
+            residuals: (0..residuals).map(|_| arena.part("residual", tokens * hidden)).collect(),
+            saved: (0..every(recompute != Recompute::Layer))
+                .map(|_| Saved {
+                    rstd_attention: arena.part("rstd_attention", tokens),
+                    qkv: arena.part("qkv", tokens * qkv),
+                    attended: arena.part("attended", tokens * attended),
+                    lse: arena.part("lse", tokens * heads),
+                    residual_mid: arena.part("residual_mid", tokens * hidden),
+                    rstd_mlp: arena.part("rstd_mlp", tokens),
+                    gate_up: arena.part("gate_up", tokens * 2 * inner),
+                })
+                .collect(),
+            derived: (0..every(recompute == Recompute::None))
+                .map(|_| Derived {
+                    normed_attention: arena.part("normed_attention", tokens * hidden),
+                    normed_mlp: arena.part("normed_mlp", tokens * hidden),
+                    product: arena.part("product", tokens * inner),
+                })
+                .collect(),
+            rstd_final: arena.part("rstd_final", tokens),
+            hidden: arena.part("hidden", tokens * hidden),
+            d_hidden: arena.part("d_hidden", back(tokens * hidden)),
+            flow: Flow {
+                d_residual: arena.part("d_residual", back(tokens * hidden)),
+                d_normed: arena.part("d_normed", back(tokens * hidden)),
+                d_qkv: arena.part("d_qkv", back(tokens * qkv)),
+                d_attended: arena.part("d_attended", back(tokens * attended)),
+                d_product: arena.part("d_product", back(tokens * inner)),
+                row_sums: arena.part("row_sums", back(tokens * heads)),
+                shares: arena.part("shares", back(backward_scratch(tokens, hidden))),
+            },
+            low: arena.part("low", tokens * rank),
+            d_low: arena.part("d_low", back(tokens * rank)),
+        }
+    }
+}
+
+impl<T: Element> Ends<T> {
+    fn lay(arena: &mut Arena, config: &Config, sizes: &Sizes) -> Self {
+        let Sizes { tokens, rows, words, chunk, keep, .. } = *sizes;
+        let (hidden, logits) = (config.hidden_size, chunk.min(rows) * config.vocab_size);
+        let back = |len: usize| if keep { len } else { 0 };
+        let mut ends = Self {
+            ids: arena.part("ids", tokens),
+            positions: arena.part("positions", tokens),
+            rows: arena.part("rows", rows),
+            targets: arena.part("targets", rows),
+            words: arena.part("plan", words),
+            head_rows: arena.part("head_rows", rows * hidden),
+            d_head_rows: arena.part("d_head_rows", back(rows * hidden)),
+            stats: arena.part("stats", 5 * rows),
+            correct: arena.part("correct", rows),
+            coefficient: arena.part("coefficient", back(rows)),
+            logits: arena.part("logits", logits),
+            d_logits: Pointer::NULL,
+        };
+        ends.d_logits = match T::LETTER {
+            'f' => Pointer::new(ends.logits.address),
+            _ => arena.part("d_logits", back(logits)),
+        };
+        ends
+    }
+}
+
+/// Bytes of a workspace: of the layers, and of the batch and the head.
+pub fn plan_workspace<T: Element>(config: &Config, adapter: Option<&AdapterLayout>, sizes: &Sizes) -> (usize, usize) {
+    let stream = Arena::measure(|arena| Stream::<T>::lay(arena, config, adapter, sizes));
+    (stream, Arena::measure(|arena| Ends::<T>::lay(arena, config, sizes)))
+}
+
+impl<T: Element> Workspace<T> {
+    /// Lays the buffers one behind the other.
+    pub fn lay(arena: &mut Arena, config: &Config, adapter: Option<&AdapterLayout>, sizes: &Sizes) -> Self {
+        let stream = Stream::lay(arena, config, adapter, sizes);
+        Self { sizes: *sizes, stream, ends: Ends::lay(arena, config, sizes) }
+    }
+
+    /// What a batch wants.
+    pub fn wanted(
+        config: &Config,
+        batch: &Batch,
+        rows: usize,
+        chunk: usize,
+        keep: bool,
+        recompute: Recompute,
+    ) -> Sizes {
+        let words = plan::<T>(config, batch).words.len();
+        Sizes { tokens: batch.tokens(), rows, words, chunk, keep, recompute }
+    }
+}
+
+impl<T: Element> Decoder<T> {
+    /// As [`Batch::check`].
+    pub fn check(&self, batch: &Batch) -> Result<()> {
+        batch.check(&self.config, self.positions)
+    }
+
+    /// Copies a batch to the device, with the rows that predict something and their targets.
+    ///
+    /// # Errors
+    /// As [`Self::check`], and the device's.
+    pub fn load(&self, workspace: &Workspace<T>, batch: &Batch, rows: &[u32], targets: &[u32]) -> Result<Loaded> {
+        self.check(batch)?;
+        let plan = plan::<T>(&self.config, batch);
+        let Workspace { sizes, ends, .. } = workspace;
+        let fits = sizes.tokens >= batch.tokens() && sizes.rows >= rows.len() && sizes.words >= plan.words.len();
+        assert!(fits && rows.len() == targets.len(), "a batch that the workspace holds");
+        self.device.upload(batch.ids, ends.ids)?;
+        self.device.upload(batch.positions, ends.positions)?;
+        self.device.upload(rows, ends.rows)?;
+        self.device.upload(targets, ends.targets)?;
+        self.device.upload(&plan.words, ends.words)?;
+        Ok(Loaded {
+            tokens: batch.tokens(),
+            predictions: rows.len(),
+            ids: ends.ids,
+            positions: ends.positions,
+            rows: ends.rows,
+            targets: ends.targets,
+            words: ends.words,
+            plan,
+        })
+    }
+}
