@@ -41,7 +41,9 @@ const byteLevel = {
     fuse_unk: false,
     byte_fallback: false,
     ignore_merges: false,
-    vocab: Object.fromEntries([...specials, "h", "e", "l", "o", "Ġ", "he", "ll", "hell", "hello"].map((t, id) => [t, id])),
+    vocab: Object.fromEntries(
+      [...specials, "h", "e", "l", "o", "Ġ", "he", "ll", "hell", "hello"].map((t, id) => [t, id]),
+    ),
     merges: [
       ["h", "e"],
       ["l", "l"],
@@ -83,7 +85,9 @@ const sentencePiece = {
     fuse_unk: true,
     byte_fallback: true,
     vocab: Object.fromEntries(
-      [...specials, "<0x0A>", "<0x20>", "<0x61>", "▁", "h", "e", "l", "o", "he", "ll", "hell", "hello", "▁hello"].map((t, id) => [t, id]),
+      [...specials, "<0x0A>", "<0x20>", "<0x61>", "▁", "h", "e", "l", "o", "he", "ll", "hell", "hello", "▁hello"].map(
+        (t, id) => [t, id],
+      ),
     ),
     merges: ["h e", "l l", "he ll", "hell o", "▁ hello"],
   },
@@ -92,10 +96,26 @@ const sentencePiece = {
 /** The kinds that are read and not written. */
 const unigram = {
   ...sentencePiece,
-  normalizer: { type: "Sequence", normalizers: [{ type: "NFKC" }, { type: "Lowercase" }, { type: "Strip", strip_left: true, strip_right: true }] },
+  normalizer: {
+    type: "Sequence",
+    normalizers: [{ type: "NFKC" }, { type: "Lowercase" }, { type: "Strip", strip_left: true, strip_right: true }],
+  },
   pre_tokenizer: { type: "Metaspace", replacement: "▁", prepend_scheme: "first", split: true },
   decoder: { type: "Metaspace", replacement: "▁", prepend_scheme: "first", split: true },
-  model: { type: "Unigram", unk_id: 0, byte_fallback: false, vocab: [["<unk>", 0], ["<s>", 0], ["</s>", 0], ["▁", -2], ["hell", -3], ["o", -4], ["▁hello", -5]] },
+  model: {
+    type: "Unigram",
+    unk_id: 0,
+    byte_fallback: false,
+    vocab: [
+      ["<unk>", 0],
+      ["<s>", 0],
+      ["</s>", 0],
+      ["▁", -2],
+      ["hell", -3],
+      ["o", -4],
+      ["▁hello", -5],
+    ],
+  },
 };
 const digits = {
   ...byteLevel,
@@ -122,9 +142,16 @@ const shape = {
   sliding_window: 8,
 };
 for (const [name, tokenizer] of Object.entries({ byteLevel, sentencePiece })) {
-  const read = Tokenizer.fromFiles({ tokenizer: Buffer.from(JSON.stringify(tokenizer)), config: JSON.stringify(config) });
+  const read = Tokenizer.fromFiles({
+    tokenizer: Buffer.from(JSON.stringify(tokenizer)),
+    config: JSON.stringify(config),
+  });
   const tied = name === "sentencePiece";
-  const model = await Mistral.random({ ...shape, vocab_size: read.vocabularySize + 1, tie_word_embeddings: tied }, read, 1);
+  const model = await Mistral.random(
+    { ...shape, vocab_size: read.vocabularySize + 1, tie_word_embeddings: tied },
+    read,
+    1,
+  );
   for (const type of tied ? ["F32", "Q4_0"] : ["F16", "Q8_0"]) {
     const file = join(scratch, `${name}.gguf`);
     await model.exportGguf(file, { type, name });
@@ -171,7 +198,8 @@ put(
   }),
 );
 const templates = {
-  "zephyr.jinja": (await Mistral.fromPretrained(fileURLToPath(new URL("../recipes/demo/base", import.meta.url)))).tokenizer.chatTemplate,
+  "zephyr.jinja": (await Mistral.fromPretrained(fileURLToPath(new URL("../recipes/demo/base", import.meta.url))))
+    .tokenizer.chatTemplate,
   "chatml.jinja":
     "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message['content'] | trim + '<|im_end|>\\n' }}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}",
   "many-features.jinja":

@@ -32,17 +32,70 @@ fn allowed(size: usize) -> usize {
 
 /// Words that formats are made of.
 const WORDS: [&str; 64] = [
-    "null", "true", "false", "[]", "{}", "\"\"", "0", "1", "-1", "-0.0", "1e308", "4294967295", "4294967296",
-    "9223372036854775807", "18446744073709551615", "1e-400", "{\"a\":1}", "[[[[[[[[", "\\u0000", "\\ud800",
-    "__metadata__", "\"dtype\":\"F32\"", "\"shape\":[0]", "\"data_offsets\":[0,0]", "BF16", "F4", "I64",
-    "general.alignment", "general.architecture", "llama.block_count", "tokenizer.ggml.tokens", "split.count",
-    "\"type\":\"BPE\"", "\"type\":\"Unigram\"", "\"type\":\"WordPiece\"", "\"type\":\"Split\"", "\"Regex\":\"(a+)+$\"",
-    "\"type\":\"Sequence\"", "\"type\":\"Metaspace\"", "\"byte_fallback\":true", "\"merges\":[[\"a\",\"b\"]]",
-    "\"added_tokens\":[{\"id\":0,\"content\":\"a\"}]", "\"type\":\"TemplateProcessing\"", "\"type\":\"Precompiled\"",
-    "{% for i in range(100000) %}", "{% endfor %}", "{{ messages }}", "{% if true %}", "{% endif %}", "{% macro m() %}",
-    "{{ m() }}", "{% set x = namespace(a=1) %}", "{{ 'a' * 1000000 }}", "| tojson", "|join('x')", "raise_exception('x')",
-    "{% include 'x' %}", "{{ x.__class__ }}", "{%- generation -%}", "num_hidden_layers", "head_dim", "rope_scaling",
-    "sliding_window", "vocab_size",
+    "null",
+    "true",
+    "false",
+    "[]",
+    "{}",
+    "\"\"",
+    "0",
+    "1",
+    "-1",
+    "-0.0",
+    "1e308",
+    "4294967295",
+    "4294967296",
+    "9223372036854775807",
+    "18446744073709551615",
+    "1e-400",
+    "{\"a\":1}",
+    "[[[[[[[[",
+    "\\u0000",
+    "\\ud800",
+    "__metadata__",
+    "\"dtype\":\"F32\"",
+    "\"shape\":[0]",
+    "\"data_offsets\":[0,0]",
+    "BF16",
+    "F4",
+    "I64",
+    "general.alignment",
+    "general.architecture",
+    "llama.block_count",
+    "tokenizer.ggml.tokens",
+    "split.count",
+    "\"type\":\"BPE\"",
+    "\"type\":\"Unigram\"",
+    "\"type\":\"WordPiece\"",
+    "\"type\":\"Split\"",
+    "\"Regex\":\"(a+)+$\"",
+    "\"type\":\"Sequence\"",
+    "\"type\":\"Metaspace\"",
+    "\"byte_fallback\":true",
+    "\"merges\":[[\"a\",\"b\"]]",
+    "\"added_tokens\":[{\"id\":0,\"content\":\"a\"}]",
+    "\"type\":\"TemplateProcessing\"",
+    "\"type\":\"Precompiled\"",
+    "{% for i in range(100000) %}",
+    "{% endfor %}",
+    "{{ messages }}",
+    "{% if true %}",
+    "{% endif %}",
+    "{% macro m() %}",
+    "{{ m() }}",
+    "{% set x = namespace(a=1) %}",
+    "{{ 'a' * 1000000 }}",
+    "| tojson",
+    "|join('x')",
+    "raise_exception('x')",
+    "{% include 'x' %}",
+    "{{ x.__class__ }}",
+    "{%- generation -%}",
+    "num_hidden_layers",
+    "head_dim",
+    "rope_scaling",
+    "sliding_window",
+    "vocab_size",
 ];
 
 /// splitmix64
@@ -175,7 +228,8 @@ fn main() {
         println!("{input}: {}", found.as_deref().unwrap_or(if accepted { "accepted" } else { "refused" }));
         exit(i32::from(found.is_some()));
     }
-    let folder = |flag: Option<String>, own: &str| flag.map_or_else(|| Path::new("fuzz").join(own), PathBuf::from).join(&name);
+    let folder =
+        |flag: Option<String>, own: &str| flag.map_or_else(|| Path::new("fuzz").join(own), PathBuf::from).join(&name);
     let (corpus, artifacts) = (folder(flag("--corpus"), "corpus"), folder(flag("--artifacts"), "artifacts"));
     let seconds: u64 = flag("--seconds").and_then(|text| text.parse().ok()).unwrap_or(60);
     let mut random = Random(flag("--seed").and_then(|text| text.parse().ok()).unwrap_or(0));
@@ -184,7 +238,8 @@ fn main() {
         .map(|entry| entry.expect("an entry of the folder").path())
         .collect();
     files.sort();
-    let mut inputs: Vec<Vec<u8>> = files.iter().map(|path| std::fs::read(path).expect("a file of the corpus")).collect();
+    let mut inputs: Vec<Vec<u8>> =
+        files.iter().map(|path| std::fs::read(path).expect("a file of the corpus")).collect();
     std::fs::create_dir_all(&artifacts).expect("the folder of the artifacts");
     // On disk before it is run, so that it is there if the process dies of it.
     let running = artifacts.join("running");

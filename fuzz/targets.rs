@@ -61,7 +61,9 @@ pub fn tokenizer_json(bytes: &[u8]) -> bool {
 
 fn used(tokenizer: Option<Tokenizer>) -> bool {
     let Some(tokenizer) = tokenizer else { return false };
-    for text in ["", "Hello, world! 12345", "naïve 🦙\n\n  </s><s> \u{0}", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab"] {
+    for text in
+        ["", "Hello, world! 12345", "naïve 🦙\n\n  </s><s> \u{0}", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab"]
+    {
         for specials in [Specials::Text, Specials::Parse] {
             if let Ok(ids) = tokenizer.encode(text, true, specials) {
                 assert!(ids.iter().all(|id| (*id as usize) < tokenizer.vocabulary()), "{ids:?}");
@@ -79,8 +81,11 @@ pub fn chat_template(bytes: &[u8]) -> bool {
     let Ok(source) = std::str::from_utf8(bytes) else { return false };
     let tokens = SpecialTokens { bos: Some("<s>".into()), eos: Some("</s>".into()), ..SpecialTokens::default() };
     let Ok(template) = ChatTemplate::from_source(source, &tokens) else { return false };
-    let messages =
-        [Message::new("system", "Be kind."), Message::new("user", "Hi {{ there }}"), Message::new("assistant", "Hello.")];
+    let messages = [
+        Message::new("system", "Be kind."),
+        Message::new("user", "Hi {{ there }}"),
+        Message::new("assistant", "Hello."),
+    ];
     for (count, prompt) in [(3, false), (2, true), (0, true)] {
         if let Ok(text) = template.render_text(&messages[..count], prompt) {
             assert!(text.len() <= (1 << 20) + 16 * 4096, "{} bytes", text.len());

@@ -119,7 +119,9 @@ export function llamaPeer(): string | undefined {
   const candidates = [process.env.ZEPHYR_PEER_LLAMA, "/tmp/zephyr-peer-llama"];
   const found = candidates.find((each) => each && existsSync(join(each, "node_modules", "node-llama-cpp")));
   if (!found) {
-    console.warn("SKIPPED: node-llama-cpp is missing (ZEPHYR_PEER_LLAMA, npm run test:formats sets it up), no llama.cpp");
+    console.warn(
+      "SKIPPED: node-llama-cpp is missing (ZEPHYR_PEER_LLAMA, npm run test:formats sets it up), no llama.cpp",
+    );
   }
   return found;
 }

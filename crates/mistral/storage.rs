@@ -31,12 +31,8 @@ pub enum Storage {
 }
 
 /// All, in the order of the enum.
-const STORAGES: [(Storage, &str); 4] = [
-    (Storage::F32, "float32"),
-    (Storage::Bf16, "bfloat16"),
-    (Storage::Nf4, "nf4"),
-    (Storage::Gguf, "gguf"),
-];
+const STORAGES: [(Storage, &str); 4] =
+    [(Storage::F32, "float32"), (Storage::Bf16, "bfloat16"), (Storage::Nf4, "nf4"), (Storage::Gguf, "gguf")];
 
 impl Storage {
     /// `float32`, `bfloat16`, `nf4`, `gguf`.

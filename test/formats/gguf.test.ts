@@ -1,12 +1,12 @@
 /** GGUF files that we write, read by ourselves, by llama.cpp (node-llama-cpp) and by the gguf package of Python. */
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { type GgufType, Mistral, Tokenizer } from "../../ts/index";
 import { ggufTypes } from "../../ts/model/gguf-export";
-import { cases, data, golden, lastJson, llamaPeer, present, pythonWith, readJson, relative } from "../shared";
+import { cases, data, golden, lastJson, llamaPeer, present, pythonWith, readJson } from "../shared";
 
 const scratch = mkdtempSync(join(tmpdir(), "zephyr-gguf-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
@@ -39,8 +39,8 @@ function differences(found: ArrayLike<number>, expected: ArrayLike<number>): { m
   let sum = 0;
   for (let i = 0; i < found.length; i++) {
     const difference = Math.abs(found[i]! - expected[i]!);
-    // A logit that is not a number is no agreement.
-    most = difference <= most ? most : difference;
+    // Stays NaN where a logit is no number.
+    most = Math.max(difference, most);
     sum += difference ** 2;
   }
   return { most, rms: Math.sqrt(sum / found.length) };
@@ -112,8 +112,11 @@ for (const [title, { needs, ids, load }] of Object.entries(models)) {
       const back = await Mistral.fromPretrained(file);
       const [ours, theirs] = [await model.logits(ids), await back.logits(ids)];
       if (type === "F32") expect(theirs).toEqual(ours);
-      const { model_type, sliding_window, ...config } = back.config;
-      expect(model.config).toMatchObject({ ...config, raw: undefined, eos_token_id: model.config.eos_token_id });
+      for (const [name, value] of Object.entries(back.config)) {
+        // llama.cpp writes Mistral as `llama`; transformers' other fields are in no GGUF file.
+        if (["architectures", "model_type", "initializer_range"].includes(name)) continue;
+        expect(model.config[name], name).toEqual(value);
+      }
       expect(back.tokenizer.chatTemplate).toBe(model.tokenizer.chatTemplate);
       for (const text of texts) {
         expect(back.tokenizer.encode(text, { addSpecialTokens: true })).toEqual(
@@ -149,7 +152,9 @@ for (const [title, { needs, ids, load }] of Object.entries(models)) {
         const theirs = inLlama(file, { ids }).logits.flat();
         const scale = Math.max(1, differences(ours, new Float32Array(ours.length)).rms);
         const found = differences(theirs, ours);
-        console.log(`${title}, ${type}: logits differ by at most ${found.most.toExponential(1)}, rms ${found.rms.toExponential(1)}, of rms ${scale.toPrecision(3)}`);
+        console.log(
+          `${title}, ${type}: logits differ by at most ${found.most.toExponential(1)}, rms ${found.rms.toExponential(1)}, of rms ${scale.toPrecision(3)}`,
+        );
         expect(found.most / scale).toBeLessThanOrEqual(most);
         expect(found.rms / scale).toBeLessThanOrEqual(rms);
       });
@@ -190,9 +195,19 @@ describe.runIf(python)("the gguf package of Python", () => {
       expect(fields["tokenizer.ggml.token_type"]!.types).toEqual(["ARRAY", "INT32"]);
       expect(fields["llama.rope.freq_base"]!.types).toEqual(["FLOAT32"]);
       expect(fields["tokenizer.ggml.add_bos_token"]!.types).toEqual(["BOOL"]);
-      expect(fields["general.file_type"]).toEqual({ types: ["UINT32"], value: { F32: 0, F16: 1, BF16: 32, Q8_0: 7, Q4_0: 2, Q4_K: 15 }[type] });
+      expect(fields["general.file_type"]).toEqual({
+        types: ["UINT32"],
+        value: { F32: 0, F16: 1, BF16: 32, Q8_0: 7, Q4_0: 2, Q4_K: 15 }[type],
+      });
       const config = model.config;
-      expect(Object.fromEntries(["block_count", "embedding_length", "vocab_size", "attention.key_length"].map((key) => [key, value(`llama.${key}`)]))).toEqual({
+      expect(
+        Object.fromEntries(
+          ["block_count", "embedding_length", "vocab_size", "attention.key_length"].map((key) => [
+            key,
+            value(`llama.${key}`),
+          ]),
+        ),
+      ).toEqual({
         block_count: config.num_hidden_layers,
         embedding_length: config.hidden_size,
         vocab_size: config.vocab_size,
@@ -240,7 +255,9 @@ describe("zephyr-align export gguf", () => {
     const file = join(scratch, "refused.gguf");
     const lora = await model.withLora({ rank: 2 });
     await expect(lora.exportGguf(file)).rejects.toMatchObject({ code: "ZA_MODEL_INVALID" });
-    await expect(model.exportGguf(file, { type: "Q3_K" as never })).rejects.toMatchObject({ code: "ZA_CONFIG_INVALID" });
+    await expect(model.exportGguf(file, { type: "Q3_K" as never })).rejects.toMatchObject({
+      code: "ZA_CONFIG_INVALID",
+    });
     const tokenizer = JSON.parse(model.tokenizer.toJson());
     tokenizer.normalizer = { type: "Lowercase" };
     const lower = Tokenizer.fromFiles({
@@ -255,7 +272,5 @@ describe("zephyr-align export gguf", () => {
       remedy: expect.stringContaining("folder"),
     });
     expect(existsSync(file)).toBe(false);
-    expect(basename(scratch)).toMatch(/zephyr-gguf/);
-    expect(relative(await model.logits([1, 2]), await model.logits([1, 2]))).toBe(0);
   });
 });

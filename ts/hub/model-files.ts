@@ -37,7 +37,10 @@ export function hubModelOf(source: string): HubModel | undefined {
  *
  * @throws HubError `ZA_HUB_FILE` for a quantisation that is not there (the message lists what is), and what downloading gives
  */
-export async function modelPath(source: string, options: { revision?: string; hub?: HubOptions } = {}): Promise<string> {
+export async function modelPath(
+  source: string,
+  options: { revision?: string; hub?: HubOptions } = {},
+): Promise<string> {
   const model = hubModelOf(source);
   if (model === undefined) return source;
   const settings = hubSettings(options.hub);

@@ -323,7 +323,10 @@ export class Mistral {
    */
   async generateBatch(
     prompts: readonly (readonly Message[])[],
-    options: Omit<GenerateOptions, "onToken" | "stop" | "reuse"> & { batchSize?: number; seeds?: readonly number[] } = {},
+    options: Omit<GenerateOptions, "onToken" | "stop" | "reuse"> & {
+      batchSize?: number;
+      seeds?: readonly number[];
+    } = {},
   ): Promise<Generated[]> {
     const { signal, batchSize: size = 256 } = options;
     const decoding = decodingOf(options, this.stopTokenIds);
@@ -387,7 +390,10 @@ export class Mistral {
    * `ZA_MODEL_INVALID` for a model with an adapter (merge() first), `ZA_MODEL_UNSUPPORTED` for a value that the type cannot
    * hold; IoError.
    */
-  async exportGguf(file: string, { type = "F16", name = modelName(this.source) }: GgufOptions = {}): Promise<GgufExport> {
+  async exportGguf(
+    file: string,
+    { type = "F16", name = modelName(this.source) }: GgufOptions = {},
+  ): Promise<GgufExport> {
     try {
       const { bytes, types, notes } = await this.native.exportGguf(file, type, name, this.tokenizer.native);
       return { file, bytes, type, tensors: Object.fromEntries(types.map((one) => [one.name, one.tensors])), notes };

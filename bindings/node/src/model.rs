@@ -623,8 +623,8 @@ impl NativeModel {
             })
             .collect();
         submit(env, move || {
-            let answers = generator(&parts, cache, abort)
-                .generate_batch(&requests, |_, _, _| ControlFlow::Continue(()))?;
+            let answers =
+                generator(&parts, cache, abort).generate_batch(&requests, |_, _, _| ControlFlow::Continue(()))?;
             answers.into_iter().map(|answer| NativeGenerated::new(answer, String::new())).collect::<Result<Vec<_>, _>>()
         })
     }

@@ -12,6 +12,9 @@ use super::blocks::{Block, LONGEST};
 /// Below it a run counts as zero (ggml's GROUP_MAX_EPS).
 const ZERO: f32 = 1e-15;
 
+/// Above it no type has a scale, and the searches would overflow.
+const MOST: f32 = 1e9;
+
 impl Kind {
     /// Rounds whole blocks of values into their bytes, as they stand in a file.
     ///
@@ -26,13 +29,15 @@ impl Kind {
         let mut block = Block::default();
         let blocks = values.chunks_exact(self.block_len()).zip(bytes.chunks_exact_mut(self.block_bytes()));
         for (values, bytes) in blocks {
-            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            if let Some(value) = values.iter().find(|value| value.is_nan() || value.abs() > MOST) {
                 return Err(*value);
             }
             block.quantise(self, values);
             let half = |bits| f16::from_bits(bits).is_finite();
             if !half(block.scale) || !half(block.min) {
-                return Err(values.iter().fold(0.0, |large, value| if value.abs() > large { value.abs() } else { large }));
+                return Err(values
+                    .iter()
+                    .fold(0.0, |large, value| if value.abs() > large { value.abs() } else { large }));
             }
             block.write(self, bytes);
         }

@@ -167,14 +167,19 @@ fn smollm2_as_in_its_file_says_the_same() {
             let mut f32_path = Generator::new(&model);
             let expected = f32_path.generate(&prompt, &options, go_on).unwrap();
             let found = generator.generate(&prompt, &options, go_on).unwrap();
-            if let Some(place) = (0..expected.ids.len()).find(|place| found.ids.get(*place) != expected.ids.get(*place)) {
+            if let Some(place) = (0..expected.ids.len()).find(|place| found.ids.get(*place) != expected.ids.get(*place))
+            {
                 let logits = f32_path.logits(&[&prompt[..], &expected.ids[..place]].concat()).unwrap();
                 let mut last = logits[logits.len() - model.config.vocab_size..].to_vec();
                 last.sort_by(f32::total_cmp);
                 let margin = last[last.len() - 1] - last[last.len() - 2];
                 eprintln!("{cache:?}: token {place} differs where the margin is {margin}");
                 // Eight bits of a cache are coarser than what is decided here.
-                assert!(margin < 0.05 || cache == CacheType::Q8, "{cache:?}, {}: token {place} differs at a margin of {margin}", case["greedy_text"]);
+                assert!(
+                    margin < 0.05 || cache == CacheType::Q8,
+                    "{cache:?}, {}: token {place} differs at a margin of {margin}",
+                    case["greedy_text"]
+                );
             }
             let whole = [&prompt[..], &expected.ids].concat();
             let worst = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -65,7 +65,9 @@ impl FileType {
         let few_bits = matches!(self, Self::Q4_0 | Self::Q4_K);
         let output = if config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
         let more = match layer_part(&spec.name) {
-            Some((layer, "self_attn.v_proj" | "mlp.down_proj")) => self == Self::Q4_K && more_bits(layer, config.layers),
+            Some((layer, "self_attn.v_proj" | "mlp.down_proj")) => {
+                self == Self::Q4_K && more_bits(layer, config.layers)
+            }
             _ => few_bits && spec.name == output,
         };
         let mut dtype = if more { GgmlDType::Q6K } else { most };

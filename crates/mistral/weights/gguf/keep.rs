@@ -99,7 +99,9 @@ impl<R: ReadAt> Gguf<R> {
         let mut copy = Vec::new();
         if interleaved.is_some() {
             copy = arena((range.end - range.start) as usize, &format!("Tensor `{}`", tensor.name))?;
-            copy.par_chunks_mut(CHUNK).enumerate().try_for_each(|(piece, bytes)| read(range.start + (piece * CHUNK) as u64, bytes))?;
+            copy.par_chunks_mut(CHUNK)
+                .enumerate()
+                .try_for_each(|(piece, bytes)| read(range.start + (piece * CHUNK) as u64, bytes))?;
         }
         Ok(move |first: usize, bytes: &mut [u8]| {
             let Some(head_dim) = interleaved else { return read(range.start + (first * row_bytes) as u64, bytes) };

@@ -34,7 +34,11 @@ impl Gguf<File> {
                 let found = own.map_or("none".to_string(), |own| (own + 1).to_string());
                 return Err(Error::format(
                     &path.display().to_string(),
-                    format!("by its name it is part {} of {count}, by its keys part {found} of {}", number + 1, part.count()?),
+                    format!(
+                        "by its name it is part {} of {count}, by its keys part {found} of {}",
+                        number + 1,
+                        part.count()?
+                    ),
                 ));
             }
             match &mut whole {
@@ -110,7 +114,9 @@ fn part_path(given: &Path, number: u64, count: u64) -> Option<PathBuf> {
 fn misnamed(path: &Path, count: u64) -> Error {
     Error::format(
         &path.display().to_string(),
-        format!("it is one of {count} parts of a model, but its name does not end in -00001-of-{count:05}.gguf, by which the others are found"),
+        format!(
+            "it is one of {count} parts of a model, but its name does not end in -00001-of-{count:05}.gguf, by which the others are found"
+        ),
     )
 }
 

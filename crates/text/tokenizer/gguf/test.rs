@@ -22,12 +22,12 @@ fn sentence_piece(merges: &[(&str, &str)]) -> Value {
     (0..256).for_each(|byte| add(format!("<0x{byte:02X}>")));
     merges.iter().for_each(|(left, right)| add(format!("{left}{right}")));
     "▁helowrd".chars().for_each(|letter| add(letter.to_string()));
-    let special = |(id, token): (usize, &str)| {
-        json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true })
-    };
+    let special = |(id, token): (usize, &str)| json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true });
+    let specials: Vec<Value> = ["<unk>", "<s>", "</s>"].into_iter().enumerate().map(special).collect();
+    let pairs: Vec<Value> = merges.iter().map(|(left, right)| json!([left, right])).collect();
     json!({
         "version": "1.0",
-        "added_tokens": ["<unk>", "<s>", "</s>"].into_iter().enumerate().map(special).collect::<Vec<_>>(),
+        "added_tokens": specials,
         "normalizer": { "type": "Sequence", "normalizers": [
             { "type": "Prepend", "prepend": "▁" },
             { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
@@ -42,7 +42,7 @@ fn sentence_piece(merges: &[(&str, &str)]) -> Value {
         ]},
         "model": { "type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
-            "vocab": vocabulary, "merges": merges.iter().map(|(left, right)| json!([left, right])).collect::<Vec<_>>() },
+            "vocab": vocabulary, "merges": pairs },
     })
 }
 
@@ -86,7 +86,8 @@ fn every_byte_level_tokenizer_comes_back_under_its_name() {
 
 #[test]
 fn tokens_special_ids_and_flags_are_written() {
-    let config = r#"{"bos_token":"<s>","eos_token":"</s>","unk_token":"<unk>","pad_token":"</s>","add_bos_token":true}"#;
+    let config =
+        r#"{"bos_token":"<s>","eos_token":"</s>","unk_token":"<unk>","pad_token":"</s>","add_bos_token":true}"#;
     let tokenizer = load(&trained(), Some(config)).unwrap();
     let rows = tokenizer.vocabulary() + 3;
     let written = tokenizer.to_gguf("{{ messages }}", rows, &[2, 7, 8]).unwrap();
@@ -95,7 +96,8 @@ fn tokens_special_ids_and_flags_are_written() {
     assert_eq!(get("ggml.tokens").as_array().unwrap().len(), rows);
     assert_eq!(get("ggml.tokens")[rows - 1], format!("[PAD{}]", rows - 1));
     assert_eq!((&get("ggml.token_type")[0], &get("ggml.token_type")[rows - 1]), (&json!(3), &json!(5)));
-    let names = ["bos_token_id", "unknown_token_id", "padding_token_id", "eos_token_id", "eot_token_id", "eom_token_id"];
+    let names =
+        ["bos_token_id", "unknown_token_id", "padding_token_id", "eos_token_id", "eot_token_id", "eom_token_id"];
     assert_eq!(names.map(|name| get(&format!("ggml.{name}")).as_u64().unwrap()), [1, 0, 2, 2, 7, 8]);
     assert_eq!((get("ggml.add_bos_token"), get("ggml.add_eos_token")), (&json!(true), &json!(false)));
     assert_eq!(get("chat_template"), "{{ messages }}");
@@ -112,7 +114,10 @@ fn a_sentence_piece_tokenizer_comes_back_from_its_scores() {
     assert_eq!(written.notes, Vec::<String>::new());
     let get = |key: &str| &written.metadata[&format!("tokenizer.ggml.{key}")];
     assert_eq!((get("model"), get("add_space_prefix")), (&json!("llama"), &json!(true)));
-    assert_eq!((&get("token_type")[0], &get("token_type")[1], &get("token_type")[3]), (&json!(2), &json!(3), &json!(6)));
+    assert_eq!(
+        (&get("token_type")[0], &get("token_type")[1], &get("token_type")[3]),
+        (&json!(2), &json!(3), &json!(6))
+    );
     let score = |token: &str| get("scores")[tokenizer.token_to_id(token).unwrap() as usize].as_f64().unwrap();
     // `wor` is made in two ways, and has the score of the first.
     assert_eq!(["he", "wor", "w", "</s>"].map(score), [0.0, -7.0, 0.0, 0.0]);
@@ -140,7 +145,8 @@ fn what_llama_cpp_has_no_words_for_is_refused_by_name() {
     assert!(refusal(changed("/normalizer", json!({ "type": "Lowercase" }))).contains("Lowercase"));
     assert!(refusal(changed("/pre_tokenizer/add_prefix_space", json!(true))).contains("ByteLevel"));
     assert!(refusal(changed("/decoder", json!({ "type": "Fuse" }))).contains("Fuse"));
-    let unigram = json!({ "type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]], "byte_fallback": false });
+    let unigram =
+        json!({ "type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]], "byte_fallback": false });
     let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null,
         "post_processor": null, "decoder": null, "model": unigram });
     assert!(refusal(written(&file)).contains("Unigram"));

@@ -124,7 +124,8 @@ impl Tokens {
                 false => kind::USER_DEFINED,
             };
             put(text, id, of)?;
-            let flags: Vec<&str> = ["single_word", "lstrip", "rstrip"].into_iter().filter(|flag| token[*flag] == true).collect();
+            let flags: Vec<&str> =
+                ["single_word", "lstrip", "rstrip"].into_iter().filter(|flag| token[*flag] == true).collect();
             if !flags.is_empty() {
                 notes.push(format!("token {text:?} is {}, which GGUF cannot say", flags.join(" and ")));
             }
@@ -184,13 +185,18 @@ fn sentence_piece(file: &Value) -> Result<Model> {
     let (normalizer, pieces) = (&file["normalizer"], &file["pre_tokenizer"]);
     let steps: Vec<&Value> = match normalizer {
         Value::Null => Vec::new(),
-        Value::Object(one) if one["type"] == "Sequence" => one["normalizers"].as_array().into_iter().flatten().collect(),
+        Value::Object(one) if one["type"] == "Sequence" => {
+            one["normalizers"].as_array().into_iter().flatten().collect()
+        }
         one => vec![one],
     };
-    let is_mark = |step: &Value| step["type"] == "Replace" && step["pattern"]["String"] == " " && step["content"] == MARK;
+    let is_mark =
+        |step: &Value| step["type"] == "Replace" && step["pattern"]["String"] == " " && step["content"] == MARK;
     let is_prefix = |step: &Value| step["type"] == "Prepend" && step["prepend"] == MARK;
     match (steps.as_slice(), pieces) {
-        ([prefix, mark], Value::Null) if is_prefix(prefix) && is_mark(mark) => Ok(Model::SentencePiece { prefix: true }),
+        ([prefix, mark], Value::Null) if is_prefix(prefix) && is_mark(mark) => {
+            Ok(Model::SentencePiece { prefix: true })
+        }
         ([mark], Value::Null) if is_mark(mark) => Ok(Model::SentencePiece { prefix: false }),
         ([], one) if one["type"] == "Metaspace" && one["replacement"] == MARK && one["split"] != true => {
             Ok(Model::SentencePiece { prefix: one["prepend_scheme"] != "never" })

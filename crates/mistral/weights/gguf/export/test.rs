@@ -155,13 +155,21 @@ fn types_are_chosen_as_llama_quantize_chooses_them() {
     assert_eq!(of("model.layers.6.self_attn.k_proj.weight"), "Q4_K");
     assert_eq!(of("model.layers.6.input_layernorm.weight"), "F32");
     let of = chosen(2, 256, true, FileType::Q4_0);
-    assert_eq!((of("model.embed_tokens.weight"), of("model.layers.1.mlp.down_proj.weight")), ("Q6_K".into(), "Q4_0".into()));
+    assert_eq!(
+        (of("model.embed_tokens.weight"), of("model.layers.1.mlp.down_proj.weight")),
+        ("Q6_K".into(), "Q4_0".into())
+    );
     // SmolLM2-135M's rows are no whole blocks of the K types.
     let of = chosen(30, 576, true, FileType::Q4_K);
-    assert_eq!((of("model.embed_tokens.weight"), of("model.layers.9.mlp.up_proj.weight")), ("Q8_0".into(), "Q5_0".into()));
+    assert_eq!(
+        (of("model.embed_tokens.weight"), of("model.layers.9.mlp.up_proj.weight")),
+        ("Q8_0".into(), "Q5_0".into())
+    );
     let of = chosen(1, 40, false, FileType::Q8_0);
     assert_eq!(of("lm_head.weight"), "F16");
-    for (parameters, label) in [(134_515_008, "135M"), (7_241_732_096, "7.2B"), (8_030_261_248, "8.0B"), (52_000, "52K")] {
+    for (parameters, label) in
+        [(134_515_008, "135M"), (7_241_732_096, "7.2B"), (8_030_261_248, "8.0B"), (52_000, "52K")]
+    {
         assert_eq!(size_label(parameters), label);
     }
 }

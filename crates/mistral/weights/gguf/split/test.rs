@@ -6,8 +6,8 @@ use candle_core::quantized::QTensor;
 use candle_core::quantized::gguf_file::{Content, Value, write};
 
 use super::super::{Gguf, from_gguf, keeps};
-use crate::weights::test::{small_gguf, small_model};
 use crate::weights::load;
+use crate::weights::test::{small_gguf, small_model};
 
 /// `small_gguf` in three files as gguf-split writes them: keys in the first, which holds no tensor here.
 fn split(folder: &Path, change: impl Fn(usize, &mut Vec<(String, Value)>)) -> Vec<PathBuf> {
@@ -27,10 +27,8 @@ fn split(folder: &Path, change: impl Fn(usize, &mut Vec<(String, Value)>)) -> Ve
             keys.extend(content.metadata.clone());
         }
         change(number, &mut keys);
-        let tensors: Vec<(&str, QTensor)> = names
-            .iter()
-            .map(|name| (name.as_str(), content.tensor(&mut bytes, name, &Device::Cpu).unwrap()))
-            .collect();
+        let tensors: Vec<(&str, QTensor)> =
+            names.iter().map(|name| (name.as_str(), content.tensor(&mut bytes, name, &Device::Cpu).unwrap())).collect();
         let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
         let keys: Vec<(&str, &Value)> = keys.iter().map(|(key, value)| (key.as_str(), value)).collect();
         let path = folder.join(format!("small-{:05}-of-00003.gguf", number + 1));
