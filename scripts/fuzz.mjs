@@ -28,12 +28,16 @@ const works = (...command) => spawnSync(command[0], command.slice(1), { stdio: "
 const run = (command, args) => spawnSync(command, args, { cwd: root, stdio: "inherit" }).status === 0;
 const led = !values.stable && works("cargo", "+nightly", "--version") && works("cargo", "fuzz", "--version");
 console.log(led ? "with cargo-fuzz" : `on stable Rust, seed ${values.seed} (cargo-fuzz or nightly Rust is missing)`);
-const stable = ["run", "--release", "--locked", "--quiet", "-p", "zephyr-align", "--example", "mutate", "--"];
+const built = join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "release", "examples", "mutate");
+// Of the whole workspace, so that dependencies are those of its other builds.
+if (!led && !run("cargo", ["build", "--release", "--locked", "--quiet", "--workspace", "--example", "mutate"])) {
+  process.exit(1);
+}
 const limits = [`-max_total_time=${values.seconds}`, "-rss_limit_mb=2048", "-timeout=10", `-seed=${values.seed}`];
 const failed = targets.filter((target) =>
   led
     ? !run("cargo", ["+nightly", "fuzz", "run", target, "--", ...limits])
-    : !run("cargo", [...stable, target, "--seconds", values.seconds, "--seed", values.seed]),
+    : !run(built, [target, "--seconds", values.seconds, "--seed", values.seed]),
 );
 if (failed.length > 0) {
   console.error(`failed: ${failed.join(", ")}`);

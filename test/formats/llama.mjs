@@ -36,18 +36,17 @@ if (ids.length > 0) {
 }
 const { metadata } = model.fileInfo;
 const tokens = texts.map((text) => Array.from(model.tokenize(text)));
-console.log(
-  JSON.stringify({
-    logits,
-    tokens,
-    texts: tokens.map((list) => model.detokenize(list)),
-    name: metadata.general.name,
-    architecture: metadata.general.architecture,
-    template: metadata.tokenizer.chat_template,
-    bos: model.tokens.bos,
-    eos: model.tokens.eos,
-    addsBos: model.tokens.shouldPrependBosToken,
-    contextSize: model.trainContextSize,
-  }),
-);
-process.exit(0);
+const answer = {
+  logits,
+  tokens,
+  texts: tokens.map((list) => model.detokenize(list)),
+  name: metadata.general.name,
+  architecture: metadata.general.architecture,
+  template: metadata.tokenizer.chat_template,
+  bos: model.tokens.bos,
+  eos: model.tokens.eos,
+  addsBos: model.tokens.shouldPrependBosToken,
+  contextSize: model.trainContextSize,
+};
+// A pipe takes it in pieces: the end waits for the last one.
+process.stdout.write(`${JSON.stringify(answer)}\n`, () => process.exit(0));
