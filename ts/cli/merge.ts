@@ -24,11 +24,7 @@ export function addMerge(program: Command): void {
         .choices(["float32", "bfloat16", "float16"])
         .default("float32"),
     )
-    .option(
-      "--max-shard-bytes <n>",
-      "Largest file; bigger models are sharded. (default: 5000000000)",
-      wholeNumber(1),
-    )
+    .option("--max-shard-bytes <n>", "Largest file; bigger models are sharded. (default: 5000000000)", wholeNumber(1))
     .option("--tokenizer <folder>", "Folder of the tokenizer, when it is not the base's.")
     .action(async (base: string, adapter: string, { out, dtype, maxShardBytes, tokenizer }: MergeFlags) => {
       const model = await Mistral.fromPretrained(base, { adapter, ...(tokenizer === undefined ? {} : { tokenizer }) });

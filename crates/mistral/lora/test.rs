@@ -12,6 +12,7 @@ use crate::layout::Weights;
 use crate::linear::Projection;
 use crate::model::Model;
 use crate::weights;
+use crate::weights::allocation::peak;
 use crate::weights::test::shared;
 
 fn fields(value: Value) -> Map<String, Value> {
