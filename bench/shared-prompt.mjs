@@ -3,7 +3,7 @@
  * separate sequences, both by our own trainer, in one run.
  *
  * usage: node bench/shared-prompt.mjs [--steps 3] [--repeat 3] [--batch 4] [--max-length 1024] [--threads 2]
- *                                     [--only dpo_long,dpo] [--json FILE] [--write]
+ *                                     [--only dpo_long,dpo] [--repeat-layers 1] [--json FILE] [--write]
  *
  * Each measurement is a process of its own, both sides in turn, in changing order; the first step of each is left out.
  * Both sides train on the same rows; their losses must agree, or the run fails. Per data set:
@@ -13,7 +13,8 @@
  *   shown     (1 − 1/speedup) / (1 − 1/token_ratio): the share of the saved tokens that is saved time
  *
  * Head and optimizer do not depend on the prompt: the smaller the model beside its vocabulary, the less can be shown.
- * `ceiling` is what `shown` would be if all time went by the multiply-adds of the linear layers.
+ * `ceiling` is what `shown` would be if all time went by the multiply-adds of the linear layers. SmolLM2's head is a fifth
+ * of its parameters, Mistral-7B's a fiftieth: `--repeat-layers 4` measures a model between the two.
  *
  * Rows: pairs/dpo_long.jsonl and pairs/dpo.jsonl of ../shared/data (ZEPHYR_DATA: another folder).
  * Model: ../shared/env/models.sh --hf (ZEPHYR_TEST_DATA: its folder).
@@ -36,6 +37,7 @@ import {
   whole,
   writeRows,
 } from "./job.mjs";
+import { repeatLayers } from "./repeat-layers.mjs";
 import { sharedPromptTable } from "./table.mjs";
 
 const { values: flags } = parseArgs({
@@ -45,6 +47,7 @@ const { values: flags } = parseArgs({
     batch: { type: "string", default: "4" },
     "max-length": { type: "string", default: "1024" },
     threads: { type: "string", default: "2" },
+    "repeat-layers": { type: "string", default: "1" },
     only: { type: "string", default: "dpo_long,dpo" },
     json: { type: "string" },
     write: { type: "boolean", default: false },
@@ -55,22 +58,25 @@ const repeat = whole(flags, "repeat", 1);
 const batch = whole(flags, "batch", 1);
 const maxLength = whole(flags, "max-length", 2);
 const threads = whole(flags, "threads", 1);
+const times = whole(flags, "repeat-layers", 1);
 requireOurs();
 requireModel();
 
 const scratch = mkdtempSync(join(tmpdir(), "zephyr-bench-"));
 const results = [];
+let folder = model;
 try {
+  if (times > 1) folder = repeatLayers(model, times, join(scratch, "model"));
   for (const name of flags.only.split(",")) results.push(await compare(name));
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
 
 const report = {
-  name: "shared-prompt",
+  name: times > 1 ? "shared-prompt-deep" : "shared-prompt",
   about:
     "DPO over shared prompts against separate sequences, both ours; shown = share of the saved tokens that is saved time.",
-  model: "SmolLM2-135M-Instruct",
+  model: times > 1 ? `SmolLM2-135M-Instruct with its layers ${times} times over` : "SmolLM2-135M-Instruct",
   dtype: "float32",
   date: new Date().toISOString(),
   machine: machine(),
@@ -86,7 +92,7 @@ keep(report, flags);
 
 async function compare(name) {
   const rows = writeRows(join(scratch, `${name}.jsonl`), evenlySpread(name, steps * batch));
-  const job = { method: "dpo", precompute: true, rows, steps, batch, maxLength, threads };
+  const job = { model: folder, method: "dpo", precompute: true, rows, steps, batch, maxLength, threads };
   const runs = { shared: [], separate: [] };
   for (let round = 0; round < repeat; round++) {
     // The order turns round, so that a machine that grows slower or faster favours neither side.
@@ -133,7 +139,7 @@ function saving(ratio) {
  * times a predicted token (its logits are computed again in the backward, never kept).
  */
 function ceiling({ computed_tokens, predicted_tokens }) {
-  const config = JSON.parse(readFileSync(join(model, "config.json"), "utf8"));
+  const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8"));
   const { hidden_size: hidden, intermediate_size: inner, num_hidden_layers: layers, vocab_size: vocabulary } = config;
   const { num_attention_heads: heads, num_key_value_heads: kvHeads } = config;
   const dim = config.head_dim ?? hidden / heads;

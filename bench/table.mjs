@@ -170,6 +170,11 @@ export function writeTables(folder) {
     ["train", "Training against TRL on the CPU: `npm run bench:train -- --write`", trainTable],
     ["infer", "Inference against node-llama-cpp on the CPU: `npm run bench:infer -- --write`", inferTable],
     ["shared-prompt", "A pair's prompt computed once: `npm run bench:shared-prompt -- --write`", sharedPromptTable],
+    [
+      "shared-prompt-deep",
+      "The same where the head is small: `npm run bench:shared-prompt -- --repeat-layers 4 --only dpo_long --write`",
+      sharedPromptTable,
+    ],
     ["data", "Readers and tokenizer: `npm run bench:data -- --write`", dataTable],
     ["memory", "Memory by recompute policy and adapter: `npm run bench:memory -- --write`", memoryTable],
   ]) {

@@ -135,6 +135,29 @@ when("09-null-and-array-content")("case 09", () => {
       expect(answer.ids.length).toBe(request.max_tokens);
     }
   });
+
+  it("as rows to train on, null and parts are refused by file, row and field, never dropped or emptied", async () => {
+    const refusals: [string, string | undefined][] = [
+      ["string", undefined],
+      ["assistant-string", undefined],
+      ["parts", "messages[0].content"],
+      ["assistant-parts", "messages[1].content"],
+      ["two-parts", "messages[0].content"],
+      ["image-part", "messages[0].content"],
+      ["user-null", "messages[0].content"],
+      ["tool-round", "messages[1].content"],
+    ];
+    const rows = refusals.map(([name]) => {
+      const { messages } = readJson<{ messages: object[] }>(folder, `request-${name}.json`);
+      return { messages: [...messages, { role: "assistant", content: "ABC" }] };
+    });
+    const report = await sftDataset(rows, { onBadRow: "skip" }).report();
+    expect([report.kept, report.skipped]).toEqual([2, 6]);
+    const found = new Map(report.skippedRows.map(({ place, code }) => [place.element, [code, place.field]]));
+    for (const [index, [name, field]] of refusals.entries()) {
+      expect(found.get(index + 1), name).toEqual(field && ["ZA_DATA_ROW", field]);
+    }
+  });
 });
 
 when("10-stop-string-across-tokens")("case 10", () => {

@@ -144,6 +144,21 @@ describe("a run that is told to stop", () => {
     expect(names.every((name) => /^step-\d+$/.test(name))).toBe(true);
   });
 
+  it.each([0, 15, 40, 80, 160])(
+    "%i ms after the last step, while the model is saved: whole, or stopped and resumed",
+    async (delay) => {
+      const args = [...sft, "--max-steps", "3"];
+      if (!existsSync(at("finished"))) finish([...args, "--out", at("finished")]);
+      const out = at(`ending-${delay}`);
+      const { code, stderr, seconds } = await stopped([...args, "--out", out], /sft 3\/3/, ["SIGTERM"], delay);
+      expect([0, 75], stderr).toContain(code);
+      expect(seconds).toBeLessThan(30);
+      if (code === 75) finish([...args, "--out", out, "--resume"]);
+      expect(results(out)).toEqual(results(at("finished")));
+      expect(readdirSync(join(out, "model")).filter((name) => name.startsWith("."))).toEqual([]);
+    },
+  );
+
   it.each([
     ["SIGINT", 130],
     ["SIGTERM", 143],

@@ -44,6 +44,17 @@ export const errorCodes = {
   ZA_ARGUMENT: "A function of the core was called with arguments that do not fit.",
   ZA_REFERENCE_CACHE: "A file of reference log-probs belongs to another reference or other rows, or is damaged.",
   ZA_THREADS: "The number of threads cannot be used.",
+  // Devices.
+  ZA_DEVICE_UNKNOWN: "What was given is not the name of a device.",
+  ZA_DEVICE_NO_BUILD: "A card is asked for, but this build has no CUDA.",
+  ZA_DEVICE_NO_DRIVER: "NVIDIA's driver was not found.",
+  ZA_DEVICE_DRIVER_OLD: "NVIDIA's driver is too old for the kernels.",
+  ZA_DEVICE_FAILS: "NVIDIA's driver or a card is there, but does not work.",
+  ZA_DEVICE_NO_CARD: "NVIDIA's driver shows no card.",
+  ZA_DEVICE_LIBRARY: "A library of the CUDA toolkit was not found, or cannot be used.",
+  ZA_DEVICE_INDEX: "There is no card of this index.",
+  ZA_DEVICE_CARD_OLD: "A card is too old for the kernels.",
+  ZA_DEVICE_MEMORY: "A card has too little free memory.",
   // Model files and models.
   ZA_MODEL_INVALID: "A model cannot be used for what is asked of it.",
   ZA_MODEL_NOT_FOUND: "A model folder or file does not exist.",
@@ -120,6 +131,9 @@ export const errorCodes = {
   ZA_JOURNAL_FOREIGN: "A file is not a journal of calls.",
   ZA_JOURNAL_DAMAGED: "A journal of calls is damaged.",
   ZA_JOURNAL_VERSION: "A journal of calls was written by a version with another format.",
+  // The server.
+  ZA_SERVE_OPEN: "A server would listen beyond this machine without a key.",
+  ZA_SERVE_ADDRESS: "A server cannot listen on its host and port.",
   // Run folder and disk.
   ZA_IO: "A file operation failed.",
   ZA_DISK_FULL: "There is no space left on the device.",

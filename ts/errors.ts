@@ -90,7 +90,7 @@ export interface ConfigProblem {
   remedy: string;
 }
 
-/** A configuration is refused (`ZA_CONFIG_…`). All problems are listed at once in `problems`. */
+/** A configuration is refused (`ZA_CONFIG_…`, `ZA_SERVE_…`). All problems are listed at once in `problems`. */
 export class ConfigError extends ZephyrError {
   override readonly name = "ConfigError";
   readonly problems: readonly ConfigProblem[];
@@ -133,6 +133,11 @@ export class JudgeError extends ZephyrError {
 /** The work was stopped by its abort signal (`ZA_ABORTED`). */
 export class AbortedError extends ZephyrError {
   override readonly name = "AbortedError";
+}
+
+/** A card cannot be used (`ZA_DEVICE_…`). The message lists every place where its driver and libraries were looked for. */
+export class DeviceError extends ZephyrError {
+  override readonly name = "DeviceError";
 }
 
 /** The Hub or a repository on it cannot be used (`ZA_HUB_…`). */
@@ -196,6 +201,7 @@ const classesByPrefix: readonly (readonly [prefix: string, errorClass: ErrorClas
   ["ZA_THREADS", ConfigError],
   ["ZA_RESUME", ConfigError],
   ["ZA_REFERENCE", ConfigError],
+  ["ZA_SERVE", ConfigError],
   ["ZA_TEMPLATE", TemplateError],
   ["ZA_MASK", TemplateError],
   ["ZA_TOKENIZER", TokenizerError],
@@ -209,6 +215,7 @@ const classesByPrefix: readonly (readonly [prefix: string, errorClass: ErrorClas
   ["ZA_CLIENT", ClientError],
   ["ZA_JOURNAL", ClientError],
   ["ZA_ABORTED", AbortedError],
+  ["ZA_DEVICE", DeviceError],
   ["ZA_HUB", HubError],
   ["ZA_IO", IoError],
   ["ZA_DISK", IoError],

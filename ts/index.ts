@@ -15,6 +15,7 @@ export {
   ConfigError,
   type ConfigProblem,
   DataError,
+  DeviceError,
   type ErrorCode,
   errorCodes,
   HubError,
@@ -56,6 +57,15 @@ export {
   type TokenizerFiles,
 } from "./model/tokenizer";
 export {
+  type ChosenDevice,
+  type Device,
+  type DeviceAttempt,
+  type DeviceName,
+  type DeviceProblem,
+  type DeviceSurvey,
+  devices,
+} from "./native/devices";
+export {
   type DatasetView,
   type EvaluationReportOptions,
   type EvaluationSummary,
@@ -69,6 +79,7 @@ export {
   type ViewOptions,
   viewDataset,
 } from "./report";
+export { type ModelServer, type RequestLog, type ServeOptions, serve } from "./serve";
 export {
   type DpoConfig,
   type DpoConfigInput,

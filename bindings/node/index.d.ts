@@ -21,6 +21,8 @@ export declare class NativeBatch {
   static pairs(ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array, promptLengths: Uint32Array, shared: boolean, chosenPrompts: boolean, ldAlpha?: number | undefined | null): NativeBatch
   /** Tokens of all sequences, prompts included, those of a shared prompt for each side. */
   get tokens(): number
+  /** Floating-point operations of training on it, forward and backward: the measure of a step's speed. */
+  trainingFlops(model: NativeModel): number
   /** Tokens that go through the decoder: those of a shared prompt once. */
   get computedTokens(): number
   /** Predicted tokens of each sequence, |y|. */
@@ -269,6 +271,18 @@ export declare class NativeTokenizer {
   encodePromptCompletion(prompt: string, completion: string, parseSpecials: boolean): NativeEncoded
 }
 
+/** The device for `auto`, `cpu`, `cuda` or `cuda:1` (JSON): `kind`, and the card or why it is none. */
+export declare function chooseDevice(wanted: string): Promise<string>
+
+/** Loads every kernel onto a card, which shows that its driver takes them. Resolves to the number of sources. */
+export declare function loadKernels(card: number): Promise<number>
+
+/**
+ * Measures f32 products on the compute threads for about so many seconds, at least two of them after a first one. Resolves to the
+ * operations in a second of the fastest.
+ */
+export declare function measureGemmPeak(seconds: number): Promise<number>
+
 /** What an adapter's folder says about its base. */
 export interface NativeAdapterBase {
   /** `base_model_name_or_path`. */
@@ -391,6 +405,8 @@ export interface NativeInfo {
   arch: string
   simd: string
   threads: number
+  /** Whether it has CUDA kernels. */
+  cuda: boolean
 }
 
 /** A call that is about to be sent. */
@@ -508,6 +524,9 @@ export interface NativeWaiting {
 
 /** Sets the number of compute threads for all following work. Results are the same bits for the same count. */
 export declare function setThreads(threads: number): void
+
+/** What was looked for, where, and what was found (JSON): driver, libraries, cards with what hinders each, attempts. */
+export declare function surveyDevices(): Promise<string>
 
 /** Trains a byte-level BPE tokenizer; returns tokenizer.json. */
 export declare function trainTokenizer(texts: Array<string>, vocabularySize: number, specialTokens: Array<string>): string

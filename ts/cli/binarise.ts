@@ -1,5 +1,4 @@
 import { type Command, Option } from "commander";
-import { type DatasetOptions, dataset } from "../data";
 import { type Binarisation, binarise, pairDropReasons } from "../distill/binarise/binarise";
 import { type BinarisePreset, type BinariseSettingsInput, binarisePresets } from "../distill/binarise/options";
 import { writePairs } from "../distill/binarise/write";
@@ -11,6 +10,7 @@ import { countProgress } from "./count-progress";
 import { overlapFilter } from "./distil";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
+import { openRows, rowsInputHelp } from "./rows-input";
 import { styleOf } from "./style";
 import { table } from "./train";
 
@@ -73,6 +73,7 @@ export async function makePairs(
   run: {
     signal: AbortSignal;
     quiet?: boolean | undefined;
+    split?: string | undefined;
     limit?: number | undefined;
     onBadRow?: "error" | "skip" | undefined;
   },
@@ -90,8 +91,7 @@ export async function makePairs(
     seed,
     excludeSources: excludeSource,
   };
-  const reading: DatasetOptions = run.limit === undefined ? {} : { limit: run.limit };
-  const pairs = binarise(dataset(data, reading), {
+  const pairs = binarise(openRows(data, run), {
     ...settings,
     onBadRow: run.onBadRow,
     overlap: keepOut && (await overlapFilter(keepOut, keepOutNgram)),
@@ -107,6 +107,7 @@ export async function makePairs(
 interface BinariseFlags extends PairFlags {
   data: string;
   out: string;
+  split?: string;
   limit?: number;
   onBadRow?: "error" | "skip";
   quiet?: boolean;
@@ -121,9 +122,10 @@ export function addBinarise(program: Command): void {
     .helpGroup("Make data:")
     .description("Make preference pairs of rated answers, in ultrafeedback_binarized's layout.")
     .requiredOption(
-      "--data <file>",
-      "Rows of raw UltraFeedback {instruction, completions}, for example raw.jsonl of rate.",
+      "--data <source>",
+      `Rows of raw UltraFeedback {instruction, completions}, for example raw.jsonl of rate: ${rowsInputHelp}.`,
     )
+    .option("--split <name>", "The split of --data, where it has several.")
     .requiredOption("--out <folder>", "Folder of the pairs; files of an earlier run are replaced.")
     .option("--limit <n>", "Read the first rows only.", wholeNumber(1))
     .option("--seed <n>", "Seed of all choices. (default: 42)", wholeNumber(0))
@@ -146,8 +148,8 @@ Examples:
 
 async function binariseFile(flags: BinariseFlags, signal: AbortSignal): Promise<void> {
   const started = performance.now();
-  const { data, out, limit, onBadRow, quiet, json } = flags;
-  const pairs = await makePairs(data, out, flags, { signal, quiet, limit, onBadRow });
+  const { data, out, split, limit, onBadRow, quiet, json } = flags;
+  const pairs = await makePairs(data, out, flags, { signal, quiet, split, limit, onBadRow });
   const { settings, report } = pairs;
   await writeJsonFile(json, {
     data,

@@ -8,7 +8,7 @@ import { whole } from "../report/format";
 import { numberBetween, wholeNumber } from "./arguments";
 import { templateOf } from "./config-options";
 import { interruptible } from "./interrupt";
-import { addLoadingOptions, type LoadingFlags, loadingToUse } from "./loading";
+import { addDeviceOption, addLoadingOptions, type LoadingFlags, loadingToUse } from "./loading";
 import { reportError } from "./report-error";
 import { styleOf } from "./style";
 import { table } from "./train";
@@ -33,7 +33,7 @@ export function addChat(program: Command): void {
     .helpGroup("Use and judge:")
     .description("Talk with a model. Lines from a pipe are answered one by one.")
     .requiredOption("--model <path>", "Model: a folder in Hugging Face's layout, or a GGUF file.");
-  addLoadingOptions(command)
+  addDeviceOption(addLoadingOptions(command))
     .option("--system <text>", "System message.")
     .option("--max-tokens <n>", "Longest answer in tokens.", wholeNumber(1), 512)
     .option("--temperature <n>", "0 is greedy: always the likeliest token.", numberBetween(0, 100), 0.7)

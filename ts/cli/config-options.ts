@@ -109,6 +109,7 @@ function placeholder(key: string, kind: FieldKind): string {
   if (kind.type === "list") return kind.element === "number" ? "<n,…>" : "<name,…>";
   if (kind.choices) return `<${kind.choices.length > 3 ? "name" : kind.choices.join("|")}>`;
   if (key === "template") return "<name|file>";
+  if (key === "device") return "<name>";
   return kind.type === "number" ? "<n>" : "<text>";
 }
 

@@ -1,13 +1,15 @@
 import { availableParallelism, cpus, freemem, release, totalmem } from "node:os";
 import type { Command } from "commander";
 import { fromNative } from "../errors";
+import { devices } from "../native/devices";
 import { type NativeAddon, native, nativeAttempts, packageRoot, packageVersion, platformName } from "../native/load";
 import { whole } from "../report/format";
+import { cudaFindings } from "./doctor-cuda";
 import { writeJsonFile } from "./json-file";
 import { styleOf } from "./style";
 
 /** One line of the report. */
-interface Finding {
+export interface Finding {
   name: string;
   state: "ok" | "warning" | "wrong";
   text: string;
@@ -19,7 +21,7 @@ export function addDoctor(program: Command): void {
   program
     .command("doctor")
     .helpGroup("Look inside:")
-    .description("Check this machine: versions, addon, instruction set, threads, memory.")
+    .description("Check this machine: versions, addon, instruction set, threads, memory, graphics cards.")
     .option("--json <file>", "Write the findings.")
     .action(async (flags: { json?: string }) => {
       const { findings, facts } = await examine();
@@ -51,7 +53,7 @@ async function examine() {
   const info = addon?.nativeInfo();
   const { loaded, failures } = nativeAttempts();
   if (info) {
-    add("addon", "ok", `${info.version} (${info.arch}), from ${loaded}`);
+    add("addon", "ok", `${info.version} (${info.arch}${info.cuda ? ", with CUDA kernels" : ""}), from ${loaded}`);
     for (const { path, reason } of failures) add("addon", "warning", `passed over ${path}: ${reason}`);
     const slow = info.simd === "scalar" || info.simd === "none";
     add(
@@ -68,6 +70,8 @@ async function examine() {
   const limit = memory.limit === undefined ? "" : `, this process may use ${gib(memory.limit)}`;
   add("memory", tight ? "warning" : "ok", `${gib(memory.available)} free of ${gib(memory.total)}${limit}`);
   const speed = addon ? await checkCore(addon, add) : undefined;
+  const survey = addon ? await devices() : undefined;
+  if (addon && survey) findings.push(...(await cudaFindings(survey, addon)));
   return {
     findings,
     facts: {
@@ -79,6 +83,7 @@ async function examine() {
       attempts: failures,
       memory,
       gflops: speed ?? null,
+      devices: survey ?? null,
     },
   };
 }

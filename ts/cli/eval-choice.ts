@@ -9,7 +9,7 @@ import { rowProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
 import { given } from "./judging";
-import { addLoadingOptions, type LoadingFlags, loadingToUse } from "./loading";
+import { addDeviceOption, addLoadingOptions, type LoadingFlags, loadingToUse } from "./loading";
 import { styleOf } from "./style";
 import { table } from "./train";
 
@@ -32,7 +32,7 @@ export function addEvalChoice(group: Command): void {
     .description("Multiple choice by log-probability: acc and acc_norm as lm-evaluation-harness computes them.")
     .requiredOption("--model <path>", "Model: a folder in Hugging Face's layout, or a GGUF file.")
     .requiredOption("--data <file>", "Questions with choices, of a known layout.");
-  addLoadingOptions(command)
+  addDeviceOption(addLoadingOptions(command))
     .option("--shots <n>", "Solved questions in front of each; the first rows of --shots-data.", wholeNumber(1))
     .option("--shots-data <file>", "Where the solved questions come from, for example a training split.")
     .option("--max-length <n>", "Longest sequence in tokens. (default: the model's positions)", wholeNumber(2))

@@ -15,7 +15,7 @@ import { templateOf, usageProblem } from "./config-options";
 import { rowProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
-import { addLoadingOptions, type LoadingFlags, loadingToUse } from "./loading";
+import { addDeviceOption, addLoadingOptions, type LoadingFlags, loadingToUse } from "./loading";
 import { openRows, rowsInputHelp } from "./rows-input";
 import { styleOf } from "./style";
 import { table } from "./train";
@@ -49,7 +49,7 @@ export function addEvalLogprob(group: Command): void {
     .option("--split <name>", "The split of --data, where it has several.")
     .option("--ref <path>", "For pairs: the reference model of the rewards.")
     .option("--beta <n>", "For pairs: factor of the rewards. (default: 0.1)", numberBetween(0, 1e6));
-  addLoadingOptions(command)
+  addDeviceOption(addLoadingOptions(command))
     .option("--template <name|file>", "Chat template: model, zephyr, or a Jinja file. (default: model)")
     .option("--max-length <n>", "Longest sequence in tokens. (default: 1024)", wholeNumber(2))
     .option("--max-prompt-length <n>", "For pairs: prompt tokens kept when a pair is too long.", wholeNumber(1))

@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import type { LoadOptions } from "../model/mistral";
+import type { DeviceName } from "../native/devices";
 import { showDownload } from "./show-download";
 
 /** Flags that say how a model is read. */
@@ -7,6 +8,15 @@ export interface LoadingFlags {
   tokenizer?: string;
   dtype?: "float32" | "bfloat16";
   quantization?: "nf4" | "gguf" | "none";
+  device?: DeviceName;
+}
+
+/** Adds `--device` to a command whose other flags do not have it. */
+export function addDeviceOption(command: Command): Command {
+  return command.option(
+    "--device <name>",
+    "auto (a card that can be used, else the CPU), cpu, cuda, or cuda:1 for the second card. (default: auto)",
+  );
 }
 
 /**
@@ -35,11 +45,12 @@ export function addLoadingOptions(command: Command, frozen = ""): Command {
 }
 
 /** As `Mistral.fromPretrained` takes them, to train. */
-export function loadingOf({ tokenizer, dtype, quantization }: LoadingFlags): LoadOptions {
+export function loadingOf({ tokenizer, dtype, quantization, device }: LoadingFlags): LoadOptions {
   return {
     ...(tokenizer === undefined ? {} : { tokenizer }),
     ...(dtype === undefined ? {} : { dtype }),
     ...(quantization === undefined || quantization === "none" ? {} : { quantization }),
+    ...(device === undefined ? {} : { device }),
     hub: { onProgress: showDownload() },
   };
 }

@@ -16,6 +16,7 @@ import { addPolicyPairs } from "./policy-pairs";
 import { addPull } from "./pull";
 import { addRate } from "./rate";
 import { addReport } from "./report";
+import { addServe } from "./serve";
 import { addSft } from "./sft";
 import { styleOf } from "./style";
 import { addView } from "./view";
@@ -51,6 +52,7 @@ export function buildProgram(): Command {
     addEval,
     addPull,
     addChat,
+    addServe,
     addJournal,
     addInspect,
     addView,

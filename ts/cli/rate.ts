@@ -1,6 +1,5 @@
 import { join } from "node:path";
 import { type Command, Option } from "commander";
-import { dataset } from "../data";
 import type { RateSettingsInput } from "../distill/rate/options";
 import { feedbackPrompts, type TurnChoice, turnChoices } from "../distill/rate/prompts";
 import { rateResponses } from "../distill/rate/rate";
@@ -24,6 +23,7 @@ import { usageProblem } from "./config-options";
 import { countProgress } from "./count-progress";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
+import { openRows, rowsInputHelp } from "./rows-input";
 import { styleOf } from "./style";
 import { table } from "./train";
 
@@ -32,6 +32,7 @@ interface RateFlags extends PairFlags, PaidFlags, Omit<RateSettingsInput, "seed"
   pool?: string[];
   rater?: string[];
   out: string;
+  split?: string;
   limit?: number;
   turns?: TurnChoice;
   source?: string;
@@ -48,9 +49,10 @@ export function addRate(program: Command): void {
     .helpGroup("Make data:")
     .description("Answer prompts with several models and rate the answers (UltraFeedback's way); then make pairs.")
     .requiredOption(
-      "--prompts <file>",
-      "Rows with prompts: conversations, {prompt}, or {instruction}; train_gen.jsonl of distil.",
+      "--prompts <source>",
+      `Rows with prompts: conversations, {prompt}, or {instruction}; train_gen.jsonl of distil. ${rowsInputHelp}.`,
     )
+    .option("--split <name>", "The split of --prompts, where there are several.")
     .requiredOption("--out <folder>", "Folder of the rows; one of the same options is gone on with.")
     .option("--limit <n>", "Take the first rows only.", wholeNumber(1))
     .option("--seed <n>", "Seed of all choices. (default: 42)", wholeNumber(0))
@@ -122,11 +124,11 @@ async function rateAndPair(
   signal: AbortSignal,
 ): Promise<void> {
   const started = performance.now();
-  const { prompts, out, limit, turns = "last", source, quiet } = flags;
+  const { prompts, out, split, limit, turns = "last", source, quiet } = flags;
   const rater = onlyModel(asked.models.rater, "rater");
   const { pool } = asked.models;
   if (pool.length === 0) throw usageProblem("--pool", "no model is given", "Give the models that answer.");
-  const rows = dataset(prompts, limit === undefined ? {} : { limit });
+  const rows = openRows(prompts, { split, limit, signal, quiet });
   const { answers, principles, maxTokens, temperature, ratings, critique, reasks, seed } = flags;
   const settings: RateSettingsInput = {
     ...{ answers, principles, maxTokens, temperature, ratings, critique, reasks, seed },

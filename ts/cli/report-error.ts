@@ -3,6 +3,7 @@ import {
   AbortedError,
   ConfigError,
   DataError,
+  DeviceError,
   fromNative,
   HubError,
   IoError,
@@ -26,7 +27,7 @@ export const exitCodes = { done: 0, other: 1, stopped: 75, transient: 76, refuse
 const configKeys = [...new Set([...Object.keys(sftFields), ...Object.keys(dpoFields)])];
 
 /** Errors of the options, the data and the model's files: the same start fails the same way. */
-const refusals = [ConfigError, DataError, HubError, JudgeError, ModelError, TokenizerError, TemplateError];
+const refusals = [ConfigError, DataError, DeviceError, HubError, JudgeError, ModelError, TokenizerError, TemplateError];
 const refusalCodes = [
   "ZA_FOLDER_NOT_EMPTY",
   "ZA_CHECKPOINT_BROKEN",
@@ -46,6 +47,8 @@ const budgetCodes = ["ZA_CLIENT_CAP", "ZA_CLIENT_QUOTA"];
 /** Servers come back, and runs go on where they stopped: training, judging, runs with a journal. */
 const transientCodes = [
   "ZA_TRAIN_STALLED",
+  "ZA_HUB_NETWORK",
+  "ZA_HUB_DIGEST",
   "ZA_JUDGE_INCOMPLETE",
   "ZA_PULL",
   "ZA_HUB_NETWORK",

@@ -5,6 +5,7 @@ import { type Command, Option } from "commander";
 import type { Dataset } from "../data";
 import { AbortedError, throwIfAborted } from "../errors";
 import { Mistral } from "../model/mistral";
+import type { DeviceName } from "../native/devices";
 import { packageVersion } from "../native/load";
 import { figure, percent, whole } from "../report/format";
 import type { CheckpointEvent, EndEvent, Metrics, TrainerEvent } from "../train/events";
@@ -29,7 +30,7 @@ import { openRows, rowsInputHelp } from "./rows-input";
 import { styleOf } from "./style";
 
 /** Flags that are not fields of the trainer. */
-interface TrainFlags extends Record<string, unknown>, Omit<LoadingFlags, "tokenizer"> {
+interface TrainFlags extends Record<string, unknown>, Omit<LoadingFlags, "tokenizer" | "device"> {
   out?: string;
   overwrite?: boolean;
   quiet?: boolean;
@@ -103,7 +104,8 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
   const { evalData: heldSource = inputs.evalSplit === undefined ? undefined : source } = inputs;
   const outputDir = flags.out ?? `runs/${method}-${timestamp(new Date())}`;
   const { dtype, quantization } = flags;
-  const loading = loadingOf({ tokenizer: inputs.tokenizer, dtype, quantization });
+  const device = config.device as DeviceName | undefined;
+  const loading = loadingOf({ tokenizer: inputs.tokenizer, dtype, quantization, device });
   await interruptible(async (signal) => {
     const watch = typeof flags.watch === "number" ? { port: flags.watch } : flags.watch === true;
     // The configuration is checked before a model of gigabytes is read.

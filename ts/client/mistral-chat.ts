@@ -4,7 +4,7 @@ import { throwIfAborted } from "../errors";
 import type { Generated, Mistral } from "../model/mistral";
 import { canonicalJson } from "./canonical-json";
 import type { ChatCapabilities, ChatModel, ChatRequest, ChatResponse } from "./chat-model";
-import { unlessAborted } from "./wait";
+import { ofAllCalls, unlessAborted } from "./wait";
 
 /** How a loaded model answers. */
 export interface MistralChatOptions {
@@ -115,7 +115,7 @@ class MistralChat implements ChatModel {
     const sampling = { temperature, topP, maxTokens };
     if (group.length > 1) {
       // It ends only when nobody waits for any of it.
-      const signal = allOf(group.map(({ request }) => request.signal));
+      const signal = ofAllCalls(group.map(({ request }) => request.signal));
       const seeds = group.map(({ seed }) => seed);
       const prompts = group.map(({ request }) => request.messages);
       return this.#model.generateBatch(prompts, { ...sampling, seeds, ...(signal ? { signal } : {}) });
@@ -162,21 +162,4 @@ function rendersSystem(model: Mistral): boolean {
   } catch {
     return false;
   }
-}
-
-/** A signal that fires when all have; undefined when one of them never can. */
-function allOf(given: readonly (AbortSignal | undefined)[]): AbortSignal | undefined {
-  const signals = [...new Set(given)];
-  if (signals.length === 1 || signals.includes(undefined)) return signals.length === 1 ? signals[0] : undefined;
-  const all = new AbortController();
-  let left = signals.length;
-  for (const signal of signals) {
-    const gone = () => {
-      left--;
-      if (left === 0) all.abort(signal?.reason);
-    };
-    if (signal?.aborted) gone();
-    else signal?.addEventListener("abort", gone, { once: true });
-  }
-  return all.signal;
 }

@@ -51,3 +51,20 @@ export async function unlessAborted<T>(work: Promise<T>, given: AbortSignal | un
     signal.removeEventListener("abort", stop);
   }
 }
+
+/** A signal that fires when all have; undefined when one of them never can. */
+export function ofAllCalls(given: readonly (AbortSignal | undefined)[]): AbortSignal | undefined {
+  const signals = [...new Set(given)];
+  if (signals.length === 1 || signals.includes(undefined)) return signals.length === 1 ? signals[0] : undefined;
+  const all = new AbortController();
+  let left = signals.length;
+  for (const signal of signals) {
+    const gone = () => {
+      left--;
+      if (left === 0) all.abort(signal?.reason);
+    };
+    if (signal?.aborted) gone();
+    else signal?.addEventListener("abort", gone, { once: true });
+  }
+  return all.signal;
+}

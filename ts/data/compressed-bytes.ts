@@ -6,7 +6,7 @@ import type { Transform } from "node:stream";
 import * as zlib from "node:zlib";
 import { DataError, fromNative } from "../errors";
 import { cacheFolder } from "./cache-folder";
-import { type ByteSource, type Chunk, FileBytes, isFaultOfContent } from "./file-bytes";
+import { type ByteSource, type Chunk, chunkSize, FileBytes, isFaultOfContent } from "./file-bytes";
 import { ZstdUnpacker } from "./zstd";
 
 /** Compressions of whole files, by the ending of their names. */
@@ -37,6 +37,7 @@ interface Copy {
  * the same identity and size. A file that breaks off is usable up to there; a damaged one is refused.
  */
 export class CompressedBytes implements ByteSource {
+  readonly pieceSize = chunkSize;
   /** The copy, once it is there. */
   #copy: Promise<{ bytes: FileBytes; fault: DataError | undefined }> | undefined;
 

@@ -93,7 +93,7 @@ function fromText(text: string, options: DatasetOptions): Dataset<unknown> {
 function fromFolder(folder: string, { reader, split, config }: DatasetOptions): Dataset<unknown> {
   const names = readdirSync(folder, { recursive: true, encoding: "utf8" }).map((name) => name.split(sep).join("/"));
   const card = names.includes("README.md") ? readFileSync(join(folder, "README.md"), "utf8") : undefined;
-  const found = findSplit({ source: folder, paths: names, card, config, split });
+  const found = findSplit({ source: folder, paths: names, card, config, split, byFileName: true });
   checkShards(folder, found);
   return ofFiles(
     found.files.map((file) => new FileBytes(join(folder, file))),

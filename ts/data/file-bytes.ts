@@ -68,6 +68,8 @@ async function* chunksOf(path: string, name: string): AsyncGenerator<Chunk> {
 export interface ByteSource {
   /** Path or address, used in places. */
   readonly name: string;
+  /** Bytes that are worth reading at once: more where every read has a delay. */
+  readonly pieceSize: number;
   /** Says which content it is: another text when the file was changed. */
   identity(): Promise<string>;
   /** All bytes in order. */
@@ -90,6 +92,7 @@ const forgotten = new FinalizationRegistry<number>((descriptor) => closeDescript
  * a plain descriptor is used because Node warns about a `FileHandle` that is collected.
  */
 export class FileBytes implements ByteSource {
+  readonly pieceSize = chunkSize;
   #descriptor: number | undefined;
 
   /** @param name what places call it; its path when left out */

@@ -22,6 +22,7 @@ export interface HttpBytesOptions {
  */
 export class HttpBytes implements ByteSource {
   readonly name: string;
+  readonly pieceSize = 4 * chunkSize;
   readonly #get: (headers: Record<string, string>) => Promise<Response>;
   readonly #identity: string | undefined;
   readonly #signal: AbortSignal | undefined;

@@ -20,6 +20,11 @@ export interface SplitQuestion {
   card?: string | undefined;
   config?: string | undefined;
   split?: string | undefined;
+  /**
+   * Without a card a file that is called as the split is meant, rather than all that have the word in their names: so for
+   * folders. At the Hub `train` is what it is for Python's datasets, `train_more.jsonl` as well.
+   */
+  byFileName?: boolean;
 }
 
 /** The answer. */
@@ -33,7 +38,7 @@ export interface FoundSplit {
  *
  * @throws DataError `ZA_DATA_SPLIT` that lists what there is, `ZA_DATA_FILE` when there are no files of rows
  */
-export function findSplit({ source, paths, card, config, split }: SplitQuestion): FoundSplit {
+export function findSplit({ source, paths, card, config, split, byFileName }: SplitQuestion): FoundSplit {
   const files = paths.filter(isDataFile).sort();
   if (files.length === 0) throw noFiles(source, paths);
   const configs = configsOf(card, source);
@@ -48,9 +53,9 @@ export function findSplit({ source, paths, card, config, split }: SplitQuestion)
       `Choose one, for example split: "${names[0]}".`,
     );
   }
-  // Without a card a file that is called as the split is meant, rather than all that have the word in their names.
   const called = filesNamed(split, files);
-  const named = configs.length === 0 && called.length > 0 ? called : (splits.get(split) ?? called);
+  const first = byFileName && configs.length === 0 && called.length > 0;
+  const named = first ? called : (splits.get(split) ?? called);
   if (named.length > 0) return { split, files: named };
   throw wrongSplit(source, `there is no split "${split}"`, `There are ${names.join(", ") || "none"}.`);
 }

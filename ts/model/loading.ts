@@ -1,12 +1,16 @@
 /** How a model is loaded, and in which form its weights are kept. */
 import { ModelError } from "../errors";
 import type { HubOptions } from "../hub/settings";
+import type { DeviceName } from "../native/devices";
 import { native } from "../native/load";
 
 /** How a model is loaded. */
 export interface LoadOptions {
-  /** `"cpu"`; CUDA builds take more. @default "auto" */
-  device?: "auto" | "cpu";
+  /**
+   * Where the model computes: "auto" is the first card that can be used, else the CPU; "cuda" that card, "cuda:1" the second
+   * one. What can be used, and why not, is told by {@link devices} and `zephyr-align doctor`. @default "auto"
+   */
+  device?: DeviceName;
   /** Jinja source of a chat template that replaces the model's own, or `"zephyr"`. */
   template?: string;
   /** Folder of the tokenizer, when it is not the model's. */

@@ -6,6 +6,7 @@ import type { Message } from "../data";
 import { fromNative, ModelError, throwIfAborted } from "../errors";
 import { modelPath } from "../hub/model-files";
 import { isRepositoryId } from "../hub/repository";
+import { type ChosenDevice, chooseDevice } from "../native/devices";
 import { native } from "../native/load";
 import { type LoraOptions, loraSettings } from "../train/config";
 import {
@@ -38,6 +39,9 @@ export interface ModelConfig {
   [key: string]: unknown;
 }
 
+/** Handles whose weights were given back. Models under several templates share one. */
+const disposed = new WeakSet<NativeModel>();
+
 /** What is answered: a conversation that ends with a user message, or plain text or tokens to continue. */
 export type Prompt = readonly Message[] | string | Uint32Array;
 
@@ -56,24 +60,28 @@ export interface SaveOptions {
  * {@link Mistral.frozenCopy} shares the weights until then and costs nothing.
  */
 export class Mistral {
-  #handle: NativeModel | undefined;
+  readonly #handle: NativeModel;
   readonly tokenizer: Tokenizer;
   /** Path it was loaded from, or what it was made of. */
   readonly source: string;
   /** Parameters that training has changed no more: see {@link Mistral.frozenCopy}. */
   readonly frozen: boolean;
 
+  /** Where it computes; for the CPU with what kept it from a card, if it was left to choose. */
+  readonly device: ChosenDevice;
+
   /** @internal Use {@link Mistral.fromPretrained}. */
-  constructor(handle: NativeModel, tokenizer: Tokenizer, source: string, frozen = false) {
+  constructor(handle: NativeModel, tokenizer: Tokenizer, source: string, device: ChosenDevice, frozen = false) {
     this.#handle = handle;
     this.tokenizer = tokenizer;
     this.source = source;
+    this.device = device;
     this.frozen = frozen;
   }
 
   /** @internal @throws ModelError `ZA_MODEL_DISPOSED` */
   get native(): NativeModel {
-    if (this.#handle) return this.#handle;
+    if (!disposed.has(this.#handle)) return this.#handle;
     throw new ModelError("ZA_MODEL_DISPOSED", `the model of ${this.source} was given back by dispose()`, {
       remedy: "Load it again, or dispose() of it later.",
     });
@@ -81,11 +89,12 @@ export class Mistral {
 
   /**
    * Gives the memory of the weights back now, instead of when the garbage collector finds them. What shares them (a
-   * snapshot, a training, a model under an adapter, a running call) keeps them; any other use of this model is an error.
+   * snapshot, a training, a model under an adapter, a running call) keeps them; any other use of this model, under
+   * whatever template, is an error.
    */
   dispose(): void {
-    this.#handle?.dispose();
-    this.#handle = undefined;
+    disposed.add(this.#handle);
+    this.#handle.dispose();
   }
 
   [Symbol.dispose](): void {
@@ -101,13 +110,10 @@ export class Mistral {
    * @throws ModelError, TokenizerError, TemplateError that name file, field or tensor; HubError.
    */
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Mistral> {
-    if (options.device !== undefined && options.device !== "cpu" && options.device !== "auto") {
-      throw new ModelError("ZA_MODEL_INVALID", `device ${JSON.stringify(options.device)} is not in this build`, {
-        remedy: 'Take device "cpu" or "auto".',
-      });
-    }
     try {
       const addon = native();
+      // Before anything is fetched or read.
+      const device = await chooseDevice(options.device);
       const path = await modelPath(source, options);
       const adapter = addon.NativeModel.adapterBase(path);
       if (adapter) return await Mistral.#ofAdapter(path, adapter.base, options);
@@ -120,7 +126,7 @@ export class Mistral {
       const tokenizer = metadata
         ? new Tokenizer(addon.NativeTokenizer.fromGguf(metadata, options.template))
         : await folderTokenizer(options.tokenizer ?? path, options.template);
-      return Mistral.#checked(handle, tokenizer, source);
+      return Mistral.#checked(handle, tokenizer, source, device);
     } catch (error) {
       throw fromNative(error);
     }
@@ -130,7 +136,7 @@ export class Mistral {
   static async random(config: Record<string, unknown>, tokenizer: Tokenizer, seed: number): Promise<Mistral> {
     try {
       const handle = await native().NativeModel.random(JSON.stringify(config), seed);
-      return Mistral.#checked(handle, tokenizer, `random(${seed})`);
+      return Mistral.#checked(handle, tokenizer, `random(${seed})`, await chooseDevice("cpu"));
     } catch (error) {
       throw fromNative(error);
     }
@@ -158,8 +164,8 @@ export class Mistral {
     return await (await Mistral.fromPretrained(folder, loading)).withAdapter(path);
   }
 
-  static #checked(handle: NativeModel, tokenizer: Tokenizer, source: string): Mistral {
-    const model = new Mistral(handle, tokenizer, source);
+  static #checked(handle: NativeModel, tokenizer: Tokenizer, source: string, device: ChosenDevice): Mistral {
+    const model = new Mistral(handle, tokenizer, source, device);
     const rows = model.config.vocab_size;
     if (tokenizer.vocabularySize > rows) {
       throw new ModelError(
@@ -210,12 +216,12 @@ export class Mistral {
 
   /** Weights and adapter as they are now. Shared, not copied, until one of the two is trained. */
   frozenCopy(): Mistral {
-    return new Mistral(this.native.snapshot(), this.tokenizer, this.source, true);
+    return new Mistral(this.native.snapshot(), this.tokenizer, this.source, this.device, true);
   }
 
   /** Another state of this model. */
   #with(handle: NativeModel, frozen = false): Mistral {
-    return new Mistral(handle, this.tokenizer, this.source, frozen);
+    return new Mistral(handle, this.tokenizer, this.source, this.device, frozen);
   }
 
   /**
@@ -287,7 +293,8 @@ export class Mistral {
    */
   withTemplate(template: string): Mistral {
     const tokenizer = this.tokenizer.withTemplate(template);
-    return tokenizer === this.tokenizer ? this : new Mistral(this.native, tokenizer, this.source, this.frozen);
+    if (tokenizer === this.tokenizer) return this;
+    return new Mistral(this.native, tokenizer, this.source, this.device, this.frozen);
   }
 
   /** Answers a conversation, or continues plain text (a string) or tokens. */
@@ -318,11 +325,11 @@ export class Mistral {
   }
 
   /**
-   * Answers many conversations at once: the weights are read once a step for all of them.
+   * Answers or continues many prompts at once: the weights are read once a step for all of them.
    * Sequence `i` is sampled with `seed + i`, or with `seeds[i]`.
    */
   async generateBatch(
-    prompts: readonly (readonly Message[])[],
+    prompts: readonly Prompt[],
     options: Omit<GenerateOptions, "onToken" | "stop" | "reuse"> & {
       batchSize?: number;
       seeds?: readonly number[];
@@ -334,7 +341,7 @@ export class Mistral {
       const answers: Generated[] = [];
       for (let start = 0; start < prompts.length; start += size) {
         throwIfAborted(signal);
-        const ids = prompts.slice(start, start + size).map((prompt) => this.tokenizer.encodePrompt(prompt, options));
+        const ids = prompts.slice(start, start + size).map((prompt) => this.#promptIds(prompt, options));
         const seeds = ids.map((_, i) => options.seeds?.[start + i] ?? (options.seed ?? 0) + start + i);
         for (const answer of await this.native.generateBatch(ids, seeds, decoding, abort)) {
           const text = this.tokenizer.decode(answer.ids, { skipSpecialTokens: true });

@@ -35,8 +35,19 @@ export function tokenPieces(tokenizer: Tokenizer, ids: Uint32Array): TokenPiece[
 }
 
 function textBehind(tokenizer: Tokenizer, ids: Uint32Array, start: number, end: number): string {
-  if (start === 0) return tokenizer.decode(ids.subarray(0, end));
-  const before = tokenizer.decode(ids.subarray(start - 1, start));
-  const both = tokenizer.decode(ids.subarray(start - 1, end));
-  return both.startsWith(before) ? both.slice(before.length) : tokenizer.decode(ids.subarray(start, end));
+  const before = start === 0 ? undefined : (ids[start - 1] as number);
+  return textAfter(tokenizer, before, ids.subarray(start, end));
+}
+
+/** The text that tokens add behind another one; without one, their text at the beginning. */
+export function textAfter(
+  tokenizer: Tokenizer,
+  before: number | undefined,
+  ids: Uint32Array | readonly number[],
+  options: { skipSpecialTokens?: boolean } = {},
+): string {
+  if (before === undefined) return tokenizer.decode(ids, options);
+  const alone = tokenizer.decode([before], options);
+  const both = tokenizer.decode([before, ...ids], options);
+  return both.startsWith(alone) ? both.slice(alone.length) : tokenizer.decode(ids, options);
 }

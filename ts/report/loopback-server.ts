@@ -6,7 +6,7 @@ import { fromNative } from "../errors";
 export type Route = (query: URLSearchParams, response: ServerResponse) => void | Promise<void>;
 
 /** Names that a page on this machine is asked for by; another one is a foreign page that points its name at us. */
-const ownHosts = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/i;
+export const ownHosts = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/i;
 
 /** Nothing is kept, guessed, framed, or read by a page from elsewhere. */
 const headers = {

@@ -3,11 +3,14 @@ import { type Html, html, raw } from "./html";
 import { chartScript } from "./line-chart";
 
 /** Two palettes, light and dark; series 1 to 5 stay apart for people who see colours differently. */
-const style = raw(`
+export const palette = raw(`
 :root { color-scheme: light dark; --page:#f7f7f5; --card:#fff; --ink:#17181a; --soft:#5d6066; --rule:#e2e2de; --wash:#f1f1ee;
   --s1:#2a78d6; --s2:#d9591f; --s3:#14905f; --s4:#7a4fc4; --s5:#7d8087; --good:#14743f; --bad:#b3261e; }
 @media (prefers-color-scheme: dark) { :root { --page:#131416; --card:#1c1d20; --ink:#eceded; --soft:#a0a4ab; --rule:#313338; --wash:#26282c;
   --s1:#5b9df0; --s2:#f08a4b; --s3:#3fbf8a; --s4:#a98bea; --s5:#94989f; --good:#5fce92; --bad:#ff8a80; } }
+`);
+
+const style = raw(`${palette}
 * { box-sizing: border-box; }
 body { margin:0; background:var(--page); color:var(--ink); font:15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 main { max-width:1240px; margin:0 auto; padding:32px 24px 64px; }

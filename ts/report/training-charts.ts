@@ -68,6 +68,7 @@ const charts: readonly Wanted[] = [
   { title: "Learning rate", series: [["learning_rate", "learning rate", 1]] },
   { title: "Gradient norm (before clipping)", series: [["grad_norm", "gradient norm", 1]] },
   { title: "Tokens per second", series: [["tokens_per_second", "tok/s", 1]] },
+  { title: "Share of the machine's peak for matrix products", series: [["peak_share", "share", 1]] },
   { title: "Memory of the process (RSS, MiB)", series: [["rss_mib", "MiB", 1]] },
 ];
 

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import type { DeviceName } from "../native/devices";
 
 /** Losses of the DPO table, as TRL's `loss_type`. */
 export const dpoLosses = [
@@ -25,6 +26,7 @@ export type DpoLoss = (typeof dpoLosses)[number];
 const positive = z.number().positive();
 const count = z.int().positive();
 const steps = z.int().nonnegative();
+const deviceNames = /^(auto|cpu|cuda(:\d+)?)$/;
 
 /** Fields of a low-rank adapter (LoRA), as PEFT's LoraConfig. */
 export const loraFields = {
@@ -131,6 +133,15 @@ export const sharedFields = {
    * activations, "layer" keeps only each layer's input (TRL `gradient_checkpointing`). The same bits. @default "norms-and-swiglu"
    */
   recompute: z.enum(["none", "norms-and-swiglu", "layer"]).optional(),
+  /**
+   * Measure once how fast this machine multiplies matrices (half a second, kept in the cache), so that the speed of a step is
+   * told as a share of it. @default true
+   */
+  measurePeak: z.boolean().optional(),
+  /** Where it is trained: "cpu", "cuda", "cuda:1" (the second card), or "auto", where the model was loaded. @default "auto" */
+  device: z
+    .custom<DeviceName>((name) => typeof name === "string" && deviceNames.test(name), "it is no device")
+    .optional(),
   /** Threads of the core; null takes all cores. @default null */
   threads: count.nullable().optional(),
   /** Chat template: "model" takes that of the tokenizer (Zephyr's when it has none), "zephyr" the built-in one. Other text is a Jinja template. @default "model" */

@@ -34,6 +34,7 @@ export function problemsOf(issue: z.core.$ZodIssue, schema: z.ZodObject): Config
   if (key === "lossType") {
     return [{ field, problem: "it is not a loss", remedy: `Known losses: ${dpoLosses.join(", ")}.` }];
   }
+  if (key === "device") return [{ field, problem: "it is no device", remedy: "Take auto, cpu, cuda or cuda:1." }];
   return [{ field, problem: lowerFirst(text), remedy: remedyOf(issue) }];
 }
 

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { ConfigProblem } from "../errors";
+import type { DeviceName } from "../native/devices";
 import {
   type DpoLoss,
   dpoFields,
@@ -92,6 +93,8 @@ export const sharedDefaults = {
   logTo: [] as "tensorboard"[],
   outputDir: null,
   recompute: "norms-and-swiglu",
+  measurePeak: true,
+  device: "auto" as DeviceName,
   threads: null,
   template: "model",
   answerEnd: "eos",

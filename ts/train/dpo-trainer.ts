@@ -28,6 +28,7 @@ import {
   scheduleOf,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
+import { counted } from "./speed";
 import type { TrainerInput, TrainResult } from "./trainer";
 import { watchRun } from "./watch/watch-run";
 
@@ -152,7 +153,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           for (const rows of microBatches) {
             throwIfAborted(signal);
             const inBatch = Array.from(rows, (row) => examples.rows[row]!);
-            const batch = nativePairs(inBatch, config);
+            const batch = counted(run!, nativePairs(inBatch, config));
             const logps = precomputed ? pick(precomputed, rows) : split(await frozen.logps(batch));
             const { chosen, rejected } = logps;
             loss += await session.accumulateDpo(batch, chosen, rejected, inStep.length, chosenTokens, true);

@@ -8,6 +8,7 @@ const step = (n: number): StepEvent => ({
   epoch: 0,
   metrics: { loss: 1 },
   tokensPerSecond: 1,
+  flopsPerSecond: 1e9,
   secondsLeft: 1,
 });
 

@@ -44,6 +44,10 @@ export interface StepEvent {
   metrics: Metrics;
   /** Tokens per second since the last logged step. */
   tokensPerSecond: number;
+  /** Floating-point operations a second that the steps needed (crates/align/flops.rs), since the last logged step. */
+  flopsPerSecond: number;
+  /** The same as a share of the fastest matrix products on this machine (0 to 1), unless measurePeak is off. */
+  peakShare?: number;
   /** Estimate of the seconds left. */
   secondsLeft: number;
 }

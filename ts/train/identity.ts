@@ -9,6 +9,8 @@ const free = [
   "resume",
   "resumeForce",
   "outputDir",
+  "measurePeak",
+  "device",
   "threads",
   "saveSteps",
   "keepCheckpoints",

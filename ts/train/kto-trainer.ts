@@ -30,6 +30,7 @@ import {
   scheduleOf,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
+import { counted } from "./speed";
 import type { TrainerInput, TrainResult } from "./trainer";
 import { watchRun } from "./watch/watch-run";
 
@@ -164,7 +165,7 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
           for (const rows of microBatches) {
             throwIfAborted(signal);
             const inBatch = Array.from(rows, (row) => examples.rows[row]!);
-            const batch = nativeBatch(inBatch);
+            const batch = counted(run!, nativeBatch(inBatch));
             const logps = precomputed ? Float64Array.from(rows, (row) => precomputed[row]!) : await frozen.logps(batch);
             loss += await session.accumulateKto(batch, labels(inBatch), logps, kl, inStep.length, true);
           }

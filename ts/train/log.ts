@@ -3,6 +3,7 @@ import { parseMetrics } from "./checkpoint";
 import type { Metrics } from "./events";
 import type { Run, StepFacts } from "./run";
 import type { MetricsLine, SpeedLine } from "./run-folder";
+import { forgetPeak } from "./speed";
 
 /** Does something else between two steps; its time does not count in the tokens per second. */
 export async function aside<Given extends unknown[], T>(
@@ -40,13 +41,24 @@ export async function logSteps(run: Run, { step, epoch }: StepFacts): Promise<vo
   const metrics = { ...meansOf(run.pending), step };
   run.pending = [];
   const now = performance.now();
-  const tokensPerSecond = ((run.tokens - run.loggedTokens) / Math.max(1, now - run.loggedAt)) * 1000;
+  const since = Math.max(1, now - run.loggedAt) / 1000;
+  const tokensPerSecond = (run.tokens - run.loggedTokens) / since;
+  const flopsPerSecond = run.flops / since;
+  // Faster than the peak: the machine was busy with something else when that was measured.
+  if (run.peak !== undefined && flopsPerSecond > run.peak) run.peak = await forgetPeak(run.config);
+  const peakShare = run.peak === undefined ? undefined : flopsPerSecond / run.peak;
   run.loggedAt = now;
   run.loggedTokens = run.tokens;
+  run.flops = 0;
   const { totalSteps } = run.plan;
   const seconds = (now - run.startedAt) / 1000;
-  await addLine(run, metrics, { tokens_per_second: tokensPerSecond });
-  await addSpeed(run, { step, tokens_per_second: tokensPerSecond, seconds });
+  const speed = {
+    tokens_per_second: tokensPerSecond,
+    flops_per_second: flopsPerSecond,
+    ...(peakShare === undefined ? {} : { peak_share: peakShare }),
+  };
+  await addLine(run, metrics, speed);
+  await addSpeed(run, { step, ...speed, seconds });
   run.events.push({
     type: "step",
     step,
@@ -54,6 +66,8 @@ export async function logSteps(run: Run, { step, epoch }: StepFacts): Promise<vo
     epoch,
     metrics,
     tokensPerSecond,
+    flopsPerSecond,
+    ...(peakShare === undefined ? {} : { peakShare }),
     secondsLeft: (seconds / (step - run.before.steps)) * (totalSteps - step),
   });
 }
@@ -91,9 +105,6 @@ export async function logEvaluation(run: Run): Promise<void> {
 
 /** The report's curves show both logs in one. */
 export function withSpeed(history: readonly MetricsLine[], speed: readonly SpeedLine[]): MetricsLine[] {
-  const ofStep = new Map(speed.map((line) => [line.step, line.tokens_per_second]));
-  return history.map((line) => {
-    const tokensPerSecond = "loss" in line ? ofStep.get(line.step) : undefined;
-    return tokensPerSecond === undefined ? line : { ...line, tokens_per_second: tokensPerSecond };
-  });
+  const ofStep = new Map(speed.map(({ seconds, ...line }) => [line.step, line]));
+  return history.map((line) => ("loss" in line ? { ...line, ...ofStep.get(line.step) } : line));
 }

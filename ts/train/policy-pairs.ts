@@ -30,6 +30,7 @@ import {
   scheduleOf,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
+import { counted } from "./speed";
 import type { TrainerInput, TrainResult } from "./trainer";
 import { watchRun } from "./watch/watch-run";
 
@@ -106,7 +107,8 @@ export async function fitPolicyPairs(
         let loss = 0;
         for (const batch of batches) {
           throwIfAborted(signal);
-          loss += await session.accumulatePairs(nativePairs(batch, layout), inStep.length, chosenTokens, true);
+          const packed = counted(run!, nativePairs(batch, layout));
+          loss += await session.accumulatePairs(packed, inStep.length, chosenTokens, true);
         }
         return loss;
       });

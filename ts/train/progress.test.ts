@@ -78,10 +78,20 @@ describe("showProgress", () => {
       epoch: 0.5,
       metrics: { loss: 0.69 },
       tokensPerSecond: 10,
+      flopsPerSecond: 1e9,
       secondsLeft: 1,
     },
     { type: "warning", message: "careful" },
-    { type: "step", step: 2, totalSteps: 2, epoch: 1, metrics: { loss: 0.5 }, tokensPerSecond: 10, secondsLeft: 0 },
+    {
+      type: "step",
+      step: 2,
+      totalSteps: 2,
+      epoch: 1,
+      metrics: { loss: 0.5 },
+      tokensPerSecond: 10,
+      flopsPerSecond: 1e9,
+      secondsLeft: 0,
+    },
     { type: "end", steps: 2, seconds: 2, tokens: 100, metrics: { loss: 0.5 } },
   ];
   const shown = (isTTY: boolean) => {

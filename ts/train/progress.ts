@@ -7,6 +7,8 @@ export interface ProgressState {
   step: number;
   totalSteps: number;
   tokensPerSecond: number;
+  /** Of matrix products' peak, 0 to 1. */
+  peakShare?: number | undefined;
   secondsLeft: number;
   loss?: number | undefined;
   /** `rewards/margins` and `rewards/accuracies` of DPO. */
@@ -39,7 +41,8 @@ function fieldsOf(state: ProgressState): string[] {
   const fields = [`${state.step}/${state.totalSteps}`];
   if (state.loss !== undefined) fields.push(`loss ${state.loss.toFixed(4)}`);
   if (state.margin !== undefined) fields.push(`margins ${state.margin.toFixed(3)}`);
-  fields.push(`${Math.round(state.tokensPerSecond)} tok/s`, `ETA ${duration(state.secondsLeft)}`);
+  const share = state.peakShare === undefined ? "" : ` (${Math.round(100 * state.peakShare)} % of peak)`;
+  fields.push(`${Math.round(state.tokensPerSecond)} tok/s${share}`, `ETA ${duration(state.secondsLeft)}`);
   if (state.accuracy !== undefined) fields.push(`acc ${state.accuracy.toFixed(2)}`);
   return fields;
 }
@@ -104,6 +107,7 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
           step: event.step,
           totalSteps: event.totalSteps,
           tokensPerSecond: event.tokensPerSecond,
+          peakShare: event.peakShare,
           secondsLeft: event.secondsLeft,
           loss: event.metrics.loss,
           margin: event.metrics["rewards/margins"],

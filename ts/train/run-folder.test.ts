@@ -16,7 +16,7 @@ describe("RunFolder", () => {
     await folder.appendMetrics({ step: 2, loss: Number.NaN });
     await folder.syncMetrics();
     await folder.appendMetrics({ step: 3, loss: 0.25 });
-    await folder.appendSpeed({ step: 3, tokens_per_second: 9, seconds: 1 });
+    await folder.appendSpeed({ step: 3, tokens_per_second: 9, flops_per_second: 2e9, seconds: 1 });
     await folder.syncMetrics();
     await folder.writeReport("<!doctype html>");
     await folder.saveModel(async (target) => writeFile(join(target, "weights"), "one"));

@@ -26,6 +26,10 @@ export interface SpeedLine {
   step: number;
   /** Since the last logged step. */
   tokens_per_second: number;
+  /** Floating-point operations a second that the steps needed, forward and backward. */
+  flops_per_second: number;
+  /** The same as a share of matrix products' peak on this machine, 0 to 1, where that is known. */
+  peak_share?: number;
   /** Since this process made its first step. */
   seconds: number;
 }

@@ -14,6 +14,7 @@ import {
   throwIfAborted,
 } from "../errors";
 import type { Mistral } from "../model/mistral";
+import { chooseDevice } from "../native/devices";
 import { native, packageVersion } from "../native/load";
 import { type RunReportSample, renderRunReport } from "../report";
 import type { BatchPlan } from "./batches";
@@ -29,6 +30,7 @@ import { tensorBoard } from "./loggers/tensorboard";
 import { type Method, methods } from "./methods";
 import type { CpoConfig, KtoConfig, OrpoConfig, SimpoConfig } from "./preference-config";
 import { type MetricsLine, RunFolder, type SpeedLine } from "./run-folder";
+import { gemmPeak } from "./speed";
 import type { Reference, TrainResult } from "./trainer";
 
 export { resumeRun, saveIfDue } from "./checkpoint";
@@ -72,6 +74,10 @@ export interface Run {
   loggedTokens: number;
   /** Tokens of all steps done. */
   tokens: number;
+  /** Floating-point operations of the steps since the last log. */
+  flops: number;
+  /** Operations a second of matrix products on this machine, where it was measured. */
+  peak: number | undefined;
   doneSteps: number;
   /** What was done when this process began its first step; not 0 when the run is resumed. */
   before: { steps: number; tokens: number };
@@ -89,6 +95,8 @@ export interface Run {
  * on the data.
  */
 export async function prepareModel(given: Mistral, config: TrainConfig): Promise<{ start: Mistral; model: Mistral }> {
+  // "auto" is where the model is; a card by name must be one that can be used.
+  if (config.device !== "auto") await chooseDevice(config.device);
   const start = given.withTemplate(config.template);
   const model = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
   if (model.storage === "float32" || model.adapter) return { start, model };
@@ -132,6 +140,8 @@ export function newRun(
     loggedAt: now,
     loggedTokens: 0,
     tokens: 0,
+    flops: 0,
+    peak: undefined,
     doneSteps: 0,
     before: { steps: 0, tokens: 0 },
     evaluated: 0,
@@ -153,6 +163,7 @@ export async function announce(run: Run): Promise<void> {
   if (model.adapter) run.digests.baseHash = await model.native.fingerprint();
   const warnings = await openCheckpoints(run);
   await run.folder?.writeConfig(configRecord(run));
+  run.peak = await gemmPeak(run.config);
   run.events.push({
     type: "start",
     method,
@@ -191,6 +202,7 @@ export async function openFolder(
 /** The first step comes now: the clock runs, and loggers are told where the run begins. */
 export function beginSteps(run: Run): void {
   run.startedAt = run.loggedAt = performance.now();
+  run.flops = 0;
   run.before = { steps: run.doneSteps, tokens: run.tokens };
   run.loggers.start({
     method: run.method,

@@ -27,6 +27,7 @@ import {
   scheduleOf,
 } from "./run";
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
+import { counted } from "./speed";
 import type { TrainerInput, TrainResult } from "./trainer";
 import { watchRun } from "./watch/watch-run";
 import { wrap } from "./wrapped";
@@ -116,7 +117,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
           let loss = 0;
           for (const batch of batches) {
             throwIfAborted(signal);
-            loss += await session.accumulateSft(nativeBatch(batch), tokens, true);
+            loss += await session.accumulateSft(counted(run!, nativeBatch(batch)), tokens, true);
           }
           return loss;
         });

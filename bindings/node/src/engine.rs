@@ -152,6 +152,8 @@ pub struct NativeInfo {
     pub arch: String,
     pub simd: String,
     pub threads: u32,
+    /// Whether it has CUDA kernels.
+    pub cuda: bool,
 }
 
 /// Describes the addon and the machine, for `doctor`.
@@ -172,5 +174,6 @@ pub fn native_info() -> NativeInfo {
         arch: std::env::consts::ARCH.into(),
         simd: simd.into(),
         threads: std::thread::available_parallelism().map_or(1, usize::from) as u32,
+        cuda: cfg!(feature = "cuda"),
     }
 }

@@ -38,6 +38,18 @@ impl From<zephyr_align::Error> for Failure {
     }
 }
 
+impl From<zephyr_devices::Error> for Failure {
+    fn from(error: zephyr_devices::Error) -> Self {
+        Self::new(error.code(), format!("{error}. Remedy: {}", error.remedy()))
+    }
+}
+
+impl From<zephyr_devices::Refusal> for Failure {
+    fn from(refusal: zephyr_devices::Refusal) -> Self {
+        Self::new(refusal.error.code(), refusal.to_string())
+    }
+}
+
 impl From<zephyr_journal::Error> for Failure {
     fn from(error: zephyr_journal::Error) -> Self {
         Self::of_journal(&error)

@@ -8,10 +8,12 @@
 #![cfg_attr(test, allow(dead_code))]
 
 mod checkpoint;
+mod devices;
 mod engine;
 mod failure;
 mod journal;
 mod memory;
 mod model;
+mod peak;
 mod session;
 mod tokenizer;

@@ -79,6 +79,13 @@ impl NativeBatch {
         self.packed.tokens() as u32
     }
 
+    /// Floating-point operations of training on it, forward and backward: the measure of a step's speed.
+    #[napi]
+    pub fn training_flops(&self, model: &NativeModel) -> f64 {
+        let parts = model.parts.read().unwrap_or_else(PoisonError::into_inner);
+        zephyr_align::flops::training(parts.model(), &self.packed)
+    }
+
     /// Tokens that go through the decoder: those of a shared prompt once.
     #[napi(getter)]
     pub fn computed_tokens(&self) -> u32 {

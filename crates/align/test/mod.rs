@@ -1,6 +1,7 @@
 //! The session against TRL's numbers, against itself, and against damage.
 
 mod accumulation;
+mod flops;
 mod golden;
 mod golden_preference;
 mod lora;

@@ -238,6 +238,7 @@ fn an_update_that_is_not_finite_is_left_out() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "mutants"), ignore = "npm run test:cuda-emulated")]
 fn mistakes_are_caught() {
     let whole = |device: &Device| {
         full_moments::<f32>(device)?;

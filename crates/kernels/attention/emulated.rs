@@ -193,6 +193,7 @@ fn f32_equals_its_twin() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "mutants"), ignore = "npm run test:cuda-emulated")]
 fn mistakes_of_the_f32_kernels_are_caught() {
     let mutations = [
         Mutation { from: "number >= reader.keys || ", to: "", caught_by: "off by" },
@@ -209,6 +210,7 @@ fn mistakes_of_the_f32_kernels_are_caught() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "mutants"), ignore = "npm run test:cuda-emulated")]
 fn mistakes_of_the_forward_pass_are_caught() {
     let mutations = [
         // A barrier too few: keys, values, and what the copies have not brought yet.
@@ -264,6 +266,7 @@ fn mistakes_of_the_forward_pass_are_caught() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "mutants"), ignore = "npm run test:cuda-emulated")]
 fn mistakes_of_the_backward_pass_are_caught() {
     let mutations = [
         Mutation {

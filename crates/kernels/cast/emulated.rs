@@ -75,6 +75,7 @@ fn values_and_rows_arrive() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "mutants"), ignore = "npm run test:cuda-emulated")]
 fn mistakes_are_caught() {
     let mutations = [
         Mutation { from: "if (column >= width) return;", to: "", caught_by: "outside" },

@@ -58,6 +58,11 @@ impl Launcher {
         Ok(Self { stream, modules, functions: HashMap::new() })
     }
 
+    /// Sources whose kernels are loaded.
+    pub fn sources(&self) -> usize {
+        self.modules.len()
+    }
+
     /// Queues `launch` behind everything that the stream has; one without blocks does nothing.
     ///
     /// # Errors

@@ -148,6 +148,7 @@ fn a_nan_is_not_hidden() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "mutants"), ignore = "npm run test:cuda-emulated")]
 fn mistakes_are_caught() {
     let mutations = [
         Mutation { from: "other.place < part.place", to: "other.place > part.place", caught_by: "correct" },

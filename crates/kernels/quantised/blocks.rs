@@ -25,6 +25,7 @@ impl Default for Block {
 
 impl Block {
     /// Takes the bytes of a block apart.
+    #[inline(always)]
     pub fn read(&mut self, kind: Kind, bytes: &[u8]) {
         let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         self.scale = if kind == Kind::Q6_K { half(208) } else { half(0) };
@@ -117,9 +118,9 @@ impl Block {
 
     /// The lower halves of 16 bytes, then the upper ones.
     fn nibbles(&mut self, bytes: &[u8]) {
-        for at in 0..16 {
-            self.codes[at] = bytes[at] & 15;
-            self.codes[at + 16] = bytes[at] >> 4;
+        let (low, high) = self.codes[..32].split_at_mut(16);
+        for ((low, high), byte) in low.iter_mut().zip(high).zip(&bytes[..16]) {
+            (*low, *high) = (byte & 15, byte >> 4);
         }
     }
 

@@ -6,25 +6,25 @@ use super::Quantised;
 use super::activations::{Activations, RUN, Tile, TileData};
 use super::formats::{Format, Sink, Wide, with_format};
 use super::lanes::{Lanes, Words};
-use super::layout::GROUP;
+use super::layout::{GROUP, Line, VECTOR};
 use crate::gemm::{Mat, MatMut};
 use crate::parallel::{self, Shared};
 use crate::simd::{self, Vector};
 
-/// Columns of a panel: its codes and those of a tile stay in the first two cache levels.
-const PANEL: usize = 512;
-/// Groups of a panel.
-const PANEL_GROUPS: usize = 4;
-/// Rows of a panel.
-const PANEL_ROWS: usize = PANEL_GROUPS * GROUP;
+/// Most columns of a panel: a widened group of so many and the codes of a tile stay in the first cache level.
+const PANEL: usize = 576;
+/// Groups of a task of many tokens, so few that the threads end together.
+const TASK_GROUPS: usize = 2;
+/// Their rows.
+const TASK_ROWS: usize = TASK_GROUPS * GROUP;
 
 /// Tasks a thread, so that one that is held up does not hold up the other.
 const TASKS: usize = 4;
 
 thread_local! {
     static ACTIVATIONS: Cell<Activations> = Cell::default();
-    /// A widened panel, and the sums of its rows for all tokens.
-    static SCRATCH: Cell<(Vec<u8>, Vec<f32>)> = Cell::default();
+    /// A widened panel, and the sums of a task's rows for all tokens.
+    static SCRATCH: Cell<(Vec<Line>, Vec<f32>)> = Cell::default();
 }
 
 /// Groups of rows of one part of W.
@@ -75,7 +75,7 @@ pub(super) fn nt(c: MatMut, a: Mat, parts: &[&Quantised], beta: f32) {
     let per_task = if activations.tiles.len() == 1 {
         parallel::rows_per_task(groups, GROUP * a.cols).div_ceil(TASKS)
     } else {
-        PANEL_GROUPS
+        TASK_GROUPS
     };
     for part in parts {
         for first in (0..part.groups()).step_by(per_task) {
@@ -100,7 +100,8 @@ fn tile_widths() -> &'static [usize] {
         #[cfg(target_arch = "x86_64")]
         simd::Level::Avx512 => &[1, 2, 4, 8, 12],
         #[cfg(target_arch = "x86_64")]
-        simd::Level::Avx2 => &[1, 2, 3, 4, 6],
+        // Ten sums, two registers of codes, a pair of activations and their product: of sixteen registers.
+        simd::Level::Avx2 => &[1, 2, 3, 4, 5],
         simd::Level::Baseline => &[1, 2, 4],
     }
 }
@@ -195,7 +196,7 @@ unsafe fn one_tile<L: Lanes, F: Format, const VECTORS: usize>(
     }
 }
 
-/// Many tokens: the groups are widened a panel at a time, and the panel is used for all of them.
+/// Many tokens: each group is widened a panel of columns at a time, and the panel is used for all tokens.
 #[inline(always)]
 unsafe fn panel<L: Lanes, F: Format, W: Widened, const VECTORS: usize>(
     task: &Task,
@@ -206,17 +207,21 @@ unsafe fn panel<L: Lanes, F: Format, W: Widened, const VECTORS: usize>(
     unsafe {
         let Task { part, groups, column } = task;
         let (mut wide, mut sums) = SCRATCH.take();
-        let spans = PANEL / W::SPAN;
-        wide.resize(wide.len().max(PANEL_GROUPS * spans * W::BYTES), 0);
+        let whole = part.columns / F::SPAN;
+        // Of even width: a narrow last one would be mostly the loading and storing of sums.
+        let spans = whole.div_ceil(whole.div_ceil(PANEL / F::SPAN).max(1)).max(1);
+        let lines = spans * F::SPAN / W::SPAN * W::BYTES / VECTOR;
+        wide.resize(wide.len().max(lines), Line::default());
+        let wide_at = wide.as_mut_ptr().cast::<u8>();
         let places = activations.tiles.last().map_or(0, |tile| tile.first + tile.width);
         sums.clear();
-        sums.resize(places * PANEL_ROWS, 0.0);
-        for first in (0..part.columns).step_by(PANEL) {
-            let columns = PANEL.min(part.columns - first);
-            for (index, group) in groups.clone().enumerate() {
-                let from = part.group(group).as_ptr().cast::<u8>().add(first / F::SPAN * F::BYTES);
-                let mut to = wide[index * spans * W::BYTES..].as_mut_ptr();
-                for span in 0..columns / F::SPAN {
+        sums.resize(places * TASK_ROWS, 0.0);
+        for (index, group) in groups.clone().enumerate() {
+            for first in (0..whole).step_by(spans) {
+                let count = spans.min(whole - first);
+                let from = part.group(group).as_ptr().cast::<u8>().add(first * F::BYTES);
+                let mut to = wide_at;
+                for span in 0..count {
                     for run in 0..F::SPAN / F::RUN {
                         for lane in (0..GROUP).step_by(VECTORS * L::WIDTH) {
                             W::widen::<L, F, VECTORS>(from.add(span * F::BYTES), run, lane, to);
@@ -224,24 +229,20 @@ unsafe fn panel<L: Lanes, F: Format, W: Widened, const VECTORS: usize>(
                         to = to.add(W::BYTES);
                     }
                 }
-            }
-            for &tile in &activations.tiles {
-                let data = activations.tile(tile, first / RUN);
-                for index in 0..groups.len() {
-                    let from = wide[index * spans * W::BYTES..].as_ptr();
-                    let to = sums[tile.first * PANEL_ROWS + index * GROUP..].as_mut_ptr();
+                for &tile in &activations.tiles {
+                    let data = activations.tile(tile, first * F::SPAN / RUN);
                     for lane in (0..GROUP).step_by(VECTORS * L::WIDTH) {
-                        let to = to.add(lane);
-                        let spans = columns / W::SPAN;
-                        tile_products::<L, W, VECTORS>(from, spans, lane, tile.width, data, to, PANEL_ROWS);
+                        let to = sums[tile.first * TASK_ROWS + index * GROUP + lane..].as_mut_ptr();
+                        let count = count * F::SPAN / W::SPAN;
+                        tile_products::<L, W, VECTORS>(wide_at, count, lane, tile.width, data, to, TASK_ROWS);
                     }
                 }
             }
         }
         let row = groups.start * GROUP;
-        let rows = PANEL_ROWS.min(part.rows - row).min(groups.len() * GROUP);
+        let rows = (part.rows - row).min(groups.len() * GROUP);
         for token in 0..tokens {
-            out.write(token, column + row, &sums[token * PANEL_ROWS..][..rows]);
+            out.write(token, column + row, &sums[token * TASK_ROWS..][..rows]);
         }
         SCRATCH.set((wide, sums));
     }
@@ -276,7 +277,7 @@ unsafe fn tile_products<L: Lanes, F: Format, const VECTORS: usize>(
             2 => products::<L, F, VECTORS, 2>(from, spans, lane, data, to, stride),
             3 if L::WIDTH == 8 => products::<L, F, VECTORS, 3>(from, spans, lane, data, to, stride),
             4 => products::<L, F, VECTORS, 4>(from, spans, lane, data, to, stride),
-            6 if L::WIDTH == 8 => products::<L, F, VECTORS, 6>(from, spans, lane, data, to, stride),
+            5 if L::WIDTH == 8 => products::<L, F, VECTORS, 5>(from, spans, lane, data, to, stride),
             8 if L::WIDTH == 16 => products::<L, F, VECTORS, 8>(from, spans, lane, data, to, stride),
             12 if L::WIDTH == 16 => products::<L, F, VECTORS, 12>(from, spans, lane, data, to, stride),
             _ => unreachable!("a tile of {width} tokens"),
@@ -411,8 +412,8 @@ pub(super) fn plain(c: MatMut, a: Mat, matrix: &Quantised) {
     activations.round(a, &[1, 2, 4]);
     let (tokens, stride) = (c.rows, c.stride);
     let out = Out { data: Shared::new(c.data), stride, beta: 0.0 };
-    for first in (0..matrix.groups()).step_by(PANEL_GROUPS) {
-        let groups = first..(first + PANEL_GROUPS).min(matrix.groups());
+    for first in (0..matrix.groups()).step_by(TASK_GROUPS) {
+        let groups = first..(first + TASK_GROUPS).min(matrix.groups());
         let task = Task { part: matrix, groups, column: 0 };
         // SAFETY: as in `nt`.
         with_format!(matrix.kind, F => unsafe { rows::<Words<4>, F, 2>(&task, &activations, tokens, &out) });

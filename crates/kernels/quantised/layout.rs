@@ -119,7 +119,12 @@ pub(super) fn group_lines(kind: Kind, columns: usize) -> usize {
 
 /// Lays rows of a file into whole groups; the rows that the last group lacks stay zero.
 pub(super) fn pack(kind: Kind, columns: usize, bytes: &[u8], lines: &mut [Line]) {
-    let layout = of(kind);
+    // Compiled for each type: loading is this.
+    with_format!(kind, F => rows(F::LAYOUT, kind, columns, bytes, lines));
+}
+
+#[inline(always)]
+fn rows(layout: Layout, kind: Kind, columns: usize, bytes: &[u8], lines: &mut [Line]) {
     let mut block = Block::default();
     let rows = bytes.chunks_exact(kind.row_bytes(columns));
     for (row, bytes) in rows.enumerate() {
@@ -135,6 +140,7 @@ pub(super) fn pack(kind: Kind, columns: usize, bytes: &[u8], lines: &mut [Line])
 }
 
 /// Lays the block of one row into the span of its group.
+#[inline(always)]
 fn lay(layout: &Layout, block: &Block, row: usize, span: &mut [u8]) {
     span[2 * row..][..2].copy_from_slice(&block.scale.to_le_bytes());
     if layout.mins {
@@ -148,24 +154,29 @@ fn lay(layout: &Layout, block: &Block, row: usize, span: &mut [u8]) {
             }
         }
         let codes = &block.codes[run * layout.run..][..layout.run];
-        for parity in 0..2 {
-            let word = 4 * row + 2 * parity;
-            let mut high = 0u16;
-            for vector in 0..layout.vectors() {
-                let mut low = 0u16;
-                for place in 0..layout.per_word() {
-                    let code = u16::from(codes[2 * (vector * layout.per_word() + place) + parity]);
-                    low |= (code & ((1 << layout.low()) - 1)) << (layout.low() * place);
-                    if layout.high() > 0 {
-                        high |= code >> 4 << (4 * place + layout.high() * vector);
-                    }
-                }
-                let at = layout.run_at(run) + layout.low_at() + vector * VECTOR + word;
-                span[at..][..2].copy_from_slice(&low.to_le_bytes());
+        let low = layout.run_at(run) + layout.low_at() + 4 * row;
+        let mut put = |at: usize, pair: u32| span[at..][..4].copy_from_slice(&pair.to_le_bytes());
+        if layout.low() == 8 {
+            for (vector, &[first, second, third, fourth]) in codes.as_chunks::<4>().0.iter().enumerate() {
+                put(low + vector * VECTOR, u32::from_le_bytes([first, third, second, fourth]));
             }
-            if layout.high() > 0 {
-                span[layout.run_at(run) + word..][..2].copy_from_slice(&high.to_le_bytes());
-            }
+            continue;
+        }
+        let mut high = 0;
+        for (vector, eight) in codes.as_chunks::<8>().0.iter().enumerate() {
+            let eight = u64::from_le_bytes(*eight);
+            put(low + vector * VECTOR, nibbles(eight));
+            high |= nibbles(eight >> 4) << (layout.high() * vector);
+        }
+        if layout.high() > 0 {
+            put(layout.run_at(run) + 4 * row, high);
         }
     }
+}
+
+/// The low halves of eight bytes as a pair of words: those of the even bytes in the one, of the odd bytes in the other.
+fn nibbles(bytes: u64) -> u32 {
+    let bytes = bytes & 0x0f0f_0f0f_0f0f_0f0f;
+    let [even, odd, _, _, even_after, odd_after, _, _] = (bytes | bytes >> 12).to_le_bytes();
+    u32::from_le_bytes([even, even_after, odd, odd_after])
 }

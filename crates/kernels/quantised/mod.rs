@@ -29,6 +29,7 @@ mod quantise;
 use crate::gemm::{Mat, MatMut};
 use crate::parallel;
 use layout::{GROUP, Line};
+use std::mem::MaybeUninit;
 
 /// A block type, under ggml's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,10 +105,16 @@ impl Quantised {
         assert!(columns.is_multiple_of(kind.block_len()), "{columns} columns are not whole blocks of {kind:?}");
         let row_bytes = kind.row_bytes(columns);
         let per_group = layout::group_lines(kind, columns);
-        let mut data = vec![Line::default(); rows.div_ceil(GROUP) * per_group];
+        let lines = rows.div_ceil(GROUP) * per_group;
+        let mut data = Vec::with_capacity(lines);
         let groups = (PIECE / (row_bytes * GROUP).max(1)).max(1);
         let failure = std::sync::Mutex::new(None);
-        parallel::run(data.chunks_mut((groups * per_group).max(1)).enumerate(), |(piece, lines)| {
+        let pieces = data.spare_capacity_mut()[..lines].chunks_mut((groups * per_group).max(1));
+        parallel::run(pieces.enumerate(), |(piece, lines)| {
+            // Zeroed here, not before: fresh memory costs as much as the rest, and this is on all threads.
+            lines.fill(MaybeUninit::new(Line::default()));
+            // SAFETY: by the line above.
+            let lines = unsafe { &mut *(std::ptr::from_mut(lines) as *mut [Line]) };
             let first = piece * groups * GROUP;
             let count = (lines.len() / per_group * GROUP).min(rows - first);
             let mut bytes = vec![0; count * row_bytes];
@@ -116,10 +123,12 @@ impl Quantised {
                 Err(error) => *failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error),
             }
         });
-        match failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-            None => Ok(Self { kind, rows, columns, data }),
-            Some(error) => Err(error),
+        if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            return Err(error);
         }
+        // SAFETY: every task is done, and has written its lines.
+        unsafe { data.set_len(lines) };
+        Ok(Self { kind, rows, columns, data })
     }
 
     pub fn kind(&self) -> Kind {

@@ -91,6 +91,7 @@ fn equals_its_twin_in_bf16() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "mutants"), ignore = "npm run test:cuda-emulated")]
 fn mistakes_are_caught() {
     let mutations = [
         Mutation { from: "if (column < width) load(x +", to: "load(x +", caught_by: "outside 'x'" },

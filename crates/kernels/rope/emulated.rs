@@ -45,6 +45,7 @@ fn equals_its_twin_in_bf16() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "mutants"), ignore = "npm run test:cuda-emulated")]
 fn mistakes_are_caught() {
     let mutations = [
         Mutation { from: "a[i] * s);", to: "-(a[i] * s));", caught_by: "x[" },

@@ -10,8 +10,6 @@ import { type ColumnChunk, damaged, type Leaf } from "./layout";
 import { compressors } from "./unpack";
 import { type Converter, converterOf } from "./value";
 
-/** Read at once from the file; pages are usually 1 MiB. */
-const readAhead = 1 << 20;
 /** Largest header of a page that is looked for; its statistics may hold long texts. */
 const maximumHeader = 16 << 20;
 /** Largest page, unpacked. */
@@ -303,7 +301,7 @@ class ReadAhead {
   async read(offset: number, length: number): Promise<Buffer> {
     const stop = Math.min(offset + length, this.end);
     if (offset < this.#start || stop > this.#start + this.#piece.length) {
-      const end = Math.min(this.end, Math.max(stop, offset + readAhead));
+      const end = Math.min(this.end, Math.max(stop, offset + this.source.pieceSize));
       this.#piece = await this.source.read(offset, end);
       this.#start = offset;
     }

@@ -1,0 +1,37 @@
+//! The fastest that matrix products go on this machine: what the speed of a training is held against.
+
+use std::time::{Duration, Instant};
+
+use napi::Env;
+use napi::bindgen_prelude::Object;
+use napi_derive::napi;
+use zephyr_kernels::gemm::{self, Mat, MatMut};
+
+use crate::engine::submit;
+
+/// Rows and columns of both factors: they fit no cache, as those of a model do not.
+const SIZE: usize = 1536;
+
+/// Measures f32 products on the compute threads for about so many seconds, at least two of them after a first one. Resolves to the
+/// operations in a second of the fastest.
+#[napi(ts_return_type = "Promise<number>")]
+pub fn measure_gemm_peak(env: &Env, seconds: f64) -> napi::Result<Object<'_>> {
+    submit(env, move || {
+        let factor: Vec<f32> = (0..SIZE * SIZE).map(|index| (index % 17) as f32 - 8.0).collect();
+        let mut product = vec![0.0; SIZE * SIZE];
+        let mut fastest = Duration::MAX;
+        let begin = Instant::now();
+        let mut runs = 0;
+        while runs < 3 || begin.elapsed().as_secs_f64() < seconds {
+            let start = Instant::now();
+            let (a, b) = (Mat::new(&factor, SIZE, SIZE), Mat::new(&factor, SIZE, SIZE));
+            gemm::nt(MatMut::new(&mut product, SIZE, SIZE), a, b, 1.0, 0.0);
+            // The first run wakes the threads.
+            if runs > 0 {
+                fastest = fastest.min(start.elapsed());
+            }
+            runs += 1;
+        }
+        Ok(2.0 * (SIZE as f64).powi(3) / fastest.as_secs_f64())
+    })
+}

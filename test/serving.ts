@@ -1,0 +1,76 @@
+/** `zephyr-align serve` in a process of its own. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import OpenAI from "openai";
+
+const program = join(fileURLToPath(new URL("..", import.meta.url)), "dist", "cli.js");
+
+/** A server that runs. */
+export interface Serving {
+  url: string;
+  child: ChildProcess;
+  /** What it has written to standard error. */
+  said: () => string;
+  /** The client of the npm package, at this server. It never tries again by itself. */
+  openai: OpenAI;
+  post: (path: string, body: unknown, init?: RequestInit) => Promise<Response>;
+  /** The figures of `/metrics`, by name and labels. */
+  metrics: () => Promise<Record<string, number>>;
+  /** Sends a signal (SIGTERM) and waits for the end; gives the exit code. */
+  stop: (signal?: NodeJS.Signals) => Promise<number | null>;
+}
+
+/** Starts the built program with these flags, on a free port. */
+export async function startServing(flags: readonly string[], env: Record<string, string> = {}): Promise<Serving> {
+  const args = [program, "serve", "--port", "0", ...flags];
+  const child = spawn(process.execPath, args, { env: { ...process.env, NO_COLOR: "1", ...env } });
+  let said = "";
+  child.stderr.setEncoding("utf8").on("data", (text) => {
+    said += text;
+  });
+  const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  const url = await new Promise<string>((resolve, reject) => {
+    child.stderr.on("data", () => {
+      const found = /^(http:\/\/\S+?) /m.exec(said)?.[1];
+      if (found) resolve(found);
+    });
+    exited.then((code) => reject(new Error(`serve ended with ${code}: ${said}`)));
+  });
+  const key = env.ZEPHYR_SERVE_KEY;
+  const authorization: Record<string, string> = key === undefined ? {} : { authorization: `Bearer ${key}` };
+  return {
+    url,
+    child,
+    said: () => said,
+    openai: new OpenAI({ baseURL: `${url}/v1`, apiKey: key ?? "none", maxRetries: 0 }),
+    post: (path, body, init = {}) =>
+      fetch(`${url}${path}`, {
+        method: "POST",
+        body: typeof body === "string" ? body : JSON.stringify(body),
+        ...init,
+        headers: { "content-type": "application/json", ...authorization, ...init.headers },
+      }),
+    metrics: async () => {
+      const text = await (await fetch(`${url}/metrics`, { headers: authorization })).text();
+      const lines = text.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+      return Object.fromEntries(
+        lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.split(" ").at(-1))]),
+      );
+    },
+    stop: (signal = "SIGTERM") => {
+      child.kill(signal);
+      return exited;
+    },
+  };
+}
+
+/** The events of a body, each checked to be framed as `data: …` and a blank line. */
+export function eventsIn(body: string): string[] {
+  const events = body.split("\n\n");
+  if (events.pop() !== "") throw new Error("the last event has no blank line behind it");
+  return events.map((event) => {
+    if (!/^data: [^\n\r]+$/.test(event)) throw new Error(`not an event of one line: ${JSON.stringify(event)}`);
+    return event.slice(6);
+  });
+}

@@ -1,0 +1,259 @@
+/** Answers that are held to a grammar, token by token. */
+import { draw as uniform } from "../../distill/draw";
+import { aborted, ModelError, throwIfAborted } from "../../errors";
+import { type AnswerLogprob, decodingOf, type Generated, type GenerateOptions } from "../../model/generation";
+import type { Mistral } from "../../model/mistral";
+import { tokenBytes } from "../../model/token-bytes";
+import { textAfter } from "../../model/token-text";
+import type { Tokenizer } from "../../model/tokenizer";
+import { native } from "../../native/load";
+import type { Grammar, GrammarState } from "./grammar";
+
+/** Tokens that a greedy answer looks at first: mostly one of them fits, and far less is sorted and carried over. */
+const firstLook = 128;
+
+const replacement = "\uFFFD";
+const nothing = new Uint8Array();
+
+/** What a reader sees. */
+const visible = { skipSpecialTokens: true };
+
+/** A token that may come, with what it leads to. */
+interface Candidate {
+  readonly end?: false;
+  id: number;
+  logprob: number;
+  /** The state behind the whole characters. */
+  state: GrammarState;
+  /** Text of the whole characters that it completes. */
+  text: string;
+  /** Bytes behind them that are not yet a character. */
+  pending: Uint8Array;
+}
+
+/** The answer may end. */
+interface Ending {
+  readonly end: true;
+  logprob: number;
+}
+
+/**
+ * Answers a prompt with a text of the grammar: of each step's tokens only those are chosen from that the grammar can go on
+ * with. Temperature, topK, topP and minP work on these. Ends when the grammar does; with `maxTokens` it may end before.
+ */
+export async function constrainedAnswer(
+  model: Mistral,
+  prompt: Uint32Array,
+  grammar: Grammar,
+  options: GenerateOptions,
+): Promise<Generated> {
+  const { maxTokens = 256, signal, onToken, logprobs } = options;
+  const top = logprobs === undefined || logprobs === false ? undefined : logprobs === true ? 0 : logprobs;
+  const steps = new Steps(model, prompt, options);
+  const chosen: AnswerLogprob[] = [];
+  let text = "";
+  let state = grammar.start();
+  let pending: Uint8Array = nothing;
+  let finishReason: Generated["finishReason"] = "length";
+  while (chosen.length < maxTokens && steps.room > 0) {
+    throwIfAborted(signal);
+    const { candidates, best } = await steps.candidates(state, pending, top ?? 0);
+    const next = chosenOf(candidates, options, () => uniform(options.seed ?? 0, "token", chosen.length));
+    if (next.end) {
+      finishReason = "stop";
+      break;
+    }
+    steps.push(next.id);
+    const spelled = (id: number, logprob: number) => ({ id, token: model.tokenizer.decode([id]), logprob });
+    chosen.push({ ...spelled(next.id, next.logprob), top: best.map(([id, logprob]) => spelled(id, logprob)) });
+    ({ state, pending } = next);
+    text += next.text;
+    if (next.text !== "") onToken?.(next.text);
+    if (state.ended && pending.length === 0) {
+      finishReason = "stop";
+      break;
+    }
+  }
+  const ids = Uint32Array.from(chosen, ({ id }) => id);
+  return { text, ids, finishReason, ...(top === undefined ? {} : { logprobs: chosen }) };
+}
+
+/** The model, one token at a time; keys and values stay from step to step. */
+class Steps {
+  readonly #model: Mistral;
+  readonly #tokenizer: Tokenizer;
+  readonly #options: GenerateOptions;
+  readonly #stops: ReadonlySet<number>;
+  /** Of tokens behind whole characters. */
+  readonly #texts: Map<number, string>;
+  readonly #bytes: ReadonlyMap<number, Uint8Array>;
+  /** Whether every byte inside a character is a token; undefined: nobody asked yet. */
+  #ends: boolean | undefined;
+  #ids: Uint32Array;
+  #length: number;
+
+  constructor(model: Mistral, prompt: Uint32Array, options: GenerateOptions) {
+    this.#model = model;
+    this.#tokenizer = model.tokenizer;
+    this.#options = options;
+    this.#stops = new Set(model.stopTokenIds);
+    this.#texts = textsOf(model.tokenizer);
+    this.#bytes = tokenBytes(model.tokenizer);
+    this.#length = prompt.length;
+    this.#ids = new Uint32Array(prompt.length + 256);
+    this.#ids.set(prompt);
+  }
+
+  /** Tokens that still fit. */
+  get room(): number {
+    return this.#model.config.max_position_embeddings - this.#length;
+  }
+
+  push(id: number): void {
+    if (this.#length === this.#ids.length) {
+      const wider = new Uint32Array(2 * this.#length);
+      wider.set(this.#ids);
+      this.#ids = wider;
+    }
+    this.#ids[this.#length++] = id;
+  }
+
+  /**
+   * Tokens that the grammar can go on with, the most probable first (a greedy answer needs only the first), and the `top`
+   * most probable of all. End tokens are among them where the text may end.
+   */
+  async candidates(
+    state: GrammarState,
+    pending: Uint8Array,
+    top: number,
+  ): Promise<{ candidates: (Candidate | Ending)[]; best: [id: number, logprob: number][] }> {
+    const vocabulary = this.#model.config.vocab_size;
+    const greedy = (this.#options.temperature ?? 0) === 0;
+    for (let count = greedy ? Math.min(Math.max(firstLook, top), vocabulary) : vocabulary; ; count = vocabulary) {
+      const { ids, logprobs } = await this.#distribution(count);
+      const candidates: (Candidate | Ending)[] = [];
+      for (const [place, id] of ids.entries()) {
+        const found = this.#candidate(id, logprobs[place] as number, state, pending);
+        if (found) candidates.push(found);
+        if (found && greedy) break;
+      }
+      if (candidates.length > 0) {
+        const best = Array.from(ids.subarray(0, top), (id, i): [number, number] => [id, logprobs[i] as number]);
+        return { candidates, best };
+      }
+      if (count === vocabulary) {
+        throw new ModelError("ZA_GENERATE_OPTION", "no token of the model fits the schema at this place", {
+          place: { field: "response_format" },
+          remedy: "Allow more in the schema, or take a model whose tokenizer has every character.",
+        });
+      }
+    }
+  }
+
+  #candidate(id: number, logprob: number, state: GrammarState, pending: Uint8Array): Candidate | Ending | undefined {
+    if (this.#stops.has(id)) return state.complete && pending.length === 0 ? { end: true, logprob } : undefined;
+    if (pending.length === 0) {
+      const text = this.#textOf(id);
+      // A special token has no text: it would come again and again.
+      if (text === "") return undefined;
+      if (!text.includes(replacement)) {
+        const behind = state.afterText(text);
+        return behind && { id, logprob, state: behind, text, pending };
+      }
+    }
+    const bytes = this.#bytes.get(id);
+    const parts = bytes && partsOf(Buffer.concat([pending, bytes]));
+    const behind = parts && state.afterText(parts.text);
+    if (!behind || (parts.rest.length > 0 && !this.#mayBreak(behind))) return undefined;
+    return { id, logprob, state: behind, text: parts.text, pending: parts.rest };
+  }
+
+  /** Whether part of a character may come: where any character may, for nobody knows which it becomes; and where it can be ended. */
+  #mayBreak(state: GrammarState): boolean {
+    if (![0xe9, 0x4e2d, 0x1f600].every((codePoint) => state.after(codePoint))) return false;
+    if (this.#ends === undefined) {
+      const single = new Set([...this.#bytes.values()].filter(({ length }) => length === 1).map(([byte]) => byte));
+      this.#ends = Array.from({ length: 0x40 }, (_, i) => 0x80 + i).every((byte) => single.has(byte));
+    }
+    return this.#ends;
+  }
+
+  /** What a token, next in the answer, adds to its text. */
+  #textOf(id: number): string {
+    const known = this.#texts.get(id);
+    if (known !== undefined) return known;
+    // Behind the token that stands before it: decoders take the space off a text's beginning.
+    const before = this.#ids[this.#length - 1] as number;
+    const text = textAfter(this.#tokenizer, before, [id], visible);
+    const ground = this.#tokenizer.decode([before], visible);
+    if (ground !== "" && !ground.endsWith(replacement)) this.#texts.set(id, text);
+    return text;
+  }
+
+  /** The most probable tokens that come next, in that order. */
+  async #distribution(count: number): Promise<{ ids: Uint32Array; logprobs: Float32Array }> {
+    const { signal } = this.#options;
+    const abort = new (native().NativeAbort)();
+    const stop = () => abort.abort();
+    signal?.addEventListener("abort", stop, { once: true });
+    try {
+      const decoding = { ...decodingOf({ maxTokens: 1, reuse: true }, []), topLogprobs: count };
+      const ids = this.#ids.slice(0, this.#length);
+      const { topIds, topLogps } = await this.#model.native.generate(
+        this.#tokenizer.native,
+        ids,
+        decoding,
+        [],
+        abort,
+        () => {},
+      );
+      return { ids: topIds, logprobs: topLogps };
+    } catch (error) {
+      throw signal?.aborted ? aborted(signal.reason) : error;
+    } finally {
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+}
+
+/** The characters of bytes, and the beginning of one that follows them; undefined when they are no UTF-8. */
+function partsOf(bytes: Uint8Array): { text: string; rest: Uint8Array } | undefined {
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, { stream: true });
+    return { text, rest: bytes.subarray(Buffer.byteLength(text)) };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Texts of tokens, kept for the next answers. */
+const texts = new WeakMap<Tokenizer, Map<number, string>>();
+
+function textsOf(tokenizer: Tokenizer): Map<number, string> {
+  const known = texts.get(tokenizer) ?? new Map<number, string>();
+  texts.set(tokenizer, known);
+  return known;
+}
+
+/** Chooses among candidates, the most probable first, as the core does: temperature, top-k, top-p, min-p. */
+function chosenOf(
+  candidates: readonly (Candidate | Ending)[],
+  { temperature = 0, topK = 0, topP = 1, minP = 0 }: GenerateOptions,
+  random: () => number,
+): Candidate | Ending {
+  const first = candidates[0] as Candidate | Ending;
+  if (temperature === 0 || !Number.isFinite(1 / temperature)) return first;
+  const kept = topK > 0 ? candidates.slice(0, topK) : candidates;
+  const weights = kept.map(({ logprob }) => Math.exp((logprob - first.logprob) / temperature));
+  const goal = topP * weights.reduce((sum, weight) => sum + weight, 0);
+  let mass = 0;
+  let count = 0;
+  while (count < weights.length && mass < goal && (weights[count] as number) >= minP)
+    mass += weights[count++] as number;
+  let left = random() * mass;
+  for (let at = 0; at < count; at++) {
+    left -= weights[at] as number;
+    if (left < 0) return kept[at] as Candidate | Ending;
+  }
+  return first;
+}

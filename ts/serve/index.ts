@@ -1,0 +1,2 @@
+export type { RequestLog } from "./app";
+export { type ModelServer, type ServeOptions, serve } from "./serve";
