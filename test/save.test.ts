@@ -36,8 +36,9 @@ it.runIf(mounted)("a tokenizer that does not fit leaves no part of a model, and 
   expect(readFileSync(join(target, "tokenizer.json"), "utf8")).toBe("{}");
 });
 
-it("a saved folder holds the five files and is the same model", async () => {
+it("a saved folder holds the six files and is the same model", async () => {
   expect(readdirSync(whole).sort()).toEqual([
+    "chat_template.jinja",
     "config.json",
     "generation_config.json",
     "model.safetensors",

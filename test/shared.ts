@@ -113,3 +113,26 @@ export function pythonWith(name: string): string | undefined {
   if (!found) console.warn(`SKIPPED: no Python has ${name} (ZEPHYR_PEER_PYTHON), the tests beside it do not run`);
   return found;
 }
+
+/** A folder with node-llama-cpp (`$ZEPHYR_PEER_LLAMA`, or the benches' one); says so loudly when there is none. */
+export function llamaPeer(): string | undefined {
+  const candidates = [process.env.ZEPHYR_PEER_LLAMA, "/tmp/zephyr-peer-llama"];
+  const found = candidates.find((each) => each && existsSync(join(each, "node_modules", "node-llama-cpp")));
+  if (!found) {
+    console.warn(
+      "SKIPPED: node-llama-cpp is missing (ZEPHYR_PEER_LLAMA, npm run test:formats sets it up), no llama.cpp",
+    );
+  }
+  return found;
+}
+
+/** Runs a program in a process of its own; the last line that it prints is JSON. */
+export function lastJson<T>(program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): T {
+  const { status, stdout, stderr } = spawnSync(program, args, {
+    encoding: "utf8",
+    env: { ...process.env, ...env },
+    maxBuffer: 1 << 30,
+  });
+  if (status !== 0) throw new Error(`${program} ${args[0]} ended with ${status}: ${stderr}`);
+  return JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
+}

@@ -85,6 +85,7 @@ export const errorCodes = {
   ZA_TOKENIZER_SPECIAL: "A special token that is named does not exist.",
   ZA_TOKENIZER_CONFIG: "tokenizer_config.json cannot be understood.",
   ZA_TOKENIZER_UNSUPPORTED: "A tokenizer is of a kind that is not supported.",
+  ZA_TOKENIZER_EXPORT: "A tokenizer cannot be written into a GGUF file.",
   ZA_TOKENIZER_ENCODE: "The tokenizer failed on a text.",
   ZA_TOKENIZER_DECODE: "The tokenizer failed on token ids.",
   ZA_TOKENIZER_TRAIN: "A tokenizer could not be trained.",

@@ -145,6 +145,8 @@ export declare class NativeModel {
   get unusedTensors(): Array<string>
   /** Writes safetensors and config.json; `dtype` is float32, bfloat16 or float16. */
   save(folder: string, dtype: string, maxShardBytes: number): Promise<undefined>
+  /** Writes a GGUF file with this tokenizer and its chat template; `file_type` is F32, F16, BF16, Q8_0, Q4_0 or Q4_K. */
+  exportGguf(path: string, fileType: string, name: string, tokenizer: NativeTokenizer): Promise<NativeGgufExport>
   /** Continues a prompt. `on_text` gets pieces of finished text as they come; joined they are the answer. */
   generate(tokenizer: NativeTokenizer, prompt: Uint32Array, decoding: NativeDecoding, stop: Array<string>, abort: NativeAbort, onText: (arg: string) => void): Promise<NativeGenerated>
   /** Continues several prompts together; sequence `i` is sampled with `seeds[i]`, not with the options'. Texts are left empty. */
@@ -370,6 +372,14 @@ export interface NativeGenerated {
   answerMs?: number
 }
 
+/** A GGUF file that was written. */
+export interface NativeGgufExport {
+  bytes: number
+  types: Array<NativeTensorType>
+  /** What the file says less exactly than the model. */
+  notes: Array<string>
+}
+
 /** A line of the ledger. */
 export interface NativeGroup {
   purpose: string
@@ -469,6 +479,12 @@ export interface NativeSummary {
   batched: number
   requests: number
   answered: number
+}
+
+/** A type of ggml, and how many tensors have it. */
+export interface NativeTensorType {
+  name: string
+  tensors: number
 }
 
 /** What all runs have used together; calls whose fate is unknown count at their worst. */

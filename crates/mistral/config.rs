@@ -39,6 +39,8 @@ pub struct Config {
     pub model_type: String,
     /// The fields as they were read, kept for saving.
     pub raw: Map<String, Value>,
+    /// Those of generation_config.json, where there was one.
+    pub generation: Map<String, Value>,
 }
 
 impl Config {
@@ -131,6 +133,7 @@ impl Config {
             initializer_range: fields.number("initializer_range", 0.02, |x| (0.0..=1.0).contains(&x))?,
             model_type,
             raw: Map::new(),
+            generation: Map::new(),
         };
         if config.parameters().is_none() {
             return Err(fields.error(

@@ -32,6 +32,11 @@ pub enum Error {
         "{place} is {value:?}, which is not supported; supported: {supported}. Remedy: Load the model's tokenizer.json instead."
     )]
     TokenizerUnsupported { place: &'static str, value: String, supported: &'static str },
+    /// A tokenizer that llama.cpp has no words for.
+    #[error(
+        "the tokenizer cannot be written into a GGUF file: {reason}. Remedy: Save the model as a folder, which keeps tokenizer.json as it is."
+    )]
+    TokenizerExport { reason: String },
     /// The tokenizer failed on a text.
     #[error(
         "the tokenizer failed to encode a text of {bytes} bytes: {reason}. Remedy: Check the tokenizer's model and normalizer."
@@ -91,6 +96,7 @@ impl Error {
             Self::TokenizerSpecial { .. } => "ZA_TOKENIZER_SPECIAL",
             Self::TokenizerConfig { .. } => "ZA_TOKENIZER_CONFIG",
             Self::TokenizerUnsupported { .. } => "ZA_TOKENIZER_UNSUPPORTED",
+            Self::TokenizerExport { .. } => "ZA_TOKENIZER_EXPORT",
             Self::TokenizerEncode { .. } => "ZA_TOKENIZER_ENCODE",
             Self::TokenizerDecode { .. } => "ZA_TOKENIZER_DECODE",
             Self::TokenizerTrain { .. } => "ZA_TOKENIZER_TRAIN",

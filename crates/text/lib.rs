@@ -17,4 +17,4 @@ pub use mask::{
 };
 pub use stop::StopMatcher;
 pub use template::{ChatTemplate, Message, Owner, Rendering, Span, SpecialTokens};
-pub use tokenizer::{Special, Specials, StreamDecoder, Tokenizer, train_bpe};
+pub use tokenizer::{GgufTokenizer, Special, Specials, StreamDecoder, Tokenizer, train_bpe};

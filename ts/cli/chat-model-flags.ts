@@ -336,7 +336,12 @@ function bound(model: ChatModel): ChatModel {
 export function isLocal(name: string): boolean {
   if (name.startsWith(serverPrefix)) return false;
   // A path that is not there is a mistake, not a server's name; loading says so.
-  return name.endsWith(".gguf") || /^\.{0,2}\//.test(name) || (existsSync(name) && statSync(name).isDirectory());
+  return (
+    name.startsWith("hf:") ||
+    name.endsWith(".gguf") ||
+    /^\.{0,2}\//.test(name) ||
+    (existsSync(name) && statSync(name).isDirectory())
+  );
 }
 
 /** `teacherUrl` of `teacher-url` or `teacherUrl`, as commander names it. */

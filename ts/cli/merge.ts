@@ -1,10 +1,12 @@
 import { type Command, Option } from "commander";
 import { Mistral } from "../model/mistral";
+import { wholeNumber } from "./arguments";
 import { styleOf } from "./style";
 
 interface MergeFlags {
   out: string;
   dtype: "float32" | "bfloat16" | "float16";
+  maxShardBytes?: number;
   tokenizer?: string;
 }
 
@@ -22,10 +24,11 @@ export function addMerge(program: Command): void {
         .choices(["float32", "bfloat16", "float16"])
         .default("float32"),
     )
+    .option("--max-shard-bytes <n>", "Largest file; bigger models are sharded. (default: 5000000000)", wholeNumber(1))
     .option("--tokenizer <folder>", "Folder of the tokenizer, when it is not the base's.")
-    .action(async (base: string, adapter: string, { out, dtype, tokenizer }: MergeFlags) => {
+    .action(async (base: string, adapter: string, { out, dtype, maxShardBytes, tokenizer }: MergeFlags) => {
       const model = await Mistral.fromPretrained(base, { adapter, ...(tokenizer === undefined ? {} : { tokenizer }) });
-      await (await model.merge()).save(out, { dtype });
+      await (await model.merge()).save(out, { dtype, ...(maxShardBytes === undefined ? {} : { maxShardBytes }) });
       process.stdout.write(`merged into ${styleOf(process.stdout).cyan(out)}\n`);
     });
 }

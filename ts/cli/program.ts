@@ -7,6 +7,7 @@ import { addDistil } from "./distil";
 import { addDoctor } from "./doctor";
 import { addDpo } from "./dpo";
 import { addEval } from "./eval";
+import { addExport } from "./export";
 import { addInspect } from "./inspect-mask";
 import { addJournal } from "./journal";
 import { addKto } from "./kto";
@@ -47,6 +48,7 @@ export function buildProgram(): Command {
     addKto,
     addPolicyPairs,
     addMerge,
+    addExport,
     addEval,
     addPull,
     addChat,

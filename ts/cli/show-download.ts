@@ -1,4 +1,5 @@
 import type { HubProgress } from "../hub/settings";
+import { dataSize } from "../report/format";
 
 /** Shows downloads on stderr: one line that is written over on a terminal, else one line a file. */
 export function showDownload(): (progress: HubProgress) => void {
@@ -10,17 +11,12 @@ export function showDownload(): (progress: HubProgress) => void {
     if (!stream.isTTY) {
       if (file === shown) return;
       shown = file;
-      stream.write(`downloading ${repository}/${file} (${size(total)})\n`);
+      stream.write(`downloading ${repository}/${file} (${dataSize(total)})\n`);
       return;
     }
     if (!done && loaded < total && performance.now() - last < 100) return;
     last = performance.now();
-    const line = `${repository}/${file}  ${size(loadedInAll)} of ${size(totalInAll)}`;
+    const line = `${repository}/${file}  ${dataSize(loadedInAll)} of ${dataSize(totalInAll)}`;
     stream.write(`\r\x1b[2K${line.slice(-(stream.columns || 80) + 1)}${done ? "\n" : ""}`);
   };
-}
-
-function size(bytes: number): string {
-  if (bytes < 1e6) return `${(bytes / 1e3).toFixed(1)} kB`;
-  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
 }

@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import type { NativeModel } from "../../bindings/node/index";
 import type { Message } from "../data";
 import { fromNative, ModelError, throwIfAborted } from "../errors";
-import { modelFolder } from "../hub/model-folder";
+import { modelPath } from "../hub/model-files";
 import { isRepositoryId } from "../hub/repository";
 import { type ChosenDevice, chooseDevice } from "../native/devices";
 import { native } from "../native/load";
@@ -18,10 +18,12 @@ import {
   type ScoredChat,
   streamed,
 } from "./generation";
+import { type GgufExport, type GgufOptions, modelName } from "./gguf-export";
 import { type LoadOptions, storageOf } from "./loading";
 import { type EncodeOptions, folderTokenizer, Tokenizer } from "./tokenizer";
 
 export type { AnswerLogprob, FinishReason, Generated, GenerateOptions, ScoredChat, TokenLogprob } from "./generation";
+export type { GgufExport, GgufOptions, GgufType } from "./gguf-export";
 export type { LoadOptions } from "./loading";
 
 /** The architecture as transformers names it. */
@@ -102,7 +104,8 @@ export class Mistral {
   /**
    * Loads a folder in Hugging Face's layout (config.json, safetensors, tokenizer.json) or a GGUF file (dequantised, unless
    * `quantization` keeps it as it is). A folder of a LoRA adapter is loaded together with the base that its configuration
-   * names. What is neither may be the id of a model at the Hub (`org/name`), whose files are downloaded into the Hub's cache.
+   * names. What is neither may be the id of a model at the Hub (`org/name` or `hf:org/name`; `hf:org/name:Q4_K_M` is its GGUF
+   * file of that quantisation), whose files are downloaded into the Hub's cache.
    *
    * @throws ModelError, TokenizerError, TemplateError that name file, field or tensor; HubError.
    */
@@ -111,7 +114,7 @@ export class Mistral {
       const addon = native();
       // Before anything is fetched or read.
       const device = await chooseDevice(options.device);
-      const path = await modelFolder(source, options);
+      const path = await modelPath(source, options);
       const adapter = addon.NativeModel.adapterBase(path);
       if (adapter) return await Mistral.#ofAdapter(path, adapter.base, options);
       if (options.adapter !== undefined) {
@@ -386,8 +389,33 @@ export class Mistral {
     await this.#saveWithTokenizer(folder, () => this.native.save(folder, dtype, maxShardBytes));
   }
 
+  /**
+   * Writes one GGUF file, with tokenizer and chat template, that llama.cpp and {@link Mistral.fromPretrained} load. The same
+   * model gives the same bytes; the file has its name when it is whole.
+   *
+   * @throws TokenizerError `ZA_TOKENIZER_EXPORT` for a tokenizer that llama.cpp does not have; ModelError
+   * `ZA_MODEL_INVALID` for a model with an adapter (merge() first), `ZA_MODEL_UNSUPPORTED` for a value that the type cannot
+   * hold; IoError.
+   */
+  async exportGguf(
+    file: string,
+    { type = "F16", name = modelName(this.source) }: GgufOptions = {},
+  ): Promise<GgufExport> {
+    try {
+      const { bytes, types, notes } = await this.native.exportGguf(file, type, name, this.tokenizer.native);
+      return { file, bytes, type, tensors: Object.fromEntries(types.map((one) => [one.name, one.tensors])), notes };
+    } catch (error) {
+      throw fromNative(error, { file });
+    }
+  }
+
   async #saveWithTokenizer(folder: string, save: () => Promise<unknown>): Promise<void> {
-    const files = { "tokenizer.json": this.tokenizer.toJson(), "tokenizer_config.json": this.tokenizer.configJson() };
+    const files = {
+      "tokenizer.json": this.tokenizer.toJson(),
+      "tokenizer_config.json": this.tokenizer.configJson(),
+      // Readers of this file take it before the template in tokenizer_config.json, which is for older ones.
+      "chat_template.jinja": this.tokenizer.chatTemplate,
+    };
     const hidden = (name: string) => join(folder, `.${name}.${process.pid}.tmp`);
     try {
       await mkdir(folder, { recursive: true });

@@ -21,6 +21,12 @@ export function percent(share: number): string {
   return `${(100 * share).toFixed(1)} %`;
 }
 
+/** Bytes with a unit: `98.4 MB`. */
+export function dataSize(bytes: number): string {
+  if (bytes < 1e6) return `${(bytes / 1e3).toFixed(1)} kB`;
+  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
+}
+
 /** Evenly spaced round values that cover a range, about `count` of them. */
 export function ticks(low: number, high: number, count: number): number[] {
   const span = high - low || Math.abs(high) || 1;

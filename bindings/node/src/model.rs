@@ -15,6 +15,7 @@ use zephyr_align::fingerprint;
 use zephyr_mistral::generate::{
     self, CacheType, FinishReason, GenerateOptions, Generation, Generator, KeptText, Request,
 };
+use zephyr_mistral::weights::gguf::{self, Description, FileType};
 use zephyr_mistral::weights::safetensors::FloatType;
 use zephyr_mistral::{Adapter, Config, LoraConfig, Model, Parameters, Storage, Weights, lora, weights};
 use zephyr_text::{StopMatcher, StreamDecoder};
@@ -55,6 +56,15 @@ impl Parts {
     fn adapter(&self) -> Result<&Arc<Adapter>, Failure> {
         let text = "the model has no adapter. Remedy: load one, or make one with withLora";
         self.adapter.as_ref().ok_or_else(|| Failure::new("ZA_MODEL_INVALID", text))
+    }
+
+    /// The weights of a model that is written as one.
+    fn whole(self) -> Result<Arc<Weights>, Failure> {
+        if self.adapter.is_none() {
+            return Ok(self.weights);
+        }
+        let text = "a model with an adapter is not saved as one. Remedy: take saveAdapter, or merge() first";
+        Err(Failure::new("ZA_MODEL_INVALID", text))
     }
 
     fn without_adapter(&self, what: &str) -> Result<(), Failure> {
@@ -159,6 +169,22 @@ impl From<NativeDecoding> for GenerateOptions {
 pub struct NativeAdapterBase {
     /// `base_model_name_or_path`.
     pub base: Option<String>,
+}
+
+/// A GGUF file that was written.
+#[napi(object)]
+pub struct NativeGgufExport {
+    pub bytes: f64,
+    pub types: Vec<NativeTensorType>,
+    /// What the file says less exactly than the model.
+    pub notes: Vec<String>,
+}
+
+/// A type of ggml, and how many tensors have it.
+#[napi(object)]
+pub struct NativeTensorType {
+    pub name: String,
+    pub tensors: u32,
 }
 
 /// A generated answer.
@@ -451,11 +477,7 @@ impl NativeModel {
     ) -> napi::Result<Object<'env>> {
         let parts = self.current();
         submit(env, move || {
-            if parts.adapter.is_some() {
-                let text = "a model with an adapter is not saved as one. Remedy: take saveAdapter, or merge() first";
-                return Err(Failure::new("ZA_MODEL_INVALID", text));
-            }
-            let weights = parts.weights;
+            let weights = parts.whole()?;
             let dtype = match dtype.as_str() {
                 "float32" => FloatType::F32,
                 "bfloat16" => FloatType::BF16,
@@ -467,6 +489,37 @@ impl NativeModel {
             };
             weights::save::save_safetensors(&weights, &PathBuf::from(folder), dtype, max_shard_bytes as u64)?;
             Ok(())
+        })
+    }
+
+    /// Writes a GGUF file with this tokenizer and its chat template; `file_type` is F32, F16, BF16, Q8_0, Q4_0 or Q4_K.
+    #[napi(ts_return_type = "Promise<NativeGgufExport>")]
+    pub fn export_gguf<'env>(
+        &self,
+        env: &'env Env,
+        path: String,
+        file_type: String,
+        name: String,
+        tokenizer: &NativeTokenizer,
+    ) -> napi::Result<Object<'env>> {
+        let (parts, template) = (self.current(), tokenizer.chat_template());
+        let tokenizer = tokenizer.tokenizer.clone();
+        submit(env, move || {
+            let weights = parts.whole()?;
+            let file_type = FileType::parse(&file_type).ok_or_else(|| {
+                let text = format!("type is {file_type:?}. Remedy: take F32, F16, BF16, Q8_0, Q4_0 or Q4_K");
+                Failure::new("ZA_CONFIG_INVALID", text)
+            })?;
+            let config = &weights.config;
+            let written = tokenizer.to_gguf(&template, config.vocab_size, &config.eos_token_ids)?;
+            let description = Description { name: &name, tokenizer: &written.metadata };
+            let exported = gguf::export(&weights, path.as_ref(), file_type, &description)?;
+            let types = exported.types.into_iter();
+            Ok(NativeGgufExport {
+                bytes: exported.bytes as f64,
+                types: types.map(|(name, tensors)| NativeTensorType { name, tensors: tensors as u32 }).collect(),
+                notes: [written.notes, exported.notes].concat(),
+            })
         })
     }
 

@@ -73,6 +73,49 @@ impl Block {
         }
     }
 
+    /// Puts a block together: what [`Self::read`] takes apart.
+    pub fn write(&self, kind: Kind, bytes: &mut [u8]) {
+        let at = if kind == Kind::Q6_K { 208 } else { 0 };
+        bytes[at..at + 2].copy_from_slice(&self.scale.to_le_bytes());
+        if matches!(kind, Kind::Q4_1 | Kind::Q5_1 | Kind::Q4_K | Kind::Q5_K) {
+            bytes[2..4].copy_from_slice(&self.min.to_le_bytes());
+        }
+        match kind {
+            Kind::Q4_0 => self.write_nibbles(8, &mut bytes[2..]),
+            Kind::Q4_1 => self.write_nibbles(0, &mut bytes[4..]),
+            Kind::Q5_0 => {
+                self.write_fifth_bits(&mut bytes[2..6]);
+                self.write_nibbles(0, &mut bytes[6..]);
+            }
+            Kind::Q5_1 => {
+                self.write_fifth_bits(&mut bytes[4..8]);
+                self.write_nibbles(0, &mut bytes[8..]);
+            }
+            Kind::Q8_0 => bytes[2..34].copy_from_slice(&self.codes[..32]),
+            Kind::Q4_K => {
+                self.write_six_bit_factors(&mut bytes[4..16]);
+                self.write_paired_runs(&mut bytes[16..144]);
+            }
+            Kind::Q5_K => {
+                self.write_six_bit_factors(&mut bytes[4..16]);
+                self.write_paired_runs(&mut bytes[48..176]);
+                bytes[16..48].fill(0);
+                for (index, code) in self.codes.iter().enumerate() {
+                    bytes[16 + index % 32] |= (code >> 4 & 1) << (index / 32);
+                }
+            }
+            Kind::Q6_K => {
+                bytes[..192].fill(0);
+                bytes[192..208].copy_from_slice(&self.scales);
+                for (index, code) in self.codes.iter().enumerate() {
+                    let (half, quarter, at) = (index / 128, index / 32 % 4, index % 32);
+                    bytes[64 * half + 32 * (quarter % 2) + at] |= (code & 15) << (4 * (quarter / 2));
+                    bytes[128 + 32 * half + at] |= (code >> 4 & 3) << (2 * quarter);
+                }
+            }
+        }
+    }
+
     /// The lower halves of 16 bytes, then the upper ones.
     fn nibbles(&mut self, bytes: &[u8]) {
         let (low, high) = self.codes[..32].split_at_mut(16);
@@ -104,6 +147,37 @@ impl Block {
             } else {
                 (bytes[run + 4] & 15 | bytes[run - 4] >> 6 << 4, bytes[run + 4] >> 4 | bytes[run] >> 6 << 4)
             };
+        }
+    }
+
+    /// `flip`: bits that the file has the other way round.
+    fn write_nibbles(&self, flip: u8, bytes: &mut [u8]) {
+        for at in 0..16 {
+            bytes[at] = (self.codes[at] ^ flip) & 15 | (self.codes[at + 16] ^ flip) << 4;
+        }
+    }
+
+    fn write_fifth_bits(&self, bytes: &mut [u8]) {
+        bytes.fill(0);
+        for (at, code) in self.codes[..32].iter().enumerate() {
+            bytes[at / 8] |= (code >> 4 & 1) << (at % 8);
+        }
+    }
+
+    fn write_paired_runs(&self, bytes: &mut [u8]) {
+        bytes.fill(0);
+        for (index, code) in self.codes.iter().enumerate() {
+            let (run, at) = (index / 32, index % 32);
+            bytes[32 * (run / 2) + at] |= (code & 15) << (4 * (run % 2));
+        }
+    }
+
+    fn write_six_bit_factors(&self, bytes: &mut [u8]) {
+        for run in 0..4 {
+            let (scale, min) = (self.scales[run + 4], self.mins[run + 4]);
+            bytes[run] = self.scales[run] | scale >> 4 << 6;
+            bytes[run + 4] = self.mins[run] | min >> 4 << 6;
+            bytes[run + 8] = scale & 15 | min << 4;
         }
     }
 }

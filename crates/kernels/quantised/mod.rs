@@ -3,6 +3,8 @@
 //! A block of 32 values (256 in the K types) holds small integer codes, and a scale (and minimum) for each run of 16 or
 //! 32 of them: `w = scale · code + minimum`. [`Quantised::read`] gives these values bit for bit as llama.cpp and candle do.
 //!
+//! [`Kind::quantise`] makes such blocks.
+//!
 //! [`nt`] computes `y = x·Wᵀ` in integers: each run of 32 activations is rounded to 16 bits against its own largest
 //! magnitude (`x ≈ step · q`, |q| ≤ 32767), and
 //! `y[r] = Σ over runs: (scale · step) · Σ code·q + minimum · step · Σ q`, the inner sums exact in 32 bits. 16 bits, not
@@ -22,6 +24,7 @@ mod cpu;
 mod formats;
 mod lanes;
 mod layout;
+mod quantise;
 
 use crate::gemm::{Mat, MatMut};
 use crate::parallel;

@@ -10,7 +10,7 @@ use super::{Kind, Quantised, nt};
 use crate::gemm::{Mat, MatMut};
 use crate::oracle::{assert_close, assert_deterministic, elements, random};
 
-fn dtype(kind: Kind) -> GgmlDType {
+pub(super) fn dtype(kind: Kind) -> GgmlDType {
     match kind {
         Kind::Q4_0 => GgmlDType::Q4_0,
         Kind::Q4_1 => GgmlDType::Q4_1,
@@ -24,7 +24,7 @@ fn dtype(kind: Kind) -> GgmlDType {
 }
 
 /// Random blocks: every bit pattern of the codes and factors occurs, the scales are of both signs, or 0, or subnormal.
-fn random_bytes(kind: Kind, values: usize, seed: u64) -> Vec<u8> {
+pub(super) fn random_bytes(kind: Kind, values: usize, seed: u64) -> Vec<u8> {
     let blocks = values / kind.block_len();
     let noise = random(blocks * (kind.block_bytes() + 2), seed);
     let (codes, scales) = noise.split_at(blocks * kind.block_bytes());
@@ -54,7 +54,7 @@ fn packed(kind: Kind, rows: usize, columns: usize, bytes: &[u8]) -> Quantised {
 }
 
 /// The values by candle.
-fn dequantised(kind: Kind, values: usize, bytes: &[u8]) -> Vec<f32> {
+pub(super) fn dequantised(kind: Kind, values: usize, bytes: &[u8]) -> Vec<f32> {
     // candle reinterprets the bytes as blocks and asserts their alignment.
     let mut words = vec![0u64; bytes.len().div_ceil(8)];
     // SAFETY: the words have at least as many bytes.

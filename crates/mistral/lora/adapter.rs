@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layout::{Builder, TensorSpec};
 use crate::linear::Projection;
+use crate::weights::arena;
 
 /// The pair of one projection: `W + scale·B·A`.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +37,20 @@ pub struct AdapterLayout {
 }
 
 impl AdapterLayout {
+    /// The layout on that base.
+    ///
+    /// # Errors
+    /// `ZA_ADAPTER_CONFIG` for what cannot be adapted.
+    pub(super) fn planned(config: &LoraConfig, base: &Config) -> Result<Self> {
+        for path in ["lm_head", "model.embed_tokens", "model.norm"] {
+            if config.adapts(path) {
+                let problem = format!("it means {path}, and only the seven projections of a layer can be adapted");
+                return Err(Error::adapter("LoRA", "target_modules", problem, "Leave it out, or take all-linear."));
+            }
+        }
+        Ok(Self::new(config, base))
+    }
+
     fn new(config: &LoraConfig, base: &Config) -> Self {
         let mut build = Builder::default();
         let (mut pairs, mut slots) = (Vec::new(), vec![[None; 7]; base.layers]);
@@ -93,7 +108,8 @@ impl Adapter {
                 return refuse(field, format!("{key:?} fits none of the adapted projections"));
             }
         }
-        let mut adapter = Self::empty(config, base)?;
+        let layout = AdapterLayout::planned(&config, base)?;
+        let mut adapter = Self::zeroed(config, layout)?;
         for (index, pair) in adapter.layout.pairs.iter().enumerate() {
             let bound = 1.0 / ((pair.a.len() / pair.rank) as f64).sqrt();
             for (at, value) in adapter.data[pair.a.clone()].iter_mut().enumerate() {
@@ -110,15 +126,8 @@ impl Adapter {
     }
 
     /// All zero, to be filled.
-    pub(super) fn empty(config: LoraConfig, base: &Config) -> Result<Self> {
-        for path in ["lm_head", "model.embed_tokens", "model.norm"] {
-            if config.adapts(path) {
-                let problem = format!("it means {path}, and only the seven projections of a layer can be adapted");
-                return Err(Error::adapter("LoRA", "target_modules", problem, "Leave it out, or take all-linear."));
-            }
-        }
-        let layout = AdapterLayout::new(&config, base);
-        let data = vec![0.0; layout.len];
+    pub(super) fn zeroed(config: LoraConfig, layout: AdapterLayout) -> Result<Self> {
+        let data = arena(layout.len, "The adapter")?;
         Ok(Self { config, layout, data })
     }
 }

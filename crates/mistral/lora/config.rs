@@ -24,6 +24,9 @@ pub struct LoraConfig {
     fields: Map<String, Value>,
 }
 
+/// Above the width of any model, where a pair of factors saves nothing.
+const MAX_RANK: usize = 1 << 16;
+
 /// What PEFT 0.21 writes for a plain LoRA of a causal model.
 const PEFT: &str = include_str!("adapter_config.json");
 
@@ -160,12 +163,13 @@ impl LoraConfig {
     }
 }
 
-/// A whole number from 1 on.
+/// A whole number from 1 to [`MAX_RANK`].
 fn whole_rank(rank: f64, place: &str, field: &str) -> Result<usize> {
-    if rank >= 1.0 && rank.fract() == 0.0 && rank <= f64::from(u32::MAX) {
+    if rank >= 1.0 && rank.fract() == 0.0 && rank <= MAX_RANK as f64 {
         return Ok(rank as usize);
     }
-    Err(Error::adapter(place, field, format!("the rank is {rank}"), "Give a whole number from 1 on, for example 16."))
+    let remedy = format!("Give a whole number from 1 to {MAX_RANK}, for example 16.");
+    Err(Error::adapter(place, field, format!("the rank is {rank}"), remedy))
 }
 
 fn flag(value: &Value, place: &str, field: &str) -> Result<bool> {

@@ -1,11 +1,13 @@
 //! PEFT's folder: `adapter_config.json` and `adapter_model.safetensors`.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::adapter::Adapter;
+use super::adapter::{Adapter, AdapterLayout};
 use super::config::LoraConfig;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::weights::folder::read_text;
 use crate::weights::safetensors::{FloatType, SafeTensorsFile, WEIGHT_DTYPES};
 use crate::weights::save::{Staged, sync_folder, write_tensors};
 
@@ -23,11 +25,9 @@ pub fn is_adapter(folder: &Path) -> bool {
 /// `ZA_MODEL_NOT_FOUND`, `ZA_IO`, `ZA_ADAPTER_CONFIG`.
 pub fn read_config(folder: &Path) -> Result<LoraConfig> {
     let path = folder.join(CONFIG);
-    let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::ModelNotFound { path: folder.to_path_buf(), problem: format!("the folder holds no {CONFIG}") }
-        }
-        _ => Error::io(&path, "read", error),
+    let text = read_text(&path)?.ok_or_else(|| Error::ModelNotFound {
+        path: folder.to_path_buf(),
+        problem: format!("the folder holds no {CONFIG}"),
     })?;
     LoraConfig::from_json(&text, &path.display().to_string())
 }
@@ -39,14 +39,15 @@ pub fn read_config(folder: &Path) -> Result<LoraConfig> {
 /// what the safetensors reader gives.
 pub fn load(folder: &Path, base: &Config) -> Result<Adapter> {
     let config = read_config(folder)?;
-    let mut adapter = Adapter::empty(config, base)?;
+    let layout = AdapterLayout::planned(&config, base)?;
     let file = SafeTensorsFile::open(&folder.join(TENSORS))?;
     let place = file.path.display().to_string();
     let foreign = |problem: String| Error::AdapterBase { place: place.clone(), problem };
-    if adapter.layout.pairs.is_empty() {
+    if layout.pairs.is_empty() {
         return Err(foreign("its target_modules mean no projection of this model".to_owned()));
     }
-    for spec in &adapter.layout.tensors {
+    let mut places = Vec::with_capacity(layout.tensors.len());
+    for spec in &layout.tensors {
         let found = file.find(&spec.name).ok_or_else(|| foreign(format!("it has no tensor `{}`", spec.name)))?;
         if found.shape != spec.shape {
             let problem =
@@ -57,13 +58,18 @@ pub fn load(folder: &Path, base: &Config) -> Result<Adapter> {
             let (tensor, found) = (spec.name.clone(), found.dtype.to_string());
             return Err(Error::TensorDtype { place, tensor, found, accepted: WEIGHT_DTYPES });
         }
-        file.read_into(found, &mut adapter.data[spec.range.clone()])?;
+        places.push(found);
     }
-    let known = |name: &str| adapter.layout.tensors.iter().any(|spec| spec.name == name);
-    match file.tensors().iter().find(|tensor| !known(&tensor.name)) {
-        Some(extra) => Err(foreign(format!("it has a tensor `{}` that this model has no place for", extra.name))),
-        None => Ok(adapter),
+    let known: HashSet<&str> = layout.tensors.iter().map(|spec| spec.name.as_str()).collect();
+    if let Some(extra) = file.tensors().iter().find(|tensor| !known.contains(tensor.name.as_str())) {
+        return Err(foreign(format!("it has a tensor `{}` that this model has no place for", extra.name)));
     }
+    // Memory is asked for when the file has turned out to hold as much.
+    let mut adapter = Adapter::zeroed(config, layout)?;
+    for (spec, place) in adapter.layout.tensors.iter().zip(places) {
+        file.read_into(place, &mut adapter.data[spec.range.clone()])?;
+    }
+    Ok(adapter)
 }
 
 /// Saves the adapter (f32) as PEFT does; `base` is written as `base_model_name_or_path`, else what the configuration has.

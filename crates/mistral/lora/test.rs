@@ -12,6 +12,7 @@ use crate::layout::Weights;
 use crate::linear::Projection;
 use crate::model::Model;
 use crate::weights;
+use crate::weights::allocation::peak;
 use crate::weights::test::shared;
 
 fn fields(value: Value) -> Map<String, Value> {
@@ -104,6 +105,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
     refused(json!({"target_modules": ["q_proj", "lm_head"]}), "lm_head");
     refused(json!({"target_modules": ["q_proj"], "r": 0}), "field `r`");
     refused(json!({"target_modules": ["q_proj"], "r": 2.5}), "2.5");
+    refused(json!({"target_modules": ["q_proj"], "r": 1e9}), "65536");
     refused(json!({"target_modules": ["q_proj"], "lora_alpha": 0}), "lora_alpha");
     refused(json!({"target_modules": ["q_proj"], "lora_dropout": 1}), "lora_dropout");
     refused(json!({"target_modules": ["q_proj"], "rank_pattern": {"q_proj": 0}}), "rank_pattern.q_proj");
@@ -129,6 +131,23 @@ fn what_cannot_be_honoured_is_refused_by_name() {
     }
     assert_eq!(LoraConfig::from_json("[]", "x").unwrap_err().code(), "ZA_ADAPTER_CONFIG");
     assert_eq!(LoraConfig::from_json("{", "x").unwrap_err().code(), "ZA_ADAPTER_CONFIG");
+}
+
+#[test]
+fn a_rank_that_the_file_does_not_have_takes_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = LoraConfig::from_fields(fields(json!({"target_modules": ["q_proj"], "r": 2})), "x").unwrap();
+    super::save(&Adapter::new(config, &base(), 1).unwrap(), folder.path(), None).unwrap();
+    let path = folder.path().join("adapter_config.json");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    config["r"] = json!(60_000);
+    std::fs::write(&path, config.to_string()).unwrap();
+    let used = peak(|| {
+        let error = super::load(folder.path(), &base()).unwrap_err();
+        assert_eq!(error.code(), "ZA_ADAPTER_BASE");
+        assert!(error.to_string().contains("60000"), "{error}");
+    });
+    assert!(used < 1 << 20, "{used} bytes");
 }
 
 /// The golden adapters of PEFT, or a loud skip.

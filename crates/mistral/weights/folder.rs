@@ -15,6 +15,7 @@ const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 /// An index of a thousand layers has a few megabytes.
 const MAX_JSON: u64 = 64 << 20;
+const MAX_SHARDS: usize = 1 << 12;
 
 /// Which file holds which tensor.
 struct Shards {
@@ -69,12 +70,15 @@ fn read_config(folder: &Path) -> Result<Config> {
         if !ids.is_empty() {
             config.eos_token_ids = ids;
         }
+        if let Value::Object(fields) = value {
+            config.generation = fields;
+        }
     }
     Ok(config)
 }
 
 /// The text of a small file, or `None` where there is none.
-fn read_text(path: &Path) -> Result<Option<String>> {
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>> {
     let size = match std::fs::metadata(path) {
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -132,12 +136,16 @@ fn open_index(folder: &Path, index: &Path, text: &str) -> Result<Shards> {
         })?;
         *names.entry(shard).or_default() += 1;
     }
+    if names.len() > MAX_SHARDS {
+        return Err(Error::format(&place, format!("it names {} files (limit {MAX_SHARDS})", names.len())));
+    }
     let mut files = Vec::with_capacity(names.len());
     let mut positions = HashMap::new();
     for (name, tensors) in names {
         let path = folder.join(name);
         if !path.exists() {
-            return Err(Error::ShardMissing { shard: path, index: INDEX.to_string(), tensors });
+            let wanted = format!("{INDEX} places {tensors} tensor(s) in it");
+            return Err(Error::ShardMissing { shard: path, wanted });
         }
         positions.insert(name, files.len());
         files.push(SafeTensorsFile::open(&path)?);

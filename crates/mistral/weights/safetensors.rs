@@ -13,6 +13,7 @@ use rayon::prelude::*;
 pub use safetensors::Dtype;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -181,6 +182,8 @@ impl Header {
 pub struct SafeTensorsFile {
     pub path: PathBuf,
     pub header: Header,
+    /// Places in the header.
+    by_name: HashMap<String, usize>,
     file: File,
 }
 
@@ -193,7 +196,8 @@ impl SafeTensorsFile {
             _ => Error::io(path, "open it", error),
         })?;
         let header = Header::read(&file, path)?;
-        Ok(SafeTensorsFile { path: path.to_path_buf(), header, file })
+        let by_name = header.tensors.iter().enumerate().map(|(place, tensor)| (tensor.name.clone(), place)).collect();
+        Ok(SafeTensorsFile { path: path.to_path_buf(), header, by_name, file })
     }
 
     pub fn tensors(&self) -> &[TensorInfo] {
@@ -205,7 +209,7 @@ impl SafeTensorsFile {
     }
 
     pub fn find(&self, name: &str) -> Option<&TensorInfo> {
-        self.header.tensors.iter().find(|tensor| tensor.name == name)
+        self.by_name.get(name).map(|place| &self.header.tensors[*place])
     }
 
     /// The values of an F32, F16 or BF16 tensor.

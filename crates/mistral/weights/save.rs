@@ -91,37 +91,45 @@ pub(crate) fn write_tensors(
         head.add(&tensor.name, &format!("{dtype:?}"), &tensor.shape, tensor.range.len() * dtype.bytes());
     }
     file.write(&head.bytes())?;
-    let mut bytes = Vec::with_capacity(CHUNK * dtype.bytes());
+    let mut bytes = vec![0; CHUNK * dtype.bytes()];
     let mut values = vec![0.0; CHUNK];
     for tensor in tensors {
         for start in (0..tensor.range.len()).step_by(CHUNK) {
             let values = &mut values[..CHUNK.min(tensor.range.len() - start)];
+            let bytes = &mut bytes[..values.len() * dtype.bytes()];
             read(tensor, start, values);
-            bytes.clear();
-            encode(values, dtype, &mut bytes).map_err(|value| Error::Unsupported {
+            encode(values, dtype, bytes).map_err(|value| Error::Unsupported {
                 place: file.target.display().to_string(),
                 what: format!("F16 for the value {value:e} in tensor `{}`", tensor.name),
                 remedy: "F16 ends at 65504: save as BF16 or F32.".to_string(),
             })?;
-            file.write(&bytes)?;
+            file.write(bytes)?;
         }
     }
     file.finish()
 }
 
-/// Appends the little-endian bytes; a finite value that F16 would turn into infinity comes back as the error.
-fn encode(values: &[f32], dtype: FloatType, bytes: &mut Vec<u8>) -> std::result::Result<(), f32> {
+/// Writes the little-endian bytes; a finite value that F16 would turn into infinity comes back as the error.
+pub(crate) fn encode(values: &[f32], dtype: FloatType, bytes: &mut [u8]) -> std::result::Result<(), f32> {
     match dtype {
-        FloatType::F32 => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
-        FloatType::BF16 => bytes.extend(values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes())),
+        FloatType::F32 => {
+            for (value, bytes) in values.iter().zip(bytes.as_chunks_mut::<4>().0) {
+                *bytes = value.to_le_bytes();
+            }
+        }
+        FloatType::BF16 => {
+            for (value, bytes) in values.iter().zip(bytes.as_chunks_mut::<2>().0) {
+                *bytes = bf16::from_f32(*value).to_le_bytes();
+            }
+        }
         FloatType::F16 => {
             let mut halves = vec![f16::ZERO; values.len()];
             halves.convert_from_f32_slice(values);
-            for (value, half) in values.iter().zip(&halves) {
+            for ((value, half), bytes) in values.iter().zip(&halves).zip(bytes.as_chunks_mut::<2>().0) {
                 if half.is_infinite() && value.is_finite() {
                     return Err(*value);
                 }
-                bytes.extend(half.to_le_bytes());
+                *bytes = half.to_le_bytes();
             }
         }
     }
@@ -145,8 +153,10 @@ fn config_json(weights: &Weights, dtype: FloatType) -> Value {
 
 fn generation_json(weights: &Weights) -> Value {
     let config = weights.config.to_json();
-    let mut out = Map::new();
-    out.insert("_from_model_config".to_string(), json!(true));
+    let mut out = weights.config.generation.clone();
+    if out.is_empty() {
+        out.insert("_from_model_config".to_string(), json!(true));
+    }
     for name in ["bos_token_id", "eos_token_id", "pad_token_id"] {
         if let Some(value) = config.get(name).filter(|value| !value.is_null()) {
             out.insert(name.to_string(), value.clone());

@@ -140,7 +140,9 @@ fn a_saved_model_loads_again() {
     assert_eq!(loaded.weights.data, model.data);
     let config = loaded.weights.config;
     assert_eq!(config.raw["use_cache"], true, "fields that we do not know are kept");
-    assert_eq!(Config { raw: model.config.raw.clone(), ..config }, model.config);
+    let (raw, generation) = (model.config.raw.clone(), model.config.generation.clone());
+    assert_eq!(config.generation["eos_token_id"], 2);
+    assert_eq!(Config { raw, generation, ..config }, model.config);
     assert_eq!(loaded.report.unused, Vec::<String>::new());
     assert_eq!(loaded.report.dtypes, [("F32".to_string(), model.layout.tensors.len())]);
 }

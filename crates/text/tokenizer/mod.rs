@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::template::SpecialTokens;
 use added::AddedTokens;
 pub(crate) use encode::Encoded;
+pub use gguf::GgufTokenizer;
 pub use stream::StreamDecoder;
 pub use train::train_bpe;
 use words::Words;

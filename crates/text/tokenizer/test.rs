@@ -2,12 +2,12 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 
-fn trained() -> Value {
+pub(super) fn trained() -> Value {
     let texts = ["the cat sat on the mat", "the dog sat on the cat", "a cat and a dog"].map(str::to_string);
     serde_json::from_str(&train_bpe(texts.into_iter(), 280, &["<unk>", "<s>", "</s>"]).unwrap()).unwrap()
 }
 
-fn load(file: &Value, config: Option<&str>) -> Result<Tokenizer> {
+pub(super) fn load(file: &Value, config: Option<&str>) -> Result<Tokenizer> {
     Tokenizer::from_json(&serde_json::to_vec(file).unwrap(), config)
 }
 
@@ -157,7 +157,7 @@ fn added_tokens_strip_and_match_words_as_in_the_crate() {
     }
 }
 
-fn gguf(pre: &str) -> Map<String, Value> {
+pub(super) fn gguf(pre: &str) -> Map<String, Value> {
     let file = trained();
     let mut tokens: Vec<(u64, &String)> =
         file["model"]["vocab"].as_object().unwrap().iter().map(|(t, id)| (id.as_u64().unwrap(), t)).collect();

@@ -8,12 +8,11 @@ use crate::error::{Error, Result};
 use crate::storage::Tensor;
 use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
-use std::fs::File;
 use std::path::Path;
 use zephyr_kernels::quantised::{Kind, Quantised};
 
 /// What of a file can be kept as it is.
-fn kind(dtype: GgmlDType) -> Option<Kind> {
+pub(super) fn kind(dtype: GgmlDType) -> Option<Kind> {
     Some(match dtype {
         GgmlDType::Q4_0 => Kind::Q4_0,
         GgmlDType::Q4_1 => Kind::Q4_1,
@@ -30,13 +29,12 @@ fn kind(dtype: GgmlDType) -> Option<Kind> {
 /// Whether a path is a GGUF file with quantised tensors, all of them of types that can be kept.
 ///
 /// # Errors
-/// Those of [`Gguf::read`].
+/// Those of [`Gguf::open`].
 pub fn keeps(path: &Path) -> Result<bool> {
     if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) || !path.is_file() {
         return Ok(false);
     }
-    let file = File::open(path).map_err(|error| Error::io(path, "open it", error))?;
-    let tensors = Gguf::read(file, path)?.tensors;
+    let tensors = Gguf::open(path)?.tensors;
     let quantised = || tensors.iter().filter(|tensor| tensor.dtype.block_size() > 1);
     Ok(quantised().count() > 0 && quantised().all(|tensor| kind(tensor.dtype).is_some()))
 }
@@ -94,8 +92,9 @@ impl<R: ReadAt> Gguf<R> {
         interleaved: Option<usize>,
     ) -> Result<impl Fn(usize, &mut [u8]) -> Result<()> + Sync + 'a> {
         let range = tensor.range.clone();
+        let (source, path) = self.source(tensor);
         let read = move |start: u64, bytes: &mut [u8]| {
-            self.source.read_exact_at(bytes, start).map_err(|error| Error::io(&self.path, "read", error))
+            source.read_exact_at(bytes, start).map_err(|error| Error::io(path, "read", error))
         };
         let mut copy = Vec::new();
         if interleaved.is_some() {

@@ -4,10 +4,14 @@
 //! get past its checks. Specification: `docs/gguf.md` of ggml.
 
 mod cursor;
+mod export;
 mod keep;
 mod model;
+mod split;
 mod value;
+mod write;
 
+pub use export::{Description, Exported, FileType, export};
 pub use keep::keeps;
 pub use model::{from_gguf, load};
 pub use value::Value;
@@ -26,6 +30,25 @@ const MAX_KEYS: u64 = 1 << 14;
 const MAX_NAME: u64 = 1024;
 const MAX_RANK: u32 = 4;
 const MAX_ALIGNMENT: u64 = 1 << 16;
+/// The largest vocabularies have some 300 000 tokens with as many types and scores, and somewhat more merges.
+const MAX_DECODED: u64 = 4 << 20;
+
+/// ggml's numbers of the types that candle can dequantise.
+const TYPES: [(u32, GgmlDType); 13] = [
+    (0, GgmlDType::F32),
+    (1, GgmlDType::F16),
+    (2, GgmlDType::Q4_0),
+    (3, GgmlDType::Q4_1),
+    (6, GgmlDType::Q5_0),
+    (7, GgmlDType::Q5_1),
+    (8, GgmlDType::Q8_0),
+    (10, GgmlDType::Q2K),
+    (11, GgmlDType::Q3K),
+    (12, GgmlDType::Q4K),
+    (13, GgmlDType::Q5K),
+    (14, GgmlDType::Q6K),
+    (30, GgmlDType::BF16),
+];
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorInfo {
@@ -35,14 +58,17 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// Bytes in the file, counted from its start.
     pub range: Range<u64>,
+    /// The file, of a split model.
+    part: usize,
 }
 
-/// An open GGUF file whose header has been checked.
+/// An open GGUF file whose header has been checked, or all files of a split one.
 pub struct Gguf<R> {
+    /// Of the first file.
     pub path: PathBuf,
     pub metadata: Vec<(String, Value)>,
     pub tensors: Vec<TensorInfo>,
-    source: R,
+    parts: Vec<(PathBuf, R)>,
 }
 
 impl<R: ReadAt> Gguf<R> {
@@ -97,7 +123,13 @@ impl<R: ReadAt> Gguf<R> {
         let data_start = cursor.position().next_multiple_of(alignment);
         place_tensors(&mut tensors, data_start, alignment, cursor.size()).map_err(|problem| cursor.fail(&problem))?;
         check_names(&metadata, &tensors).map_err(|problem| cursor.fail(&problem))?;
-        Ok(Gguf { path: path.to_path_buf(), metadata, tensors, source })
+        Ok(Gguf { path: path.to_path_buf(), metadata, tensors, parts: vec![(path.to_path_buf(), source)] })
+    }
+
+    /// Where a tensor's bytes are.
+    fn source(&self, tensor: &TensorInfo) -> (&R, &Path) {
+        let (path, source) = &self.parts[tensor.part];
+        (source, path)
     }
 
     pub fn get(&self, key: &str) -> Option<&Value> {
@@ -109,12 +141,18 @@ impl<R: ReadAt> Gguf<R> {
     /// # Errors
     /// `ZA_MODEL_FORMAT`, `ZA_IO`.
     pub fn tokenizer_metadata(&self) -> Result<Map<String, serde_json::Value>> {
-        let mut cursor = Cursor::new(&self.source, &self.path)?;
+        let (path, source) = &self.parts[0];
+        let mut cursor = Cursor::new(source, path)?;
         let mut out = Map::new();
-        for (key, value) in &self.metadata {
-            if key.starts_with("tokenizer.") {
-                out.insert(key.clone(), value.to_json(key, &mut cursor)?);
+        let mut elements = 0;
+        for (key, value) in self.metadata.iter().filter(|(key, _)| key.starts_with("tokenizer.")) {
+            // A list of bytes takes seventy times its size as JSON.
+            elements += value.elements();
+            if elements > MAX_DECODED {
+                let problem = format!("the keys up to `{key}` have {elements} elements (limit {MAX_DECODED})");
+                return Err(cursor.fail(&problem));
             }
+            out.insert(key.clone(), value.to_json(&mut cursor)?);
         }
         Ok(out)
     }
@@ -155,7 +193,7 @@ fn tensor_info<R: ReadAt>(cursor: &mut Cursor<R>, unsupported: &impl Fn(String, 
     let bytes = (elements / block).checked_mul(dtype.type_size()).ok_or_else(overflow)? as u64;
     let end = offset.checked_add(bytes).ok_or_else(overflow)?;
     shape.reverse();
-    Ok(TensorInfo { name, dtype, shape, range: offset..end })
+    Ok(TensorInfo { name, dtype, shape, range: offset..end, part: 0 })
 }
 
 /// Checks alignment, extent and overlap, and makes the ranges absolute.
@@ -225,23 +263,14 @@ fn tensor_type(kind: u32) -> std::result::Result<GgmlDType, String> {
         (35, "TQ2_0"),
         (39, "MXFP4"),
     ];
-    Ok(match kind {
-        0 => GgmlDType::F32,
-        1 => GgmlDType::F16,
-        2 => GgmlDType::Q4_0,
-        3 => GgmlDType::Q4_1,
-        6 => GgmlDType::Q5_0,
-        7 => GgmlDType::Q5_1,
-        8 => GgmlDType::Q8_0,
-        10 => GgmlDType::Q2K,
-        11 => GgmlDType::Q3K,
-        12 => GgmlDType::Q4K,
-        13 => GgmlDType::Q5K,
-        14 => GgmlDType::Q6K,
-        30 => GgmlDType::BF16,
-        other => {
-            let name = OTHERS.iter().find(|(number, _)| *number == other);
-            return Err(name.map_or(format!("{other}"), |(_, name)| name.to_string()));
-        }
-    })
+    if let Some((_, dtype)) = TYPES.iter().find(|(number, _)| *number == kind) {
+        return Ok(*dtype);
+    }
+    let name = OTHERS.iter().find(|(number, _)| *number == kind);
+    Err(name.map_or(kind.to_string(), |(_, name)| name.to_string()))
+}
+
+fn number_of(dtype: GgmlDType) -> u32 {
+    let found = TYPES.iter().find(|(_, own)| *own == dtype);
+    found.map_or_else(|| unreachable!("{dtype:?} is in no file"), |(number, _)| *number)
 }

@@ -14,23 +14,22 @@ use rayon::prelude::*;
 use serde_json::{Map, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::Path;
 
 /// Loads a GGUF file: as it is ([`Form::Gguf`]), or dequantised and then kept in that form.
 ///
 /// # Errors
-/// Those of [`Gguf::read`], and `ZA_MODEL_CONFIG`, `ZA_MODEL_UNSUPPORTED` (architecture, rope scaling, biases, experts; a
+/// Those of [`Gguf::open`], and `ZA_MODEL_CONFIG`, `ZA_MODEL_UNSUPPORTED` (architecture, rope scaling, biases, experts; a
 /// type that cannot be kept),
 /// `ZA_TENSOR_MISSING`, `ZA_TENSOR_SHAPE`, `ZA_OUT_OF_MEMORY`, `ZA_IO`.
 pub fn load(path: &Path, storage: Form) -> Result<Loaded> {
-    let file = File::open(path).map_err(|error| Error::io(path, "open it", error))?;
-    from_gguf(&Gguf::read(file, path)?, storage)
+    from_gguf(&Gguf::open(path)?, storage)
 }
 
 /// The same from a header that has been read, of a file or of bytes.
 pub fn from_gguf<R: ReadAt>(gguf: &Gguf<R>, storage: Form) -> Result<Loaded> {
     let place = gguf.path.display().to_string();
+    gguf.check_whole()?;
     let architecture = architecture(gguf, &place)?;
     let config = config(gguf, architecture, &place)?;
     let layout = Layout::new(&config);
@@ -184,7 +183,9 @@ fn config<R: ReadAt>(gguf: &Gguf<R>, architecture: &str, place: &str) -> Result<
     let window = size("attention.sliding_window")?.filter(|window| *window > 0);
     let token = |key: &str| gguf.get(&format!("tokenizer.ggml.{key}")).and_then(Value::as_u64);
     let mut stops: Vec<u64> = token("eos_token_id").into_iter().collect();
-    stops.extend(token("eot_token_id").filter(|id| !stops.contains(id)));
+    for key in ["eot_token_id", "eom_token_id"] {
+        stops.extend(token(key).filter(|id| !stops.contains(id)));
+    }
 
     let mut map = Map::new();
     // llama.cpp writes Mistral as `llama`; a window tells them apart, and without one they are the same model.
@@ -211,7 +212,7 @@ fn config<R: ReadAt>(gguf: &Gguf<R>, architecture: &str, place: &str) -> Result<
 }
 
 /// `model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`.
-fn gguf_name(name: &str) -> String {
+pub(super) fn gguf_name(name: &str) -> String {
     const PARTS: [(&str, &str); 9] = [
         ("input_layernorm", "attn_norm"),
         ("self_attn.q_proj", "attn_q"),
@@ -257,7 +258,8 @@ impl<R: ReadAt> Gguf<R> {
     /// Values of `tensor` from `first` (which begins a block) into `out`, piece by piece: the quantised tensor is never whole
     /// in memory.
     pub fn dequantize(&self, tensor: &TensorInfo, first: usize, out: &mut [f32]) -> Result<()> {
-        let io = |error| Error::io(&self.path, "read", error);
+        let (source, path) = self.source(tensor);
+        let io = |error| Error::io(path, "read", error);
         let float = match tensor.dtype {
             GgmlDType::F32 => Some(FloatType::F32),
             GgmlDType::F16 => Some(FloatType::F16),
@@ -266,7 +268,7 @@ impl<R: ReadAt> Gguf<R> {
         };
         if let Some(float) = float {
             let start = tensor.range.start + (first * float.bytes()) as u64;
-            return read_floats(&self.source, float, start, out).map_err(io);
+            return read_floats(source, float, start, out).map_err(io);
         }
         let dtype = tensor.dtype;
         let first = tensor.range.start + (first / dtype.block_size() * dtype.type_size()) as u64;
@@ -278,9 +280,9 @@ impl<R: ReadAt> Gguf<R> {
             let mut buffer = vec![0u8; length + ALIGNMENT];
             let start = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
             let bytes = &mut buffer[start..start + length];
-            self.source.read_exact_at(bytes, first + (index * chunk_bytes) as u64).map_err(io)?;
+            source.read_exact_at(bytes, first + (index * chunk_bytes) as u64).map_err(io)?;
             let values = blocks_to_floats(dtype, bytes, out.len()).map_err(|error| {
-                Error::format(&self.path.display().to_string(), format!("tensor `{}`: {error}", tensor.name))
+                Error::format(&path.display().to_string(), format!("tensor `{}`: {error}", tensor.name))
             })?;
             out.copy_from_slice(&values);
             Ok(())
@@ -305,6 +307,12 @@ pub(super) fn interleaved_row(row: usize, head_dim: usize) -> usize {
     let (head, row) = (row / head_dim, row % head_dim);
     let (half, pair) = (row / (head_dim / 2), row % (head_dim / 2));
     head * head_dim + 2 * pair + half
+}
+
+/// The other way round: which of our rows is llama.cpp's row 2i + s of a head.
+pub(super) fn ours_of_interleaved(row: usize, head_dim: usize) -> usize {
+    let (head, row) = (row / head_dim, row % head_dim);
+    head * head_dim + row % 2 * (head_dim / 2) + row / 2
 }
 
 /// Undoes llama.cpp's permutation (`columns` values a row).

@@ -8,8 +8,6 @@ use serde_json::Value as Json;
 
 /// A chat template is the longest string there is, with some kilobytes.
 const MAX_STRING: u64 = 16 << 20;
-/// The largest vocabularies have some 300 000 tokens, and somewhat more merges.
-const MAX_DECODED: u64 = 4 << 20;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -108,8 +106,16 @@ impl Value {
         }
     }
 
+    /// How many values it is.
+    pub(super) fn elements(&self) -> u64 {
+        match self {
+            Value::Array { count, .. } => *count,
+            _ => 1,
+        }
+    }
+
     /// A number that is not finite becomes null, as JSON has no word for it.
-    pub(super) fn to_json<R: ReadAt>(&self, key: &str, cursor: &mut Cursor<R>) -> Result<Json> {
+    pub(super) fn to_json<R: ReadAt>(&self, cursor: &mut Cursor<R>) -> Result<Json> {
         Ok(match self {
             Value::Unsigned(value) => Json::from(*value),
             Value::Signed(value) => Json::from(*value),
@@ -117,13 +123,10 @@ impl Value {
             Value::Bool(value) => Json::from(*value),
             Value::Text(value) => Json::from(value.as_str()),
             Value::Array { kind, count, start } => {
-                if *count > MAX_DECODED {
-                    return Err(cursor.fail(&format!("the key `{key}` has {count} elements (limit {MAX_DECODED})")));
-                }
                 cursor.seek(*start);
                 let mut list = Vec::with_capacity(*count as usize);
                 for _ in 0..*count {
-                    list.push(Value::scalar(*kind, cursor)?.to_json(key, cursor)?);
+                    list.push(Value::scalar(*kind, cursor)?.to_json(cursor)?);
                 }
                 Json::Array(list)
             }

@@ -229,6 +229,20 @@ fn a_gguf_file_with_scores_gives_the_same_ids() {
 }
 
 #[test]
+fn the_same_ids_come_back_from_scores_that_we_write() {
+    let Some(data) = data() else { return };
+    let tokenizer = tokenizer(data.join("tokenizer"));
+    let written = tokenizer.to_gguf("", tokenizer.vocabulary(), &[]).unwrap();
+    assert_eq!(written.notes, Vec::<String>::new());
+    let again = Tokenizer::from_gguf(&written.metadata).unwrap();
+    for row in json(data.join("tokenizer").join("golden_ids.json")).as_array().unwrap() {
+        let text = row["text"].as_str().unwrap();
+        assert_eq!(again.encode(text, false, Specials::Text).unwrap(), ids(&row["ids"]), "{text}");
+    }
+    assert_eq!(again.encode("a", true, Specials::Text).unwrap(), tokenizer.encode("a", true, Specials::Text).unwrap());
+}
+
+#[test]
 fn plain_rows_end_with_the_end_token() {
     let Some(golden) = golden() else { return };
     let tokenizer = tokenizer(golden.join("tokenizer"));

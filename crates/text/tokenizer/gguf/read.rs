@@ -1,35 +1,33 @@
-//! The tokenizer in a GGUF file's metadata, rewritten as `tokenizer.json`, so that both roads have the same guards.
+//! From the metadata to `tokenizer.json`.
 
 use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::config::Config;
+use super::super::config::Config;
+use super::{PRE_TOKENIZERS, PreTokenizer, filler, kind};
 use crate::error::{Error, Result};
 
-/// Pieces of Llama 3 and Qwen 2; GPT-2's pattern is built into the ByteLevel pre-tokenizer.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// Token kinds of GGUF (`tokenizer.ggml.token_type`).
-const UNKNOWN: u64 = 2;
-const CONTROL: u64 = 3;
-const USER_DEFINED: u64 = 4;
+/// Bytes of a SentencePiece token, whose splits are all looked up: the longest known ones have some fifty.
+const LONGEST: usize = 1024;
 
 /// Converts the metadata to the contents of `tokenizer.json` and the entries of `tokenizer_config.json`.
-pub(super) fn convert(metadata: &Map<String, Value>) -> Result<(Value, Config)> {
+pub(in super::super) fn convert(metadata: &Map<String, Value>) -> Result<(Value, Config)> {
     let tokens =
         texts(metadata, "tokenizer.ggml.tokens")?.ok_or_else(|| broken("has no tokenizer.ggml.tokens".into()))?;
     let kinds: Vec<u64> = match metadata.get("tokenizer.ggml.token_type") {
-        Some(Value::Array(list)) => list.iter().map(|v| v.as_u64().unwrap_or(1)).collect(),
-        _ => vec![1; tokens.len()],
+        Some(Value::Array(list)) => list.iter().map(|v| v.as_u64().unwrap_or(kind::NORMAL)).collect(),
+        _ => vec![kind::NORMAL; tokens.len()],
     };
     if kinds.len() != tokens.len() {
         return Err(broken(format!("has {} tokens but {} token types", tokens.len(), kinds.len())));
     }
     let mut vocabulary = Map::with_capacity(tokens.len());
     for (id, token) in tokens.iter().enumerate() {
+        // An id that no token has stays without one.
+        if kinds[id] == kind::UNUSED && *token == filler(id) {
+            continue;
+        }
         if let Some(other) = vocabulary.insert((*token).to_string(), id.into()) {
             let reason = format!("tokenizer.ggml.tokens gives {token:?} the ids {other} and {id}");
             return Err(Error::TokenizerVocabulary { file: "the GGUF file", reason });
@@ -58,9 +56,9 @@ pub(super) fn convert(metadata: &Map<String, Value>) -> Result<(Value, Config)> 
         .iter()
         .zip(&kinds)
         .enumerate()
-        .filter(|(_, (_, kind))| [UNKNOWN, CONTROL, USER_DEFINED].contains(kind))
-        .map(|(id, (token, kind))| {
-            json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": *kind != USER_DEFINED })
+        .filter(|(_, (_, of))| [kind::UNKNOWN, kind::CONTROL, kind::USER_DEFINED].contains(of))
+        .map(|(id, (token, of))| {
+            json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": *of != kind::USER_DEFINED })
         })
         .collect();
     let mut file = match metadata.get("tokenizer.ggml.model").and_then(Value::as_str) {
@@ -98,43 +96,25 @@ fn texts<'a>(metadata: &'a Map<String, Value>, key: &str) -> Result<Option<Vec<&
 fn byte_level(metadata: &Map<String, Value>, vocabulary: Map<String, Value>) -> Result<Value> {
     let merges =
         texts(metadata, "tokenizer.ggml.merges")?.ok_or_else(|| broken("has no tokenizer.ggml.merges".into()))?;
-    let (pre_tokenizer, normalizer, ignore_merges) =
-        pre_tokenizer(metadata.get("tokenizer.ggml.pre").and_then(Value::as_str))?;
+    let own = pre_tokenizer(metadata.get("tokenizer.ggml.pre").and_then(Value::as_str))?;
     Ok(json!({
-        "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizer,
+        "normalizer": (own.normalizer)(),
+        "pre_tokenizer": (own.pieces)(),
         "post_processor": null,
         "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
         "model": { "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
-            "fuse_unk": false, "byte_fallback": false, "ignore_merges": ignore_merges, "vocab": vocabulary, "merges": merges },
+            "fuse_unk": false, "byte_fallback": false, "ignore_merges": own.ignore_merges, "vocab": vocabulary, "merges": merges },
     }))
 }
 
-/// The pre-tokenizer, normalizer and `ignore_merges` that the model's own tokenizer.json has, by llama.cpp's name for it.
-fn pre_tokenizer(name: Option<&str>) -> Result<(Value, Value, bool)> {
-    let bytes = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex });
-    let split = |pattern: &str| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
-    let sequence = |list: Vec<Value>| json!({ "type": "Sequence", "pretokenizers": list });
-    match name {
-        // Files from before the key existed are GPT-2's kind.
-        None | Some("gpt-2") => Ok((bytes(true), Value::Null, false)),
-        Some("smollm") => Ok((
-            sequence(vec![json!({ "type": "Digits", "individual_digits": true }), bytes(true)]),
-            Value::Null,
-            false,
-        )),
-        Some("llama-bpe" | "llama3" | "llama-v3") => {
-            Ok((sequence(vec![split(LLAMA3), bytes(false)]), Value::Null, true))
-        }
-        Some("qwen2" | "deepseek-r1-qwen") => {
-            Ok((sequence(vec![split(QWEN2), bytes(false)]), json!({ "type": "NFC" }), false))
-        }
-        Some(other) => Err(Error::TokenizerUnsupported {
-            place: "the GGUF file's tokenizer.ggml.pre",
-            value: other.to_string(),
-            supported: "gpt-2, smollm, llama-bpe, qwen2",
-        }),
-    }
+fn pre_tokenizer(name: Option<&str>) -> Result<&'static PreTokenizer> {
+    // Files from before the key existed are GPT-2's kind.
+    let name = name.unwrap_or("gpt-2");
+    PRE_TOKENIZERS.iter().find(|own| own.names.contains(&name)).ok_or_else(|| Error::TokenizerUnsupported {
+        place: "the GGUF file's tokenizer.ggml.pre",
+        value: name.to_string(),
+        supported: "gpt-2, smollm, llama-bpe, qwen2",
+    })
 }
 
 /// SentencePiece BPE keeps scores in place of merges: each split of a token into two tokens is a merge, the best score first.
@@ -153,9 +133,12 @@ fn sentence_piece(
     };
     let known: HashSet<&str> = tokens.iter().copied().collect();
     let mut merges: Vec<(f64, &str, &str)> = Vec::new();
-    for ((token, score), kind) in tokens.iter().zip(&scores).zip(kinds) {
-        if *kind != 1 {
+    for ((token, score), of) in tokens.iter().zip(&scores).zip(kinds) {
+        if *of != kind::NORMAL {
             continue;
+        }
+        if token.len() > LONGEST {
+            return Err(broken(format!("has a token of {} bytes in tokenizer.ggml.tokens", token.len())));
         }
         let mut local: Vec<(&str, &str)> = token
             .char_indices()

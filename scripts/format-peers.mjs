@@ -1,0 +1,33 @@
+// Makes ready what `npm run test:formats` compares with, as far as it is missing: node-llama-cpp by npm, the gguf package by
+// pip. What cannot be had is said, and its tests skip. PyTorch is not fetched: transformers and peft are used where a Python
+// has them (ZEPHYR_PEER_PYTHON).
+// usage: node scripts/format-peers.mjs
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+
+const llama = process.env.ZEPHYR_PEER_LLAMA ?? "/tmp/zephyr-peer-llama";
+if (existsSync(join(llama, "node_modules", "node-llama-cpp"))) console.log(`node-llama-cpp: ${llama}`);
+else {
+  mkdirSync(llama, { recursive: true });
+  const binary = `@node-llama-cpp/${process.platform === "darwin" ? "mac" : process.platform}-${process.arch}`;
+  const packages = ["node-llama-cpp@3", `${binary}@3`];
+  const flags = ["--prefix", llama, "--no-save", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"];
+  const installed = spawnSync("npm", ["install", ...flags, ...packages], { stdio: "inherit" }).status === 0;
+  console.log(installed ? `node-llama-cpp: put into ${llama}` : "MISSING: node-llama-cpp could not be installed");
+}
+
+const pythons = [process.env.ZEPHYR_PEER_PYTHON, "/tmp/peer/bin/python", "python3"].filter(Boolean);
+const python = (name) => pythons.find((each) => spawnSync(each, ["-c", `import ${name}`]).status === 0);
+if (!python("gguf")) {
+  const venv = "/tmp/peer";
+  const made =
+    !existsSync(venv) &&
+    spawnSync("python3", ["-m", "venv", venv], { stdio: "inherit" }).status === 0 &&
+    spawnSync(join(venv, "bin", "pip"), ["install", "--quiet", "gguf"], { stdio: "inherit" }).status === 0;
+  if (!made) console.log("MISSING: no Python has the package gguf (pip install gguf, ZEPHYR_PEER_PYTHON)");
+}
+for (const name of ["gguf", "transformers", "peft"]) {
+  const found = python(name);
+  console.log(found ? `${name}: ${found}` : `MISSING: no Python has ${name}; its tests skip`);
+}
