@@ -125,7 +125,8 @@ fn mutated(inputs: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut bytes = inputs[random.below(inputs.len())].clone();
     for _ in 0..1 + random.below(6) {
         let at = random.place(bytes.len() + 1).min(bytes.len());
-        let span = (1 + random.below(1 << (1 + random.below(8)))).min(bytes.len() - at);
+        let scale = 1 + random.below(8);
+        let span = (1 + random.below(1 << scale)).min(bytes.len() - at);
         match random.below(10) {
             0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
             1 if at < bytes.len() => bytes[at] = random.next() as u8,
