@@ -10,8 +10,11 @@ use zephyr_mistral::weights::safetensors::Header;
 use zephyr_mistral::{Config, Storage};
 use zephyr_text::{ChatTemplate, Message, SpecialTokens, Specials, Tokenizer};
 
+/// What is done with some bytes; tells whether they were taken for what they claim to be.
+pub type Target = fn(&[u8]) -> bool;
+
 /// By name, as the folders of the corpus are called.
-pub const ALL: [(&str, fn(&[u8]) -> bool); 5] = [
+pub const ALL: [(&str, Target); 5] = [
     ("safetensors_header", safetensors_header),
     ("gguf", gguf),
     ("tokenizer_json", tokenizer_json),

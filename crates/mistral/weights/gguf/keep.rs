@@ -61,14 +61,16 @@ impl<R: ReadAt> Gguf<R> {
             let mut halves = arena(values, &what())?;
             let read = self.rows(tensor, 2 * columns, interleaved)?;
             let rows = (CHUNK / columns.max(1)).max(1);
-            halves.par_chunks_mut((rows * columns).max(1)).enumerate().try_for_each(|(piece, halves)| -> Result<()> {
-                let mut bytes = vec![0; 2 * halves.len()];
-                read(piece * rows, &mut bytes)?;
-                for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *half = u16::from_le_bytes(*bytes);
-                }
-                Ok(())
-            })?;
+            halves.par_chunks_mut((rows * columns).max(1)).enumerate().try_for_each(
+                |(piece, halves)| -> Result<()> {
+                    let mut bytes = vec![0; 2 * halves.len()];
+                    read(piece * rows, &mut bytes)?;
+                    for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                        *half = u16::from_le_bytes(*bytes);
+                    }
+                    Ok(())
+                },
+            )?;
             return Ok(if tensor.dtype == GgmlDType::F16 { Tensor::F16(halves) } else { Tensor::Bf16(halves) });
         }
         let dtype = tensor.dtype;
