@@ -35,6 +35,7 @@ export {
   type FinishReason,
   type Generated,
   type GenerateOptions,
+  type LanguageModel,
   type LoadOptions,
   Mistral,
   type ModelConfig,

@@ -89,6 +89,11 @@ pub enum Error {
     OutOfMemory { what: String, bytes: usize },
 
     #[error(
+        "{place}: the model needs {needed} bytes of memory, and {limit} can be had. Remedy: Take a file of fewer bits or a smaller model, or load it where there is more memory (WebAssembly has 4 GiB, the native package all of the machine)."
+    )]
+    ModelTooLarge { place: String, needed: u64, limit: u64 },
+
+    #[error(
         "{}: the disk is full. Remedy: Free some space and save again; what was there under this name before is untouched.", path.display()
     )]
     DiskFull { path: PathBuf },
@@ -120,6 +125,7 @@ impl Error {
             Error::NotFinite { .. } => "ZA_NOT_FINITE",
             Error::Aborted => "ZA_ABORTED",
             Error::OutOfMemory { .. } => "ZA_OUT_OF_MEMORY",
+            Error::ModelTooLarge { .. } => "ZA_MODEL_TOO_LARGE",
             Error::DiskFull { .. } => "ZA_DISK_FULL",
             Error::Io { .. } => "ZA_IO",
         }

@@ -36,9 +36,24 @@ pub fn keeps(path: &Path) -> Result<bool> {
         return Ok(false);
     }
     let file = File::open(path).map_err(|error| Error::io(path, "open it", error))?;
-    let tensors = Gguf::read(file, path)?.tensors;
+    Ok(keeps_tensors(&Gguf::read(file, path)?.tensors))
+}
+
+/// The same of the tensors of a file.
+pub(in crate::weights) fn keeps_tensors(tensors: &[TensorInfo]) -> bool {
     let quantised = || tensors.iter().filter(|tensor| tensor.dtype.block_size() > 1);
-    Ok(quantised().count() > 0 && quantised().all(|tensor| kind(tensor.dtype).is_some()))
+    quantised().count() > 0 && quantised().all(|tensor| kind(tensor.dtype).is_some())
+}
+
+/// Bytes in memory of a tensor that is kept as it is.
+pub(in crate::weights) fn kept_bytes(tensor: &TensorInfo) -> u64 {
+    let columns = tensor.shape.last().copied().unwrap_or(0).max(1);
+    let values: usize = tensor.shape.iter().product();
+    match kind(tensor.dtype) {
+        Some(kind) if tensor.shape.len() > 1 => Quantised::bytes_of(kind, values / columns, columns) as u64,
+        _ if tensor.shape.len() == 1 => 4 * values as u64,
+        _ => tensor.range.end - tensor.range.start,
+    }
 }
 
 impl<R: ReadAt> Gguf<R> {

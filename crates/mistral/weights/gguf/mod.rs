@@ -9,6 +9,8 @@ mod model;
 mod value;
 
 pub use keep::keeps;
+pub(super) use keep::{keeps_tensors, kept_bytes};
+pub(super) use model::Plan;
 pub use model::{from_gguf, load};
 pub use value::Value;
 
