@@ -13,8 +13,9 @@ export {
   TokenizerError,
   ZephyrError,
 } from "./errors";
-export { type BrowserLoadOptions, Mistral, Tokenizer } from "./browser/mistral";
+export { type BrowserLoadOptions, Mistral } from "./browser/mistral";
 export { type CachedFile, modelCache } from "./browser/model-cache";
+export { Tokenizer } from "./browser/tokenizer";
 export type { FileSource, LoadProgress, ModelFiles, ModelSource } from "./browser/model-source";
 export type { Message } from "./data/messages";
 export type {
@@ -34,4 +35,4 @@ export type {
   TextTokenizer,
   WeightStorage,
 } from "./model/language-model";
-export type { EncodedChat, EncodeOptions } from "./model/tokenizer";
+export type { EncodedChat, EncodeOptions, TokenizerFiles } from "./model/tokenizer";

@@ -9,14 +9,14 @@ import {
   type ModelConfig,
   type Prompt,
   scoredChat,
-  type TextTokenizer,
   type WeightStorage,
 } from "../model/language-model";
-import type { EncodedChat, EncodeOptions } from "../model/tokenizer";
+import type { EncodeOptions } from "../model/tokenizer";
 import { absolute, type LoadProgress, type ModelSource } from "./model-source";
 import { platform, type WorkerLike } from "./platform";
 import type { WasmSource } from "./runtime";
 import { type Thread, thisThread, workerThread } from "./thread";
+import { Tokenizer } from "./tokenizer";
 import type { ModelFacts } from "./work";
 
 /** There in browsers only. */
@@ -47,51 +47,6 @@ export interface BrowserLoadOptions {
   worker?: boolean | WorkerLike;
   /** Where the WebAssembly module is: its address or bytes. @default zephyr_bg.wasm beside the package's scripts */
   wasm?: WasmSource;
-}
-
-/** The tokenizer of a model, which is where the model is. */
-export class Tokenizer implements TextTokenizer {
-  readonly vocabularySize: number;
-  readonly eosTokenId: number | undefined;
-  readonly bosTokenId: number | undefined;
-  readonly chatTemplate: string;
-  readonly #thread: Thread;
-
-  /** @internal */
-  constructor(thread: Thread, facts: ModelFacts) {
-    this.#thread = thread;
-    this.vocabularySize = facts.vocabularySize;
-    this.eosTokenId = facts.eosTokenId;
-    this.bosTokenId = facts.bosTokenId;
-    this.chatTemplate = facts.chatTemplate;
-  }
-
-  encode(
-    text: string,
-    options: { addSpecialTokens?: boolean; specials?: "text" | "parse" } = {},
-  ): Promise<Uint32Array> {
-    return this.#thread.call("encode", [text, options.addSpecialTokens ?? false, options.specials === "parse"]);
-  }
-
-  decode(ids: Uint32Array | readonly number[], options: { skipSpecialTokens?: boolean } = {}): Promise<string> {
-    return this.#thread.call("decode", [Uint32Array.from(ids), options.skipSpecialTokens ?? false]);
-  }
-
-  /** The text that the template makes of a conversation. */
-  render(messages: readonly Message[], options: { addGenerationPrompt?: boolean } = {}): Promise<string> {
-    return this.#thread.call("render", [JSON.stringify(messages), options.addGenerationPrompt ?? false]);
-  }
-
-  /** The ids of a conversation, ready for the assistant to answer. */
-  encodePrompt(messages: readonly Message[], options: EncodeOptions = {}): Promise<Uint32Array> {
-    return this.#thread.call("encodePrompt", [JSON.stringify(messages), options.specialsInContent === "parse"]);
-  }
-
-  /** A conversation with its mask: assistant contents and their end tokens are supervised, nothing else. */
-  encodeChat(messages: readonly Message[], options: EncodeOptions = {}): Promise<EncodedChat> {
-    const [parse, wholeTurn] = [options.specialsInContent === "parse", options.answerEnd === "turn"];
-    return this.#thread.call("encodeChat", [JSON.stringify(messages), parse, wholeTurn]);
-  }
 }
 
 /**

@@ -1,16 +1,19 @@
 /** Calls of a {@link Work}, here or in a worker: the same function for whoever asks. */
 import { aborted, errorFromCode, fromNative, type Place, throwIfAborted, ZephyrError } from "../errors";
+import type { LoadProgress } from "./model-source";
 import type { WorkerEvent, WorkerLike, WorkerScope } from "./platform";
 import { type Hooks, Work } from "./work";
 
-/** The calls by name. */
-type Calls = { [Name in keyof Work]: Work[Name] extends (...args: infer Given) => infer Result ? [Given, Result] : never };
+/** What the calls that report hand out while they run. They can be stopped too, and get hooks behind their argument. */
+interface Events {
+  load: LoadProgress;
+  generate: readonly [number, string];
+}
 
-/** What a call takes, without its hooks. */
-type Given<Name extends keyof Work> = Calls[Name][0] extends [infer First, Hooks<infer _>?] ? [First] : Calls[Name][0];
+const hooked: readonly string[] = ["load", "generate"] satisfies (keyof Events)[];
 
-/** What a call reports while it runs. */
-type EventOf<Name extends keyof Work> = Calls[Name][0] extends [unknown, Hooks<infer Event>?] ? Event : never;
+type Given<Name extends keyof Work> = Name extends keyof Events ? [Parameters<Work[Name]>[0]] : Parameters<Work[Name]>;
+type EventOf<Name extends keyof Work> = Name extends keyof Events ? Events[Name] : never;
 
 /** Where a model's memory is. */
 export interface Thread {
@@ -18,13 +21,10 @@ export interface Thread {
     name: Name,
     args: Given<Name>,
     hooks?: Hooks<EventOf<Name>>,
-  ): Promise<Awaited<Calls[Name][1]>>;
+  ): Promise<Awaited<ReturnType<Work[Name]>>>;
   /** Ends it and gives its memory back. */
   end(): void;
 }
-
-/** Calls that report, and can be stopped, get hooks behind their arguments. */
-const hooked: readonly (keyof Work)[] = ["load", "generate"];
 
 function invoke(work: Work, name: keyof Work, args: readonly unknown[], hooks: Hooks<unknown>): unknown {
   const call = work[name] as (...args: readonly unknown[]) => unknown;

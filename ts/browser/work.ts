@@ -7,7 +7,7 @@ import type { NativeDecoding } from "../../bindings/node/index";
 import { aborted, ModelError, throwIfAborted } from "../errors";
 import { type Generated, generatedOf } from "../model/generation";
 import type { ModelConfig, WeightStorage } from "../model/language-model";
-import type { EncodedChat } from "../model/tokenizer";
+import type { EncodedChat, TokenizerFiles } from "../model/tokenizer";
 import {
   absolute,
   filesOfFolder,
@@ -34,17 +34,21 @@ export interface LoadRequest {
   cache: boolean;
 }
 
+/** What is known of a tokenizer without asking again. */
+export interface TokenizerFacts {
+  vocabularySize: number;
+  bosTokenId: number | undefined;
+  eosTokenId: number | undefined;
+  chatTemplate: string;
+}
+
 /** What is known of a loaded model without asking again. */
-export interface ModelFacts {
+export interface ModelFacts extends TokenizerFacts {
   config: ModelConfig;
   parameters: number;
   storage: WeightStorage;
   weightBytes: number;
   stopTokenIds: number[];
-  vocabularySize: number;
-  bosTokenId: number | undefined;
-  eosTokenId: number | undefined;
-  chatTemplate: string;
 }
 
 /** Prompts that are continued together. */
@@ -100,6 +104,16 @@ export class Work {
     if (facts.vocabularySize <= rows) return facts;
     const problem = `the tokenizer has ${facts.vocabularySize} entries, but the model's vocabulary is ${rows}`;
     throw new ModelError("ZA_MODEL_INVALID", problem, { remedy: "Take the tokenizer that belongs to this model." });
+  }
+
+  /** Loads a tokenizer without a model. */
+  async loadTokenizer(request: Pick<LoadRequest, "version" | "wasm"> & { files: TokenizerFiles }): Promise<TokenizerFacts> {
+    const { files, version, wasm } = request;
+    const { tokenizer, config, template } = files;
+    this.#runtime = await runtime(wasm, version);
+    const { WasmTokenizer } = this.#runtime;
+    this.#tokenizer = guarded(() => WasmTokenizer.fromJson(tokenizer, config, template));
+    return tokenizerFacts(this.#tokenizer);
   }
 
   async #loadGguf(
@@ -173,52 +187,53 @@ export class Work {
   }
 
   #facts(): ModelFacts {
-    const { model, tokenizer } = this.#loaded();
+    const [model, tokenizer] = [this.#heldModel(), tokenizerFacts(this.#heldTokenizer())];
     return guarded(() => {
       const stops = new Set(model.eosTokenIds);
-      const { eosTokenId } = tokenizer;
-      if (eosTokenId !== undefined) stops.add(eosTokenId);
+      if (tokenizer.eosTokenId !== undefined) stops.add(tokenizer.eosTokenId);
       return {
         config: JSON.parse(model.configJson()) as ModelConfig,
         parameters: model.parameters,
         storage: model.storage as WeightStorage,
         weightBytes: model.weightBytes,
         stopTokenIds: [...stops],
-        vocabularySize: tokenizer.vocabularySize,
-        bosTokenId: tokenizer.bosTokenId,
-        eosTokenId,
-        chatTemplate: tokenizer.chatTemplate,
+        ...tokenizer,
       };
     });
   }
 
-  #loaded(): { model: WasmModel; tokenizer: WasmTokenizer } {
-    if (this.#model && this.#tokenizer) return { model: this.#model, tokenizer: this.#tokenizer };
-    throw new ModelError("ZA_MODEL_DISPOSED", "the model was given back by dispose()", { remedy: "Load it again." });
+  #heldModel(): WasmModel {
+    if (this.#model) return this.#model;
+    throw disposed();
+  }
+
+  #heldTokenizer(): WasmTokenizer {
+    if (this.#tokenizer) return this.#tokenizer;
+    throw disposed();
   }
 
   encode(text: string, addSpecial: boolean, parseSpecials: boolean): Uint32Array {
-    const { tokenizer } = this.#loaded();
+    const tokenizer = this.#heldTokenizer();
     return guarded(() => tokenizer.encode(text, addSpecial, parseSpecials));
   }
 
   decode(ids: Uint32Array, skipSpecial: boolean): string {
-    const { tokenizer } = this.#loaded();
+    const tokenizer = this.#heldTokenizer();
     return guarded(() => tokenizer.decode(ids, skipSpecial));
   }
 
   render(messages: string, addGenerationPrompt: boolean): string {
-    const { tokenizer } = this.#loaded();
+    const tokenizer = this.#heldTokenizer();
     return guarded(() => tokenizer.render(messages, addGenerationPrompt));
   }
 
   encodePrompt(messages: string, parseSpecials: boolean): Uint32Array {
-    const { tokenizer } = this.#loaded();
+    const tokenizer = this.#heldTokenizer();
     return guarded(() => tokenizer.encodePrompt(messages, parseSpecials));
   }
 
   encodeChat(messages: string, parseSpecials: boolean, wholeTurn: boolean): EncodedChat {
-    const { tokenizer } = this.#loaded();
+    const tokenizer = this.#heldTokenizer();
     return guarded(() => {
       const encoded: WasmEncoded = tokenizer.encodeChat(messages, parseSpecials, wholeTurn);
       const { ids, supervised, owners, straddling } = encoded;
@@ -232,7 +247,7 @@ export class Work {
     { prompts, seeds, decoding, stop, logprobs }: GenerateRequest,
     { signal, onEvent }: Hooks<readonly [number, string]> = {},
   ): Promise<Generated[]> {
-    const { model, tokenizer } = this.#loaded();
+    const [model, tokenizer] = [this.#heldModel(), this.#heldTokenizer()];
     const lengths = Uint32Array.from(prompts, (prompt) => prompt.length);
     const ids = new Uint32Array(lengths.reduce((sum, length) => sum + length, 0));
     let at = 0;
@@ -270,12 +285,12 @@ export class Work {
   }
 
   score(ids: Uint32Array): Float32Array {
-    const { model } = this.#loaded();
+    const model = this.#heldModel();
     return guarded(() => model.score(ids));
   }
 
   logits(ids: Uint32Array): Float32Array {
-    const { model } = this.#loaded();
+    const model = this.#heldModel();
     return guarded(() => model.logits(ids));
   }
 
@@ -289,6 +304,21 @@ export class Work {
     this.#model = undefined;
     this.#tokenizer = undefined;
   }
+}
+
+function tokenizerFacts(tokenizer: WasmTokenizer): TokenizerFacts {
+  return guarded(() => ({
+    vocabularySize: tokenizer.vocabularySize,
+    bosTokenId: tokenizer.bosTokenId,
+    eosTokenId: tokenizer.eosTokenId,
+    chatTemplate: tokenizer.chatTemplate,
+  }));
+}
+
+function disposed(): ModelError {
+  return new ModelError("ZA_MODEL_DISPOSED", "the model was given back by dispose()", {
+    remedy: "Load it again, or dispose() of it later.",
+  });
 }
 
 /** Frees an object of the module; in a stopped instance it is only forgotten. */

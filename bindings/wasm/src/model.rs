@@ -85,7 +85,8 @@ impl WasmModel {
         stop: Vec<String>,
     ) -> Result<WasmGeneration, Failure> {
         let decoding: Decoding = serde_json::from_str(decoding)?;
-        if lengths.iter().map(|&length| length as usize).sum::<usize>() != prompts.len() || lengths.len() != seeds.len() {
+        let all: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
+        if all != prompts.len() as u64 || lengths.len() != seeds.len() {
             let text = "prompts, their lengths and seeds do not belong together. Remedy: Give each prompt both.";
             return Err(Failure::new("ZA_ARGUMENT", text));
         }
