@@ -50,13 +50,7 @@ try {
   const args = ["build", "--mode", "no-install", "--release", "--target", "web", "--out-name", "zephyr", "--no-pack"];
   if (process.argv.includes("--no-opt")) args.push("--no-opt");
   args.push("--out-dir", out, folder, "--", "--locked");
-  // One unit: the module is a third smaller, and nobody shares its dependencies.
-  const profile = { CARGO_PROFILE_RELEASE_LTO: "fat", CARGO_PROFILE_RELEASE_CODEGEN_UNITS: "1" };
-  const built = spawnSync("wasm-pack", args, {
-    cwd: root,
-    stdio: "inherit",
-    env: { ...env, ...toolchain(), ...profile },
-  });
+  const built = spawnSync("wasm-pack", args, { cwd: root, stdio: "inherit", env: { ...env, ...toolchain() } });
   if (built.status !== 0) process.exit(built.status ?? 1);
 
   const [generated, committed] = [join(out, "zephyr.d.ts"), join(folder, "zephyr.d.ts")];

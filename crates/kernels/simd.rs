@@ -444,7 +444,10 @@ mod test {
         for (bits, float) in halves.iter().zip(floats) {
             let expected = half::f16::from_bits(*bits).to_f32();
             for found in [float, super::half(*bits)] {
-                assert!(found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(), "{bits:#x}: {found}");
+                assert!(
+                    found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(),
+                    "{bits:#x}: {found}"
+                );
             }
         }
     }

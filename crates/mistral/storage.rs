@@ -31,12 +31,8 @@ pub enum Storage {
 }
 
 /// All, in the order of the enum.
-const STORAGES: [(Storage, &str); 4] = [
-    (Storage::F32, "float32"),
-    (Storage::Bf16, "bfloat16"),
-    (Storage::Nf4, "nf4"),
-    (Storage::Gguf, "gguf"),
-];
+const STORAGES: [(Storage, &str); 4] =
+    [(Storage::F32, "float32"), (Storage::Bf16, "bfloat16"), (Storage::Nf4, "nf4"), (Storage::Gguf, "gguf")];
 
 impl Storage {
     /// `float32`, `bfloat16`, `nf4`, `gguf`.
@@ -189,7 +185,8 @@ impl Unfinished {
     /// The model; every tensor is there.
     pub fn finish(self) -> Weights {
         let Self { config, layout, storage, data, tensors, .. } = self;
-        let tensors = || tensors.into_iter().map(|tensor| tensor.unwrap_or_else(|| unreachable!("a tensor is missing")));
+        let tensors =
+            || tensors.into_iter().map(|tensor| tensor.unwrap_or_else(|| unreachable!("a tensor is missing")));
         let frozen = (storage != Storage::F32).then(|| Frozen { storage, tensors: tensors().collect() });
         Weights { config, layout, data, frozen }
     }

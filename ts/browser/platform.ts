@@ -47,6 +47,13 @@ interface Platform {
   navigator?: { storage?: { getDirectory?: () => Promise<PrivateFolder> } };
   process?: { getBuiltinModule?: (name: string) => unknown };
   setImmediate?: (work: () => void) => void;
+  MessageChannel: new () => { port1: Port; port2: Port };
+}
+
+interface Port {
+  onmessage: () => void;
+  postMessage(message: unknown): void;
+  close(): void;
 }
 
 /** The global scope, whatever there is of it. */
@@ -65,7 +72,7 @@ export function turn(): Promise<void> {
       return;
     }
     // Timers are held back by some milliseconds; messages are not.
-    const { port1, port2 } = new MessageChannel();
+    const { port1, port2 } = new platform.MessageChannel();
     port1.onmessage = () => {
       port1.close();
       resolve();

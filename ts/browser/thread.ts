@@ -130,7 +130,7 @@ export function workerThread(worker: WorkerLike): Thread {
       const stop = () => worker.postMessage({ id, abort: true } satisfies Question);
       signal?.addEventListener("abort", stop, { once: true });
       try {
-        return await new Promise((resolve, reject) => {
+        return await new Promise<never>((resolve, reject) => {
           waiting.set(id, { resolve, reject, onEvent });
           worker.postMessage({ id, name, args } satisfies Question);
         });

@@ -4,7 +4,7 @@
 //! file has it, and a piece are in memory. What a model of that size needs is compared with a limit as soon as the header is
 //! there, before most of the file is.
 
-use super::gguf::{Gguf, Plan, kept_bytes, keeps_tensors};
+use super::gguf::{Gguf, Plan, keeps_tensors, kept_bytes};
 use super::read_at::ReadAt;
 use super::safetensors::{FloatType, Header, read_floats};
 use super::{LoadReport, Loaded, Source, folder};
@@ -66,7 +66,9 @@ impl ReadAt for Arrived {
 /// What is known of the file that arrives.
 enum Contents {
     /// Nothing until so many bytes are there.
-    Unknown { next_look: usize },
+    Unknown {
+        next_look: usize,
+    },
     Gguf(Box<Gguf<Arrived>>),
     SafeTensors(Header),
 }
@@ -149,7 +151,10 @@ impl Arriving {
         });
         let end = file.arrived.end();
         if end > size {
-            return Err(Error::format(&file.path.display().to_string(), format!("it has more bytes than the {size} announced")));
+            return Err(Error::format(
+                &file.path.display().to_string(),
+                format!("it has more bytes than the {size} announced"),
+            ));
         }
         if let Contents::Unknown { next_look } = file.contents {
             if length < next_look && end < size {
@@ -211,15 +216,18 @@ impl Arriving {
         let what = || format!("The model in {}", file.path.display());
         match (&file.contents, &mut self.kind) {
             (Contents::Gguf(gguf), Kind::Gguf { plan }) => {
-                let storage = *self
-                    .storage
-                    .get_or_insert(if keeps_tensors(&gguf.tensors) { Storage::Gguf } else { Storage::F32 });
+                let storage = *self.storage.get_or_insert(if keeps_tensors(&gguf.tensors) {
+                    Storage::Gguf
+                } else {
+                    Storage::F32
+                });
                 let stored: u64 = gguf.tensors.iter().map(|tensor| tensor.range.end - tensor.range.start).sum();
                 // Before the layout, whose places must fit the address space.
                 if storage == Storage::Gguf {
                     fits(&file.path, stored, self.limit)?;
                 }
-                let values = gguf.tensors.iter().map(|tensor| tensor.shape.iter().map(|&size| size as u64).product::<u64>());
+                let values =
+                    gguf.tensors.iter().map(|tensor| tensor.shape.iter().map(|&size| size as u64).product::<u64>());
                 fits(&file.path, values.sum(), usize::MAX as u64)?;
                 let made = Plan::new(gguf)?;
                 let bytes = match storage {
@@ -230,9 +238,8 @@ impl Arriving {
                 fits(&file.path, bytes + largest.unwrap_or(0) + working_bytes(&made.config), self.limit)?;
                 self.model = Some(Unfinished::new(made.config.clone(), made.layout.clone(), storage, &what())?);
                 let places = made.tensors.iter().enumerate();
-                let wanted = places.map(|(place, &index)| {
-                    Wanted { range: gguf.tensors[index].range.clone(), index, place }
-                });
+                let wanted =
+                    places.map(|(place, &index)| Wanted { range: gguf.tensors[index].range.clone(), index, place });
                 file.wanted = wanted.collect();
                 *plan = Some(made);
             }
@@ -285,7 +292,8 @@ impl Arriving {
                     let Some(float) = FloatType::of(tensor.dtype) else { continue };
                     model.read(wanted.place, |start, out| {
                         let first = tensor.range.start + (start * float.bytes()) as u64;
-                        read_floats(&file.arrived, float, first, out).map_err(|error| Error::io(&file.path, "read", error))
+                        read_floats(&file.arrived, float, first, out)
+                            .map_err(|error| Error::io(&file.path, "read", error))
                     })?;
                 }
                 _ => {}

@@ -31,10 +31,12 @@ fn folder(shard_bytes: u64) -> (tempfile::TempDir, String, Vec<(String, Vec<u8>)
     let folder = tempfile::tempdir().unwrap();
     save::save_safetensors(&small_model(), folder.path(), FloatType::F32, shard_bytes).unwrap();
     let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
-    let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.filter(|name| name.ends_with(".safetensors")).collect();
     names.sort();
-    let files = names.into_iter().map(|name| (name.clone(), std::fs::read(folder.path().join(name)).unwrap())).collect();
+    let files =
+        names.into_iter().map(|name| (name.clone(), std::fs::read(folder.path().join(name)).unwrap())).collect();
     (folder, config, files)
 }
 
@@ -74,7 +76,9 @@ proptest! {
 
 #[test]
 fn a_quantised_file_is_kept_and_another_is_not() {
-    for (bytes, storage) in [(small_gguf(), Storage::F32), (gguf_in(&small_model(), &[], |_| GgmlDType::Q4_0), Storage::Gguf)] {
+    for (bytes, storage) in
+        [(small_gguf(), Storage::F32), (gguf_in(&small_model(), &[], |_| GgmlDType::Q4_0), Storage::Gguf)]
+    {
         let loaded = arrive(Arriving::gguf(None, NO_LIMIT), &[("m.gguf", &bytes)], 4096).unwrap();
         assert_eq!(loaded.weights.storage(), storage);
     }
@@ -83,7 +87,8 @@ fn a_quantised_file_is_kept_and_another_is_not() {
 #[test]
 fn what_does_not_fit_is_refused_by_the_header_alone() {
     let bytes = small_gguf();
-    let data = gguf::Gguf::read(bytes.clone(), Path::new("m.gguf")).unwrap().tensors.iter().map(|t| t.range.start).min();
+    let data =
+        gguf::Gguf::read(bytes.clone(), Path::new("m.gguf")).unwrap().tensors.iter().map(|t| t.range.start).min();
     let mut model = Arriving::gguf(None, 1000);
     model.begin("m.gguf", bytes.len() as u64).unwrap();
     let error = bytes[..data.unwrap() as usize + FIRST_LOOK.min(bytes.len() - data.unwrap() as usize)]

@@ -3,29 +3,14 @@
 use super::super::read_at::ReadAt;
 use super::super::{CHUNK, arena};
 use super::model::{deinterleave_heads, interleaved_row};
+use super::ggml::{GgmlDType, kind};
 use super::{Gguf, TensorInfo};
 use crate::error::{Error, Result};
 use crate::storage::Tensor;
-use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 use std::fs::File;
 use std::path::Path;
-use zephyr_kernels::quantised::{Kind, Quantised};
-
-/// What of a file can be kept as it is.
-fn kind(dtype: GgmlDType) -> Option<Kind> {
-    Some(match dtype {
-        GgmlDType::Q4_0 => Kind::Q4_0,
-        GgmlDType::Q4_1 => Kind::Q4_1,
-        GgmlDType::Q5_0 => Kind::Q5_0,
-        GgmlDType::Q5_1 => Kind::Q5_1,
-        GgmlDType::Q8_0 => Kind::Q8_0,
-        GgmlDType::Q4K => Kind::Q4_K,
-        GgmlDType::Q5K => Kind::Q5_K,
-        GgmlDType::Q6K => Kind::Q6_K,
-        _ => return None,
-    })
-}
+use zephyr_kernels::quantised::Quantised;
 
 /// Whether a path is a GGUF file with quantised tensors, all of them of types that can be kept.
 ///
@@ -115,7 +100,9 @@ impl<R: ReadAt> Gguf<R> {
         let mut copy = Vec::new();
         if interleaved.is_some() {
             copy = arena((range.end - range.start) as usize, &format!("Tensor `{}`", tensor.name))?;
-            copy.par_chunks_mut(CHUNK).enumerate().try_for_each(|(piece, bytes)| read(range.start + (piece * CHUNK) as u64, bytes))?;
+            copy.par_chunks_mut(CHUNK)
+                .enumerate()
+                .try_for_each(|(piece, bytes)| read(range.start + (piece * CHUNK) as u64, bytes))?;
         }
         Ok(move |first: usize, bytes: &mut [u8]| {
             let Some(head_dim) = interleaved else { return read(range.start + (first * row_bytes) as u64, bytes) };

@@ -4,6 +4,7 @@
 //! get past its checks. Specification: `docs/gguf.md` of ggml.
 
 mod cursor;
+mod ggml;
 mod keep;
 mod model;
 mod value;
@@ -16,8 +17,8 @@ pub use value::Value;
 
 use super::read_at::ReadAt;
 use crate::error::{Error, Result};
-use candle_core::quantized::GgmlDType;
 use cursor::Cursor;
+use ggml::GgmlDType;
 use serde_json::Map;
 use std::ops::Range;
 use std::path::{Path, PathBuf};

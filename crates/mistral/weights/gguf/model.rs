@@ -3,16 +3,14 @@
 use super::super::read_at::ReadAt;
 use super::super::safetensors::{FloatType, read_floats};
 use super::super::{CHUNK, LoadReport, Loaded, Source};
+use super::ggml::{ALIGNMENT, GgmlDType, blocks_to_floats};
 use super::{Gguf, TensorInfo, Value};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::storage::{Storage as Form, Unfinished};
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
-use candle_core::{CpuStorage, Device, Storage};
 use rayon::prelude::*;
 use serde_json::{Map, json};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::Path;
@@ -318,18 +316,6 @@ impl<R: ReadAt> Gguf<R> {
             out.copy_from_slice(&values);
             Ok(())
         })
-    }
-}
-
-const ALIGNMENT: usize = 8;
-
-fn blocks_to_floats(dtype: GgmlDType, bytes: &[u8], elements: usize) -> candle_core::Result<Vec<f32>> {
-    let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, dtype)?;
-    let tensor = QTensor::new(storage, elements)?.dequantize(&Device::Cpu)?;
-    let (storage, _) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(values)) => Ok(values.clone()),
-        _ => candle_core::bail!("candle gave something else than f32 on the CPU"),
     }
 }
 
