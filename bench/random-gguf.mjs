@@ -55,7 +55,10 @@ export function writeRandomGguf(file, kindName, shape) {
 export function randomGgufHeader(kindName, shape) {
   const tensors = tensorsOf(shape, kinds[kindName]);
   const header = headerOf(shape, kinds[kindName], tensors);
-  return { header, bytes: tensors.reduce((end, { bytes }) => Math.ceil(end / ALIGNMENT) * ALIGNMENT + bytes, header.length) };
+  return {
+    header,
+    bytes: tensors.reduce((end, { bytes }) => Math.ceil(end / ALIGNMENT) * ALIGNMENT + bytes, header.length),
+  };
 }
 
 /** Names, sizes and the contents' makers, in the order of the file. */

@@ -53,7 +53,8 @@ load.push(loadavg()[0]);
 
 const report = {
   name: "wasm",
-  about: "Ours against wllama in one browser on one file, one thread; ratio = ours / peer (above 1 better), load and memory below 1.",
+  about:
+    "Ours against wllama in one browser on one file, one thread; ratio = ours / peer (above 1 better), load and memory below 1.",
   date: new Date().toISOString(),
   machine: { ...machine(), load_before: load[0], load_after: load[1] },
   repetitions: repeat * ANSWERS,
@@ -74,7 +75,9 @@ function prepare() {
   }
   for (const { file, name } of files) {
     if (existsSync(file)) continue;
-    fail(`${file} is missing. ${name.endsWith("q4_1") ? "Run ../shared/env/models.sh." : "Export it with `zephyr-align export gguf`."}`);
+    fail(
+      `${file} is missing. ${name.endsWith("q4_1") ? "Run ../shared/env/models.sh." : "Export it with `zephyr-align export gguf`."}`,
+    );
   }
 }
 
@@ -111,13 +114,21 @@ async function compare({ name, title, file }) {
 
 function say(what, { runs, peak_rss_mib }) {
   const [prefill, decode] = ["prefill_tok_s", "decode_tok_s"].map((key) => median(runs.map((one) => one[key])));
-  process.stderr.write(`${what}: prefill ${prefill.toFixed(1)}, decode ${decode.toFixed(1)} tok/s, ${Math.round(peak_rss_mib)} MiB\n`);
+  process.stderr.write(
+    `${what}: prefill ${prefill.toFixed(1)}, decode ${decode.toFixed(1)} tok/s, ${Math.round(peak_rss_mib)} MiB\n`,
+  );
 }
 
 /** A page of one side in a browser of its own. */
 async function inBrowser(side, model) {
   const server = await serve(side, model);
-  const args = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"];
+  const args = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+  ];
   const browser = await chromium.launch({ executablePath, args });
   try {
     seen.chromium ??= browser.version();
@@ -178,7 +189,10 @@ function serve(side, model) {
       response.writeHead(404).end();
       return;
     }
-    const headers = { "content-type": types[extname(file)] ?? "application/octet-stream", "content-length": statSync(file).size };
+    const headers = {
+      "content-type": types[extname(file)] ?? "application/octet-stream",
+      "content-length": statSync(file).size,
+    };
     response.writeHead(200, headers);
     createReadStream(file).pipe(response);
   });

@@ -12,7 +12,10 @@ const model = await Mistral.fromPretrained(source);
 console.log(`${model.source}: ${(model.parameters / 1e6).toFixed(1)} M parameters, ${model.storage}`);
 for await (const piece of model.stream(messages, { maxTokens: 48 })) process.stdout.write(piece);
 
-const { answerLogprob, answerTokens } = await model.score([...messages, { role: "assistant", content: "it is seven." }]);
+const { answerLogprob, answerTokens } = await model.score([
+  ...messages,
+  { role: "assistant", content: "it is seven." },
+]);
 console.log(`\n"it is seven." has ${answerTokens} tokens and log-probability ${answerLogprob.toFixed(2)}`);
 console.log(`WebAssembly took ${((await model.memoryBytes()) / 1e6).toFixed(0)} MB`);
 model.dispose();

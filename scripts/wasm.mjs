@@ -36,7 +36,10 @@ function toolchain() {
   const web = { RUSTUP_TOOLCHAIN: "web" };
   if (!(hasTarget(web) && hasTools()) && existsSync(maker)) {
     console.log(`laying a toolchain for ${target} …`);
-    const made = spawnSync("bash", [maker], { stdio: ["ignore", "inherit", "inherit"], env: { ...env, RUSTFLAGS: "" } });
+    const made = spawnSync("bash", [maker], {
+      stdio: ["ignore", "inherit", "inherit"],
+      env: { ...env, RUSTFLAGS: "" },
+    });
     if (made.status !== 0) process.exit(made.status ?? 1);
   }
   if (hasTarget(web) && hasTools()) return web;

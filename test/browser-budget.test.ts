@@ -26,7 +26,9 @@ describe.runIf(wasmBuilt)("the browser build", () => {
     const module = readFileSync(join(web, "zephyr_bg.wasm"));
     const sizes = { wasm: gzipSync(module).length, browser: gzipped("browser.js"), bench: gzipped("bench.js") };
     const brotli = brotliCompressSync(module, { params: { [constants.BROTLI_PARAM_QUALITY]: 5 } }).length;
-    console.log(`module ${module.length} bytes, gzip ${sizes.wasm}, brotli (5) ${brotli}; scripts ${sizes.browser}, ${sizes.bench}`);
+    console.log(
+      `module ${module.length} bytes, gzip ${sizes.wasm}, brotli (5) ${brotli}; scripts ${sizes.browser}, ${sizes.bench}`,
+    );
     for (const [name, most] of Object.entries(budgets)) {
       expect(sizes[name as keyof typeof budgets], name).toBeLessThan(most);
     }
@@ -37,7 +39,10 @@ describe.runIf(wasmBuilt)("the browser build", () => {
     for (const name of readdirSync(web).filter((each) => each.endsWith(".js"))) {
       const source = readFileSync(join(web, name), "utf8");
       const imported = [...source.matchAll(/(?:from|import)\s*\(?["']([^"']+)["']/g)].map(([, from]) => from!);
-      expect(imported.filter((from) => !/^\.\/[\w.-]+\.js$/.test(from)), name).toEqual([]);
+      expect(
+        imported.filter((from) => !/^\.\/[\w.-]+\.js$/.test(from)),
+        name,
+      ).toEqual([]);
       expect(source, name).not.toMatch(/\brequire\(|\.node["']/);
     }
   });

@@ -257,7 +257,9 @@ describe.runIf(wasmBuilt)("zephyr-align/browser in Node", () => {
   });
 
   it("examples/wasm.mjs runs", () => {
-    const { status, stdout, stderr } = spawnSync(process.execPath, [join(root, "examples/wasm.mjs")], { encoding: "utf8" });
+    const { status, stdout, stderr } = spawnSync(process.execPath, [join(root, "examples/wasm.mjs")], {
+      encoding: "utf8",
+    });
     expect(status, stderr).toBe(0);
     expect(stdout).toMatch(/M parameters, float32\n[\s\S]+log-probability -\d/);
   });

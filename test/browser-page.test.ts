@@ -140,7 +140,9 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
       page.evaluate(`(async () => { const zephyr = await import("/web/browser.js"); ${body} })()`) as Promise<T>;
     const weights = () => site.requests.filter((each) => each === "GET /models/base/model.safetensors").length;
     const before = weights();
-    const seen = await run<[object, string][]>(`const seen = []; ${load("/models/base")} ${load("/models/base")} return seen;`);
+    const seen = await run<[object, string][]>(
+      `const seen = []; ${load("/models/base")} ${load("/models/base")} return seen;`,
+    );
     expect(seen.map(([files]) => files)).toEqual([{ "model.safetensors": false }, { "model.safetensors": true }]);
     expect(seen[0]![1]).toBe(seen[1]![1]);
     expect(weights()).toBe(before + 1);
@@ -249,7 +251,10 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
       await page.getByRole("button", { name: "Answer and judge" }).click();
       expect(await page.getByRole("alert").textContent()).toContain("Give the address");
       const names = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"];
-      await page.locator("input[type=file]").first().setInputFiles(names.map((name) => join(base, name)));
+      await page
+        .locator("input[type=file]")
+        .first()
+        .setInputFiles(names.map((name) => join(base, name)));
       await page.getByLabel("Tasks of each category").fill("30");
       await page.getByRole("button", { name: "Answer and judge" }).click();
       await page.waitForFunction(`document.body.textContent.includes("of 480 answers")`);

@@ -3,6 +3,12 @@
  *
  * `Mistral` answers and scores with the interface of the package's own; models are kept in the origin's private file system.
  */
+
+export { type BrowserLoadOptions, Mistral } from "./browser/mistral";
+export { type CachedFile, modelCache } from "./browser/model-cache";
+export type { FileSource, LoadProgress, ModelFiles, ModelSource } from "./browser/model-source";
+export { Tokenizer } from "./browser/tokenizer";
+export type { Message } from "./data/messages";
 export {
   AbortedError,
   type ErrorCode,
@@ -13,11 +19,6 @@ export {
   TokenizerError,
   ZephyrError,
 } from "./errors";
-export { type BrowserLoadOptions, Mistral } from "./browser/mistral";
-export { type CachedFile, modelCache } from "./browser/model-cache";
-export { Tokenizer } from "./browser/tokenizer";
-export type { FileSource, LoadProgress, ModelFiles, ModelSource } from "./browser/model-source";
-export type { Message } from "./data/messages";
 export type {
   AnswerLogprob,
   FinishReason,

@@ -53,7 +53,10 @@ async function judged(place, source, name, tasks, signal) {
   const model = await Mistral.fromPretrained(source, {
     signal,
     onProgress: ({ file, loaded, total, cached }) =>
-      show(`${cached ? "From the cache" : "Loading"}: ${file}, ${megabytes(loaded)} of ${megabytes(total)}`, loaded / total),
+      show(
+        `${cached ? "From the cache" : "Loading"}: ${file}, ${megabytes(loaded)} of ${megabytes(total)}`,
+        loaded / total,
+      ),
   });
   try {
     const loaded = performance.now();
@@ -95,12 +98,16 @@ async function run() {
     const runs = [];
     for (const [index, { place, source }] of chosen.entries()) {
       // Two of one name are told apart by their place.
-      const name = names.indexOf(names[index]) === names.lastIndexOf(names[index]) ? names[index] : `${names[index]} (${index + 1})`;
+      const name =
+        names.indexOf(names[index]) === names.lastIndexOf(names[index])
+          ? names[index]
+          : `${names[index]} (${index + 1})`;
       runs.push(await judged(place, source, name, tasks, control.signal));
       results.innerHTML = benchHtml(runs);
     }
   } catch (error) {
-    failure.textContent = error.code === "ZA_ABORTED" ? "Stopped." : [error.message, error.remedy].filter(Boolean).join("\n");
+    failure.textContent =
+      error.code === "ZA_ABORTED" ? "Stopped." : [error.message, error.remedy].filter(Boolean).join("\n");
     failure.hidden = false;
   } finally {
     running = undefined;

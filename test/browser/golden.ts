@@ -21,7 +21,10 @@ interface GoldenCase {
 export function comparisons(): Comparison[] {
   const real = readJson<{ cases: GoldenCase[] }>(golden, "smollm2", "smollm2.json").cases;
   const user = (content: string) => ({ role: "user" as const, content });
-  const tiny = ["say it", "naïve café 你好 🙂", "a".repeat(40)].map((text) => ({ messages: [user(text)], answer: "so be it" }));
+  const tiny = ["say it", "naïve café 你好 🙂", "a".repeat(40)].map((text) => ({
+    messages: [user(text)],
+    answer: "so be it",
+  }));
   return [
     {
       name: "SmolLM2 Q4_1",

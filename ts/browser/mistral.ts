@@ -141,10 +141,7 @@ export class Mistral implements LanguageModel {
     return streamed((options) => this.generate(prompt, options), options);
   }
 
-  async generateBatch(
-    prompts: readonly (readonly Message[])[],
-    options: BatchOptions = {},
-  ): Promise<Generated[]> {
+  async generateBatch(prompts: readonly (readonly Message[])[], options: BatchOptions = {}): Promise<Generated[]> {
     const { signal, batchSize: size = 256, seed = 0, seeds, logprobs } = options;
     const decoding = decodingOf(options, this.stopTokenIds);
     const answers: Generated[] = [];

@@ -1,5 +1,5 @@
 /** Files of models in the origin's private file system (OPFS), by their address. What has no entry of its own is no whole file. */
-import { platform, type PrivateFile, type PrivateFolder } from "./platform";
+import { type PrivateFile, type PrivateFolder, platform } from "./platform";
 
 const folderName = "zephyr-align-models";
 

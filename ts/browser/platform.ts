@@ -23,7 +23,11 @@ export interface WorkerScope {
 /** A file of the origin's private file system. */
 export interface PrivateFile {
   getFile(): Promise<File>;
-  createWritable?(): Promise<{ write(bytes: Uint8Array): Promise<void>; close(): Promise<void>; abort(): Promise<void> }>;
+  createWritable?(): Promise<{
+    write(bytes: Uint8Array): Promise<void>;
+    close(): Promise<void>;
+    abort(): Promise<void>;
+  }>;
   createSyncAccessHandle?(): Promise<{
     write(bytes: Uint8Array, options: { at: number }): number;
     truncate(bytes: number): void;
@@ -60,7 +64,9 @@ interface Port {
 export const platform = globalThis as unknown as Platform;
 
 /** `node:fs` where this is Node: asked for by name, so that no bundler of a web page finds it. */
-export function nodeFileSystem(): { openAsBlob(path: URL): Promise<Blob>; readFileSync(path: URL): Uint8Array } | undefined {
+export function nodeFileSystem():
+  | { openAsBlob(path: URL): Promise<Blob>; readFileSync(path: URL): Uint8Array }
+  | undefined {
   return platform.process?.getBuiltinModule?.("node:fs") as ReturnType<typeof nodeFileSystem>;
 }
 

@@ -37,7 +37,8 @@ export function runtime(source: WasmSource | undefined, version: string): Promis
 async function load(source: WasmSource | undefined, version: string): Promise<Runtime> {
   if (!platform.WebAssembly?.validate(simd)) {
     throw new ZephyrError("ZA_WASM_UNSUPPORTED", "this browser has no WebAssembly with SIMD", {
-      remedy: "Take a browser of 2023 or newer (Chrome 91, Firefox 89, Safari 16.4), on a processor with SSE4.1 or NEON.",
+      remedy:
+        "Take a browser of 2023 or newer (Chrome 91, Firefox 89, Safari 16.4), on a processor with SSE4.1 or NEON.",
     });
   }
   try {

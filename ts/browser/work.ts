@@ -2,8 +2,9 @@
  * A model in this thread's WebAssembly memory, and what is asked of it. Long work is done in pieces, between which this
  * thread's messages come in: that is how a worker hears that it shall stop.
  */
-import type { WasmEncoded, WasmModel, WasmTokenizer } from "../../bindings/wasm/zephyr";
+
 import type { NativeDecoding } from "../../bindings/node/index";
+import type { WasmEncoded, WasmModel, WasmTokenizer } from "../../bindings/wasm/zephyr";
 import { aborted, ModelError, throwIfAborted } from "../errors";
 import { type Generated, generatedOf } from "../model/generation";
 import type { ModelConfig, WeightStorage } from "../model/language-model";
@@ -107,7 +108,9 @@ export class Work {
   }
 
   /** Loads a tokenizer without a model. */
-  async loadTokenizer(request: Pick<LoadRequest, "version" | "wasm"> & { files: TokenizerFiles }): Promise<TokenizerFacts> {
+  async loadTokenizer(
+    request: Pick<LoadRequest, "version" | "wasm"> & { files: TokenizerFiles },
+  ): Promise<TokenizerFacts> {
     const { files, version, wasm } = request;
     const { tokenizer, config, template } = files;
     this.#runtime = await runtime(wasm, version);
@@ -272,7 +275,9 @@ export class Work {
       const answers = found.map((answer) => {
         const { text, ids, logps, topIds, topLogps, finishReason } = answer;
         answer.free();
-        const spelling = { decode: (ids: Uint32Array | readonly number[]) => this.decode(Uint32Array.from(ids), false) };
+        const spelling = {
+          decode: (ids: Uint32Array | readonly number[]) => this.decode(Uint32Array.from(ids), false),
+        };
         const asked = logprobs === undefined ? {} : { logprobs };
         return generatedOf({ ids, logps, topIds, topLogps, finishReason }, text, spelling, asked);
       });

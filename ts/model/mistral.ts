@@ -9,14 +9,7 @@ import { isRepositoryId } from "../hub/repository";
 import { native } from "../native/load";
 import { type LoraOptions, loraSettings } from "../train/config";
 import { abortable } from "./abortable";
-import {
-  decodingOf,
-  type Generated,
-  type GenerateOptions,
-  generatedOf,
-  type ScoredChat,
-  streamed,
-} from "./generation";
+import { decodingOf, type Generated, type GenerateOptions, generatedOf, type ScoredChat, streamed } from "./generation";
 import {
   type BatchOptions,
   isConversation,
@@ -312,10 +305,7 @@ export class Mistral implements LanguageModel {
    * Answers many conversations at once: the weights are read once a step for all of them.
    * Sequence `i` is sampled with `seed + i`, or with `seeds[i]`.
    */
-  async generateBatch(
-    prompts: readonly (readonly Message[])[],
-    options: BatchOptions = {},
-  ): Promise<Generated[]> {
+  async generateBatch(prompts: readonly (readonly Message[])[], options: BatchOptions = {}): Promise<Generated[]> {
     const { signal, batchSize: size = 256 } = options;
     const decoding = decodingOf(options, this.stopTokenIds);
     return abortable(signal, async (abort) => {
