@@ -5,9 +5,10 @@
 // It takes an installed rustup target wasm32-unknown-unknown with wasm-pack; where there is none, ../shared/env/wasm.sh lays a
 // toolchain named `web` (a bare Debian: some minutes, once).
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
-import { delimiter, dirname, join } from "node:path";
+import { basename, delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
@@ -48,24 +49,41 @@ function toolchain() {
   process.exit(1);
 }
 
+const building = { cwd: root, stdio: "inherit", env: { ...env, ...toolchain() } };
+
+function run(command, args) {
+  const { status, error } = spawnSync(command, args, building);
+  if (error) console.error(`${command} could not be started: ${error.message}`);
+  if (status !== 0) process.exit(status ?? 1);
+}
+
+// The linked module first: what wasm-pack makes of it takes a minute, and nothing when it has not changed.
+const cargo = ["build", "--lib", "--release", "--target", target, "--locked", "-p", "zephyr-wasm"];
+run("cargo", cargo);
+const linked = join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), target, "release", "zephyr_wasm.wasm");
+const optimise = !process.argv.includes("--no-opt");
+const stamp = `${createHash("sha256").update(readFileSync(linked)).digest("hex")} ${optimise ? "optimised" : "as linked"}\n`;
+const stampFile = join(folder, "zephyr.stamp");
+const made = ["zephyr.js", "zephyr_bg.wasm"].map((name) => join(folder, name));
+const current = made.every(existsSync) && existsSync(stampFile) && readFileSync(stampFile, "utf8") === stamp;
+if (current && !process.argv.includes("--update")) process.exit(0);
+
 const out = mkdtempSync(join(tmpdir(), "zephyr-wasm-"));
 try {
   const args = ["build", "--mode", "no-install", "--release", "--target", "web", "--out-name", "zephyr", "--no-pack"];
-  if (process.argv.includes("--no-opt")) args.push("--no-opt");
-  args.push("--out-dir", out, folder, "--", "--locked");
-  const built = spawnSync("wasm-pack", args, { cwd: root, stdio: "inherit", env: { ...env, ...toolchain() } });
-  if (built.status !== 0) process.exit(built.status ?? 1);
-
+  if (!optimise) args.push("--no-opt");
+  run("wasm-pack", [...args, "--out-dir", out, folder, "--", "--locked"]);
   const [generated, committed] = [join(out, "zephyr.d.ts"), join(folder, "zephyr.d.ts")];
   if (process.argv.includes("--update")) copyFileSync(generated, committed);
   else if (!existsSync(committed) || readFileSync(committed, "utf8") !== readFileSync(generated, "utf8")) {
     console.error("bindings/wasm/zephyr.d.ts is not what the module declares. Run `node scripts/wasm.mjs --update`.");
     process.exit(1);
   }
-  for (const name of ["zephyr.js", "zephyr_bg.wasm"]) {
-    copyFileSync(join(out, name), join(folder, name));
-    console.log(`built bindings/wasm/${name} (${(statSync(join(folder, name)).size / 1e6).toFixed(2)} MB)`);
+  for (const file of made) {
+    copyFileSync(join(out, basename(file)), file);
+    console.log(`built bindings/wasm/${basename(file)} (${(statSync(file).size / 1e6).toFixed(2)} MB)`);
   }
+  writeFileSync(stampFile, stamp);
 } finally {
   rmSync(out, { recursive: true, force: true });
 }

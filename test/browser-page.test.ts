@@ -32,7 +32,7 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
       configFile: false,
       logLevel: "warn",
       customLogger: logger(warnings),
-      resolve: { alias: [/^zephyr-align\/(browser|bench)$/].map((find) => ({ find, replacement: `${web}/$1.js` })) },
+      resolve: { alias: [{ find: /^zephyr-align\/(browser|bench)$/, replacement: `${web}/$1.js` }] },
       build: { outDir: join(folder, "site"), emptyOutDir: true, target: "es2022" },
     });
     await align(join(folder, "aligned"));
