@@ -162,8 +162,9 @@ export const modelCache = {
     for (const each of [`${name}.json`, name]) await place?.removeEntry(each).catch(() => {});
   },
 
-  /** Deletes all. */
+  /** Deletes all, what was left unfinished too. */
   async clear(): Promise<void> {
-    for (const { url } of await modelCache.list()) await modelCache.delete(url);
+    const root = await platform.navigator?.storage?.getDirectory?.();
+    await root?.removeEntry(folderName, { recursive: true }).catch(() => {});
   },
 };

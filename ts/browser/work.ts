@@ -125,14 +125,11 @@ export class Work {
     opening: Opening,
     hooks: Hooks<LoadProgress>,
   ): Promise<void> {
-    const { WasmLoader, WasmTokenizer } = this.#runtime!;
+    const { WasmLoader } = this.#runtime!;
     const loader = guarded(() => WasmLoader.ofGguf(storage));
-    const model = await this.#take(loader, [source], opening, hooks);
-    const metadata = guarded(() => model.takeGgufTokenizer());
-    if (metadata === undefined) {
-      throw new ModelError("ZA_MODEL_FORMAT", "the file holds no tokenizer", { remedy: "Convert the model again." });
-    }
-    this.#tokenizer = guarded(() => WasmTokenizer.fromGguf(metadata, template));
+    await this.#take(loader, [source], opening, hooks, () => {
+      this.#tokenizer ??= guarded(() => loader.tokenizer(template));
+    });
   }
 
   async #loadFolder(
@@ -167,7 +164,8 @@ export class Work {
     sources: readonly ModelFiles["config"][],
     opening: Opening,
     { signal, onEvent }: Hooks<LoadProgress>,
-  ): Promise<WasmModel> {
+    onPiece = () => {},
+  ): Promise<void> {
     const pace = new Pace();
     try {
       for (const source of sources) {
@@ -177,13 +175,13 @@ export class Work {
         let loaded = 0;
         for await (const piece of file.pieces()) {
           guarded(() => loader.push(piece));
+          onPiece();
           loaded += piece.length;
           onEvent?.({ file: name, loaded, total, cached });
           await pace.breathe(signal);
         }
       }
       this.#model = guarded(() => loader.finish());
-      return this.#model;
     } finally {
       release(loader);
     }

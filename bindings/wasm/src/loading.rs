@@ -8,6 +8,7 @@ use zephyr_mistral::weights::Arriving;
 use crate::failure::Failure;
 use crate::memory;
 use crate::model::WasmModel;
+use crate::tokenizer::WasmTokenizer;
 
 fn storage(name: &str) -> Result<Storage, Failure> {
     let text = || format!("the form of the weights is {name:?}. Remedy: Take float32, bfloat16, nf4 or gguf.");
@@ -57,12 +58,19 @@ impl WasmLoader {
         Ok(())
     }
 
+    /// The tokenizer of a GGUF file, once, as soon as its header is there: before the weights, which then use the memory
+    /// that making it took.
+    pub fn tokenizer(&mut self, template: Option<String>) -> Result<Option<WasmTokenizer>, Failure> {
+        let Some(metadata) = self.arriving()?.take_tokenizer() else { return Ok(None) };
+        Ok(Some(WasmTokenizer::from_gguf(&metadata, template.as_deref())?))
+    }
+
     /// The model, when all is there.
     pub fn finish(&mut self) -> Result<WasmModel, Failure> {
         self.arriving()?;
         self.piece = Vec::new();
         match self.arriving.take() {
-            Some(arriving) => WasmModel::new(arriving.finish()?),
+            Some(arriving) => Ok(WasmModel::new(arriving.finish()?)),
             None => unreachable!("asked for above"),
         }
     }

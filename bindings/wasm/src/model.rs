@@ -15,19 +15,13 @@ use crate::tokenizer::WasmTokenizer;
 #[wasm_bindgen]
 pub struct WasmModel {
     weights: Rc<Weights>,
-    gguf_tokenizer: Option<String>,
     unused: Vec<String>,
     kept: Rc<Kept>,
 }
 
 impl WasmModel {
-    pub(crate) fn new(loaded: Loaded) -> Result<Self, Failure> {
-        let gguf_tokenizer = match loaded.tokenizer_gguf {
-            Some(metadata) => Some(serde_json::to_string(&metadata)?),
-            None => None,
-        };
-        let (weights, unused) = (Rc::new(loaded.weights), loaded.report.unused);
-        Ok(Self { weights, gguf_tokenizer, unused, kept: Rc::default() })
+    pub(crate) fn new(loaded: Loaded) -> Self {
+        Self { weights: Rc::new(loaded.weights), unused: loaded.report.unused, kept: Rc::default() }
     }
 }
 
@@ -65,12 +59,6 @@ impl WasmModel {
     #[wasm_bindgen(js_name = configJson)]
     pub fn config_json(&self) -> String {
         self.weights.config.to_json().to_string()
-    }
-
-    /// The `tokenizer.*` metadata of the GGUF file (JSON), when the model came from one; given once, as it is large.
-    #[wasm_bindgen(js_name = takeGgufTokenizer)]
-    pub fn take_gguf_tokenizer(&mut self) -> Option<String> {
-        self.gguf_tokenizer.take()
     }
 
     /// Begins to continue several prompts together (ids one behind the other, `lengths` of each); sequence `i` is sampled with

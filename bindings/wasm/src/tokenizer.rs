@@ -64,6 +64,11 @@ impl WasmTokenizer {
         };
         Ok(Self { tokenizer: Rc::new(tokenizer), template })
     }
+
+    /// From the `tokenizer.*` metadata of a GGUF file.
+    pub(crate) fn from_gguf(metadata: &Map<String, Value>, template: Option<&str>) -> Result<Self, Failure> {
+        Self::with_template(Tokenizer::from_gguf(metadata)?, template)
+    }
 }
 
 #[wasm_bindgen]
@@ -73,13 +78,6 @@ impl WasmTokenizer {
     #[wasm_bindgen(js_name = fromJson)]
     pub fn from_json(json: &[u8], config: Option<String>, template: Option<String>) -> Result<Self, Failure> {
         Self::with_template(Tokenizer::from_json(json, config.as_deref())?, template.as_deref())
-    }
-
-    /// From the `tokenizer.*` metadata of a GGUF file, as JSON.
-    #[wasm_bindgen(js_name = fromGguf)]
-    pub fn from_gguf(metadata: &str, template: Option<String>) -> Result<Self, Failure> {
-        let metadata: Map<String, Value> = serde_json::from_str(metadata)?;
-        Self::with_template(Tokenizer::from_gguf(&metadata)?, template.as_deref())
     }
 
     #[wasm_bindgen(getter, js_name = vocabularySize)]

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::storage::{Storage, Unfinished};
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::ops::Range;
@@ -172,6 +173,15 @@ impl Arriving {
             self.plan()?;
         }
         self.take()
+    }
+
+    /// The `tokenizer.*` keys of a GGUF file, once, as soon as its header is there: what is made of them and thrown away then
+    /// makes room for the weights. [`Loaded`] has them otherwise.
+    pub fn take_tokenizer(&mut self) -> Option<Map<String, Value>> {
+        match &mut self.kind {
+            Kind::Gguf { plan: Some(plan) } => plan.tokenizer.take(),
+            _ => None,
+        }
     }
 
     /// The whole model.

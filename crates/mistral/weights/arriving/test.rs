@@ -139,3 +139,14 @@ fn bytes_are_let_go() {
     assert!(most <= largest + 256, "{most} bytes held, the largest tensor has {largest}");
     model.finish().unwrap();
 }
+
+#[test]
+fn the_tokenizer_is_there_before_the_weights() {
+    let bytes = small_gguf();
+    let mut model = Arriving::gguf(None, NO_LIMIT);
+    model.begin("m.gguf", bytes.len() as u64).unwrap();
+    assert!(model.take_tokenizer().is_none());
+    model.push(&bytes).unwrap();
+    assert!(model.take_tokenizer().unwrap().contains_key("tokenizer.ggml.tokens"));
+    assert!(model.finish().unwrap().tokenizer_gguf.is_none());
+}

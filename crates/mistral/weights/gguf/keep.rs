@@ -2,8 +2,8 @@
 
 use super::super::read_at::ReadAt;
 use super::super::{CHUNK, arena};
-use super::model::{deinterleave_heads, interleaved_row};
 use super::ggml::{GgmlDType, kind};
+use super::model::{deinterleave_heads, interleaved_row};
 use super::{Gguf, TensorInfo};
 use crate::error::{Error, Result};
 use crate::storage::Tensor;

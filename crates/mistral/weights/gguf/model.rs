@@ -44,7 +44,8 @@ pub(in crate::weights) struct Plan {
     /// For each tensor of the layout its place in the file's table.
     pub tensors: Vec<usize>,
     report: LoadReport,
-    tokenizer: Map<String, serde_json::Value>,
+    /// Until somebody takes it.
+    pub tokenizer: Option<Map<String, serde_json::Value>>,
     /// Whether llama.cpp has interleaved the two halves of each rotary head for its own rotation; ours is transformers'.
     interleaved: bool,
 }
@@ -75,7 +76,7 @@ impl Plan {
         }
         let used: Vec<&TensorInfo> = tensors.iter().map(|index| &gguf.tensors[*index]).collect();
         let report = report(gguf, &used);
-        let tokenizer = gguf.tokenizer_metadata()?;
+        let tokenizer = Some(gguf.tokenizer_metadata()?);
         Ok(Self { config, layout, tensors, report, tokenizer, interleaved: architecture == "llama" })
     }
 
@@ -108,7 +109,7 @@ impl Plan {
     /// The model that all tensors were taken into.
     pub fn loaded(self, model: Unfinished) -> Loaded {
         let Self { report, tokenizer, .. } = self;
-        Loaded { weights: model.finish(), source: Source::Gguf, tokenizer_gguf: Some(tokenizer), report }
+        Loaded { weights: model.finish(), source: Source::Gguf, tokenizer_gguf: tokenizer, report }
     }
 }
 
