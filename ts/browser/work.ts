@@ -4,7 +4,7 @@
  */
 
 import type { NativeDecoding } from "../../bindings/node/index";
-import type { WasmEncoded, WasmModel, WasmTokenizer } from "../../bindings/wasm/zephyr";
+import type { WasmEncoded, WasmLoader, WasmModel, WasmTokenizer } from "../../bindings/wasm/zephyr";
 import { aborted, ModelError, throwIfAborted } from "../errors";
 import { type Generated, generatedOf } from "../model/generation";
 import type { ModelConfig, WeightStorage } from "../model/language-model";
@@ -160,7 +160,7 @@ export class Work {
 
   /** Reads the files into the loader. */
   async #take(
-    loader: InstanceType<Runtime["WasmLoader"]>,
+    loader: WasmLoader,
     sources: readonly ModelFiles["config"][],
     opening: Opening,
     { signal, onEvent }: Hooks<LoadProgress>,
