@@ -8,12 +8,17 @@ import { wasmBuilt, web } from "./browser/built";
 /** Bytes, gzipped. A larger module or script is a decision, made here. */
 const budgets = { wasm: 1_700_000, browser: 25_000, bench: 40_000 };
 
+/** What a script imports, and hands on from others. */
+function importsOf(source: string): string[] {
+  const statements = /\b(?:import|export)\s*(?:[\w$*{},\s]*?\bfrom\s*)?["']([^"']+)["']|\bimport\(["']([^"']+)["']/g;
+  return [...source.matchAll(statements)].map(([, named, dynamic]) => (named ?? dynamic)!);
+}
+
 /** A script with all that it imports, without what other entries import alone. */
 function withImports(entry: string, seen = new Set<string>()): Set<string> {
   if (seen.has(entry)) return seen;
   seen.add(entry);
-  const source = readFileSync(join(web, entry), "utf8");
-  for (const [, found] of source.matchAll(/(?:from|import)\s*\(?["']\.\/([\w.-]+\.js)["']/g)) withImports(found!, seen);
+  for (const found of importsOf(readFileSync(join(web, entry), "utf8"))) withImports(found.replace("./", ""), seen);
   return seen;
 }
 
@@ -38,11 +43,8 @@ describe.runIf(wasmBuilt)("the browser build", () => {
   it("imports nothing but its own scripts", () => {
     for (const name of readdirSync(web).filter((each) => each.endsWith(".js"))) {
       const source = readFileSync(join(web, name), "utf8");
-      const imported = [...source.matchAll(/(?:from|import)\s*\(?["']([^"']+)["']/g)].map(([, from]) => from!);
-      expect(
-        imported.filter((from) => !/^\.\/[\w.-]+\.js$/.test(from)),
-        name,
-      ).toEqual([]);
+      const foreign = importsOf(source).filter((from) => !/^\.\/[\w.-]+\.js$/.test(from));
+      expect(foreign, name).toEqual([]);
       expect(source, name).not.toMatch(/\brequire\(|\.node["']/);
     }
   });

@@ -101,9 +101,9 @@ export class WasmLoader {
      */
     finish(): WasmModel;
     /**
-     * A GGUF file. `form`: how its weights are kept; left out: as they are where that can be, else float32.
+     * A GGUF file. `form`: how its weights are kept; with `keep` they stay as they are where that can be.
      */
-    static ofGguf(form?: string | null): WasmLoader;
+    static ofGguf(form: string, keep: boolean): WasmLoader;
     /**
      * The safetensors of a folder in Hugging Face's layout, after the texts of config.json and generation_config.json.
      */
@@ -241,7 +241,7 @@ export interface InitOutput {
     readonly wasmgeneration_tokens: (a: number) => number;
     readonly wasmloader_begin: (a: number, b: number, c: number, d: number) => [number, number];
     readonly wasmloader_finish: (a: number) => [number, number, number];
-    readonly wasmloader_ofGguf: (a: number, b: number) => [number, number, number];
+    readonly wasmloader_ofGguf: (a: number, b: number, c: number) => [number, number, number];
     readonly wasmloader_ofSafetensors: (a: number, b: number, c: number, d: number, e: number, f: number) => [number, number, number];
     readonly wasmloader_push: (a: number, b: any) => [number, number];
     readonly wasmloader_tokenizer: (a: number, b: number, c: number) => [number, number, number];

@@ -9,6 +9,13 @@ export interface Comparison {
   name: string;
   /** Folder or file. */
   path: string;
+  /** `none` dequantises a GGUF file. */
+  quantization: "auto" | "none";
+  /**
+   * How far log-probabilities may be apart. Sums of float32 differ by their order and by fused steps; where activations are
+   * rounded to 16 bits, a last bit of them may tip the rounding, and the difference becomes that of the rounding.
+   */
+  bound: number;
   conversations: { messages: { role: "user" | "assistant" | "system"; content: string }[]; answer: string }[];
 }
 
@@ -25,14 +32,26 @@ export function comparisons(): Comparison[] {
     messages: [user(text)],
     answer: "so be it",
   }));
+  const smol = {
+    path: smollm2,
+    conversations: real.map(({ messages, continuation }) => ({ messages, answer: continuation })),
+  };
+  const whole = { quantization: "none", bound: 1e-3 } as const;
   return [
+    { name: "SmolLM2, dequantised", ...smol, ...whole },
+    { name: "SmolLM2 in Q4_1", ...smol, quantization: "auto", bound: 2e-2 },
     {
-      name: "SmolLM2 Q4_1",
-      path: smollm2,
-      conversations: real.map(({ messages, continuation }) => ({ messages, answer: continuation })),
+      name: "case 09 (safetensors)",
+      path: join(cases, "09-null-and-array-content", "model"),
+      conversations: tiny,
+      ...whole,
     },
-    { name: "case 09 (safetensors)", path: join(cases, "09-null-and-array-content", "model"), conversations: tiny },
-    { name: "the demo's base", path: join(import.meta.dirname, "../../recipes/demo/base"), conversations: tiny },
+    {
+      name: "the demo's base",
+      path: join(import.meta.dirname, "../../recipes/demo/base"),
+      conversations: tiny,
+      ...whole,
+    },
   ];
 }
 

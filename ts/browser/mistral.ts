@@ -29,10 +29,11 @@ export interface BrowserLoadOptions {
   /** "bfloat16" keeps the weights of a safetensors file in half the memory. @default "float32" */
   dtype?: "float32" | "bfloat16";
   /**
-   * "auto" keeps a quantised GGUF file as it is, where all its types can be kept; else `dtype` holds. "gguf" insists on it.
+   * "auto" keeps a quantised GGUF file as it is, where all its types can be kept; else `dtype` holds. "gguf" insists on it,
+   * "none" dequantises to `dtype`.
    * @default "auto"
    */
-  quantization?: "auto" | "gguf";
+  quantization?: "auto" | "gguf" | "none";
   /** Called as the files come. */
   onProgress?: (progress: LoadProgress) => void;
   /** Stops the loading; the call rejects with `AbortedError`. */
@@ -75,15 +76,14 @@ export class Mistral implements LanguageModel {
    */
   static async fromPretrained(source: ModelSource, options: BrowserLoadOptions = {}): Promise<Mistral> {
     const { template, signal, onProgress: onEvent, cache = true, worker = true, wasm } = options;
-    const storage = storageOf(options);
     const thread = worker === false || (worker === true && !platform.Worker) ? thisThread() : ownWorker(worker);
     const request = {
       source: sendable(source),
       version,
+      ...storageOf(options),
       cache,
       ...(wasm === undefined ? {} : { wasm: wasm instanceof URL ? wasm.href : wasm }),
       ...(template === undefined ? {} : { template }),
-      ...(storage === undefined ? {} : { storage }),
     };
     try {
       const hooks = { ...(signal ? { signal } : {}), ...(onEvent ? { onEvent } : {}) };
@@ -181,17 +181,19 @@ export class Mistral implements LanguageModel {
   }
 }
 
-function storageOf({ dtype, quantization = "auto" }: BrowserLoadOptions): WeightStorage | undefined {
+function storageOf({ dtype = "float32", quantization = "auto" }: BrowserLoadOptions): {
+  storage: WeightStorage;
+  keep: boolean;
+} {
   const wrong = (field: string, value: unknown, remedy: string) =>
     new ModelError("ZA_MODEL_INVALID", `${field} ${JSON.stringify(value)} is not one of its values`, {
       place: { field },
       remedy,
     });
-  if (dtype !== undefined && dtype !== "float32" && dtype !== "bfloat16")
-    throw wrong("dtype", dtype, 'Take "float32" or "bfloat16".');
-  if (quantization === "gguf") return "gguf";
-  if (quantization === "auto") return dtype;
-  throw wrong("quantization", quantization, 'Take "auto" or "gguf".');
+  if (dtype !== "float32" && dtype !== "bfloat16") throw wrong("dtype", dtype, 'Take "float32" or "bfloat16".');
+  if (quantization === "gguf") return { storage: "gguf", keep: true };
+  if (quantization === "auto" || quantization === "none") return { storage: dtype, keep: quantization === "auto" };
+  throw wrong("quantization", quantization, 'Take "auto", "gguf" or "none".');
 }
 
 function ownWorker(worker: true | WorkerLike): Thread {

@@ -30,8 +30,9 @@ export interface LoadRequest {
   version: string;
   wasm?: WasmSource;
   template?: string;
-  /** Left out: as the GGUF file has it where that can be, else float32. */
-  storage?: WeightStorage;
+  storage: WeightStorage;
+  /** Whether a quantised GGUF file stays as it is where all its types can be kept. */
+  keep: boolean;
   cache: boolean;
 }
 
@@ -121,12 +122,12 @@ export class Work {
 
   async #loadGguf(
     source: string,
-    { storage, template }: LoadRequest,
+    { storage, keep, template }: LoadRequest,
     opening: Opening,
     hooks: Hooks<LoadProgress>,
   ): Promise<void> {
     const { WasmLoader } = this.#runtime!;
-    const loader = guarded(() => WasmLoader.ofGguf(storage));
+    const loader = guarded(() => WasmLoader.ofGguf(storage, keep));
     await this.#take(loader, [source], opening, hooks, () => {
       this.#tokenizer ??= guarded(() => loader.tokenizer(template));
     });
@@ -134,7 +135,7 @@ export class Work {
 
   async #loadFolder(
     files: ModelFiles,
-    { storage = "float32", template }: LoadRequest,
+    { storage, template }: LoadRequest,
     opening: Opening,
     hooks: Hooks<LoadProgress>,
   ): Promise<void> {

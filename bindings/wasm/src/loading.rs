@@ -24,11 +24,10 @@ pub struct WasmLoader {
 
 #[wasm_bindgen]
 impl WasmLoader {
-    /// A GGUF file. `form`: how its weights are kept; left out: as they are where that can be, else float32.
+    /// A GGUF file. `form`: how its weights are kept; with `keep` they stay as they are where that can be.
     #[wasm_bindgen(js_name = ofGguf)]
-    pub fn of_gguf(form: Option<String>) -> Result<Self, Failure> {
-        let storage = form.as_deref().map(storage).transpose()?;
-        Ok(Self { arriving: Some(Arriving::gguf(storage, memory::left())), piece: Vec::new() })
+    pub fn of_gguf(form: &str, keep: bool) -> Result<Self, Failure> {
+        Ok(Self { arriving: Some(Arriving::gguf(storage(form)?, keep, memory::left())), piece: Vec::new() })
     }
 
     /// The safetensors of a folder in Hugging Face's layout, after the texts of config.json and generation_config.json.

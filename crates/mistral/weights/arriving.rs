@@ -98,17 +98,19 @@ enum Kind {
 /// A model that arrives.
 pub struct Arriving {
     kind: Kind,
-    /// `None`: as the GGUF file has it where all of it can be kept and any of it is quantised, else f32.
-    storage: Option<Storage>,
+    storage: Storage,
+    /// Whether a GGUF file stays as it is where all of it can be kept and any of it is quantised.
+    keep: bool,
     limit: u64,
     file: Option<File>,
     model: Option<Unfinished>,
 }
 
 impl Arriving {
-    /// A GGUF file. `limit`: bytes of memory that can be had.
-    pub fn gguf(storage: Option<Storage>, limit: u64) -> Self {
-        Self { kind: Kind::Gguf { plan: None }, storage, limit, file: None, model: None }
+    /// A GGUF file, in that form; with `keep` it stays as it is where it is quantised and all its types can be kept. `limit`:
+    /// bytes of memory that can be had.
+    pub fn gguf(storage: Storage, keep: bool, limit: u64) -> Self {
+        Self { kind: Kind::Gguf { plan: None }, storage, keep, limit, file: None, model: None }
     }
 
     /// The safetensors of an HF folder, one file after the other. `generation` is the text of generation_config.json.
@@ -122,7 +124,7 @@ impl Arriving {
         }
         let (taken, unused, dtypes) = (HashSet::new(), Vec::new(), BTreeMap::new());
         let kind = Kind::SafeTensors { config, taken, unused, dtypes };
-        Ok(Self { kind, storage: Some(storage), limit, file: None, model: None })
+        Ok(Self { kind, storage, keep: false, limit, file: None, model: None })
     }
 
     /// Begins the next file, of that many bytes in all.
@@ -226,11 +228,10 @@ impl Arriving {
         let what = || format!("The model in {}", file.path.display());
         match (&file.contents, &mut self.kind) {
             (Contents::Gguf(gguf), Kind::Gguf { plan }) => {
-                let storage = *self.storage.get_or_insert(if keeps_tensors(&gguf.tensors) {
-                    Storage::Gguf
-                } else {
-                    Storage::F32
-                });
+                if self.keep && keeps_tensors(&gguf.tensors) {
+                    self.storage = Storage::Gguf;
+                }
+                let storage = self.storage;
                 let stored: u64 = gguf.tensors.iter().map(|tensor| tensor.range.end - tensor.range.start).sum();
                 // Before the layout, whose places must fit the address space.
                 if storage == Storage::Gguf {
@@ -255,7 +256,7 @@ impl Arriving {
             }
             (Contents::SafeTensors(header), Kind::SafeTensors { config, taken, unused, dtypes }) => {
                 if self.model.is_none() {
-                    let storage = self.storage.unwrap_or_default();
+                    let storage = self.storage;
                     let layout = Layout::new(config);
                     let largest = header.tensors.iter().map(|tensor| tensor.range.end - tensor.range.start).max();
                     let bytes = stored_bytes(config, &layout, storage) + largest.unwrap_or(0);
@@ -294,8 +295,7 @@ impl Arriving {
         while let Some(wanted) = file.wanted.pop_if(|wanted| wanted.range.end <= end) {
             match (&file.contents, &self.kind) {
                 (Contents::Gguf(gguf), Kind::Gguf { plan: Some(plan) }) => {
-                    let storage = self.storage.unwrap_or_default();
-                    plan.take(gguf, &gguf.tensors[wanted.index], wanted.place, storage, model)?;
+                    plan.take(gguf, &gguf.tensors[wanted.index], wanted.place, self.storage, model)?;
                 }
                 (Contents::SafeTensors(header), _) => {
                     let tensor = &header.tensors[wanted.index];

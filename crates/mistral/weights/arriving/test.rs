@@ -52,7 +52,7 @@ proptest! {
         let bytes = gguf_in(&small_model(), &[], |name| if name.contains("norm") { GgmlDType::F32 } else { GgmlDType::Q8_0 });
         for storage in [Storage::Gguf, Storage::F32, Storage::Bf16] {
             let whole = from_gguf(&Gguf::read(bytes.clone(), Path::new("m.gguf")).unwrap(), storage).unwrap();
-            let pieces = arrive(Arriving::gguf(Some(storage), NO_LIMIT), &[("m.gguf", &bytes)], piece).unwrap();
+            let pieces = arrive(Arriving::gguf(storage, false, NO_LIMIT), &[("m.gguf", &bytes)], piece).unwrap();
             prop_assert_eq!(values(&whole), values(&pieces));
             prop_assert_eq!(&whole.report, &pieces.report);
             prop_assert_eq!(whole.tokenizer_gguf, pieces.tokenizer_gguf);
@@ -76,10 +76,13 @@ proptest! {
 
 #[test]
 fn a_quantised_file_is_kept_and_another_is_not() {
+    let bytes = gguf_in(&small_model(), &[], |_| GgmlDType::Q4_0);
+    let loaded = arrive(Arriving::gguf(Storage::Bf16, false, NO_LIMIT), &[("m.gguf", &bytes)], 4096).unwrap();
+    assert_eq!(loaded.weights.storage(), Storage::Bf16);
     for (bytes, storage) in
         [(small_gguf(), Storage::F32), (gguf_in(&small_model(), &[], |_| GgmlDType::Q4_0), Storage::Gguf)]
     {
-        let loaded = arrive(Arriving::gguf(None, NO_LIMIT), &[("m.gguf", &bytes)], 4096).unwrap();
+        let loaded = arrive(Arriving::gguf(Storage::F32, true, NO_LIMIT), &[("m.gguf", &bytes)], 4096).unwrap();
         assert_eq!(loaded.weights.storage(), storage);
     }
 }
@@ -89,7 +92,7 @@ fn what_does_not_fit_is_refused_by_the_header_alone() {
     let bytes = small_gguf();
     let data =
         gguf::Gguf::read(bytes.clone(), Path::new("m.gguf")).unwrap().tensors.iter().map(|t| t.range.start).min();
-    let mut model = Arriving::gguf(None, 1000);
+    let mut model = Arriving::gguf(Storage::F32, true, 1000);
     model.begin("m.gguf", bytes.len() as u64).unwrap();
     let error = bytes[..data.unwrap() as usize + FIRST_LOOK.min(bytes.len() - data.unwrap() as usize)]
         .chunks(1 << 15)
@@ -104,18 +107,18 @@ fn what_does_not_fit_is_refused_by_the_header_alone() {
 #[test]
 fn what_is_cut_off_or_missing_is_said() {
     let bytes = small_gguf();
-    let mut model = Arriving::gguf(None, NO_LIMIT);
+    let mut model = Arriving::gguf(Storage::F32, true, NO_LIMIT);
     model.begin("m.gguf", bytes.len() as u64).unwrap();
     model.push(&bytes[..bytes.len() - 1]).unwrap();
     let error = model.finish().unwrap_err();
     assert_eq!(error.code(), "ZA_MODEL_FORMAT");
     assert!(error.to_string().contains("cut off"), "{error}");
 
-    let error = arrive(Arriving::gguf(None, NO_LIMIT), &[("m.gguf", &bytes[..100])], 7).unwrap_err();
+    let error = arrive(Arriving::gguf(Storage::F32, true, NO_LIMIT), &[("m.gguf", &bytes[..100])], 7).unwrap_err();
     assert_eq!(error.code(), "ZA_MODEL_FORMAT");
-    let error = arrive(Arriving::gguf(None, NO_LIMIT), &[("m.gguf", b"no model at all")], 7).unwrap_err();
+    let error = arrive(Arriving::gguf(Storage::F32, true, NO_LIMIT), &[("m.gguf", b"no model at all")], 7).unwrap_err();
     assert!(error.to_string().contains("GGUF"), "{error}");
-    assert_eq!(arrive(Arriving::gguf(None, NO_LIMIT), &[], 7).unwrap_err().code(), "ZA_MODEL_FORMAT");
+    assert_eq!(arrive(Arriving::gguf(Storage::F32, true, NO_LIMIT), &[], 7).unwrap_err().code(), "ZA_MODEL_FORMAT");
 
     let (_folder, config, files) = folder(20_000);
     let model = Arriving::safetensors(&config, None, Storage::F32, NO_LIMIT).unwrap();
@@ -126,7 +129,7 @@ fn what_is_cut_off_or_missing_is_said() {
 #[test]
 fn bytes_are_let_go() {
     let bytes = gguf_in(&small_model(), &[], |_| GgmlDType::F32);
-    let mut model = Arriving::gguf(None, NO_LIMIT);
+    let mut model = Arriving::gguf(Storage::F32, true, NO_LIMIT);
     model.begin("m.gguf", bytes.len() as u64).unwrap();
     let mut most = 0;
     for piece in bytes.chunks(64) {
@@ -143,7 +146,7 @@ fn bytes_are_let_go() {
 #[test]
 fn the_tokenizer_is_there_before_the_weights() {
     let bytes = small_gguf();
-    let mut model = Arriving::gguf(None, NO_LIMIT);
+    let mut model = Arriving::gguf(Storage::F32, true, NO_LIMIT);
     model.begin("m.gguf", bytes.len() as u64).unwrap();
     assert!(model.take_tokenizer().is_none());
     model.push(&bytes).unwrap();
