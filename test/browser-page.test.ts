@@ -239,7 +239,7 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
         await picture(page, `bench-${colorScheme}-${viewport.width}`);
         if (index === 0) {
           await page.getByRole("button", { name: "Forget" }).click();
-          await page.waitForFunction(`document.body.textContent.includes("2 files forgotten")`);
+          await page.getByText("2 files forgotten").waitFor();
         }
         await page.close();
       }
@@ -257,12 +257,12 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
         .setInputFiles(names.map((name) => join(base, name)));
       await page.getByLabel("Tasks of each category").fill("30");
       await page.getByRole("button", { name: "Answer and judge" }).click();
-      await page.waitForFunction(`document.body.textContent.includes("of 480 answers")`);
+      await page.getByText("of 480 answers").waitFor();
       await page.getByRole("button", { name: "Stop" }).click();
-      await page.waitForFunction(`document.querySelector("[role=alert]").textContent === "Stopped."`);
+      await page.getByText("Stopped.", { exact: true }).waitFor();
       await page.locator("input[type=file]").first().setInputFiles(join(base, "config.json"));
       await page.getByRole("button", { name: "Answer and judge" }).click();
-      await page.waitForFunction(`document.querySelector("[role=alert]").textContent.includes("Choose one .gguf")`);
+      await page.getByText("Choose one .gguf").waitFor();
       expect(await drawingFaults(page)).toEqual([]);
       await picture(page, "bench-refused");
       expect(faults).toEqual([]);
