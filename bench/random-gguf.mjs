@@ -51,6 +51,16 @@ export function writeRandomGguf(file, kindName, shape) {
   renameSync(unfinished, file);
 }
 
+/** The header alone, and the length of the whole file: what a file says of itself before it is there. */
+export function randomGgufHeader(kindName, shape) {
+  const tensors = tensorsOf(shape, kinds[kindName]);
+  const header = headerOf(shape, kinds[kindName], tensors);
+  return {
+    header,
+    bytes: tensors.reduce((end, { bytes }) => Math.ceil(end / ALIGNMENT) * ALIGNMENT + bytes, header.length),
+  };
+}
+
 /** Names, sizes and the contents' makers, in the order of the file. */
 function tensorsOf(shape, kind) {
   const { hidden, inner, heads, kvHeads, vocabulary } = shape;

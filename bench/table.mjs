@@ -70,6 +70,44 @@ export function inferTable(report) {
   return `${markdown([[...head, "peak MiB", "peer"], ...rows])}\n\n${about.join("\n")}\n`;
 }
 
+/** The table of wasm.mjs's report. */
+export function wasmTable(report) {
+  const { machine, versions } = report;
+  const head = ["", "prefill tok/s", "wllama", "ratio", "decode tok/s", "wllama", "ratio", "load s", "wllama"];
+  const speed = ({ median, relative }) =>
+    `${median.toFixed(median < 100 ? 1 : 0)} ±${((relative / 2) * 100).toFixed(0)} %`;
+  const seconds = ({ median }) => (median / 1000).toFixed(2);
+  const rows = report.results.flatMap(({ title, ours, peer, node, ratio }) => [
+    [
+      `${title}, Chromium`,
+      speed(ours.prefill_tok_s),
+      speed(peer.prefill_tok_s),
+      `${ratio.prefill.toFixed(2)}×`,
+      speed(ours.decode_tok_s),
+      speed(peer.decode_tok_s),
+      `${ratio.decode.toFixed(2)}×`,
+      seconds(ours.load_ms),
+      seconds(peer.load_ms),
+      ours.peak_rss_mib.toFixed(0),
+      peer.peak_rss_mib.toFixed(0),
+    ],
+    [
+      `${title}, Node`,
+      ...[speed(node.prefill_tok_s), "", "", speed(node.decode_tok_s), "", ""],
+      ...[seconds(node.load_ms), "", node.peak_rss_mib.toFixed(0), ""],
+    ],
+  ]);
+  const about = [
+    `One thread. Prompts of ${report.results[0].ours.prompt_tokens} tokens, 64 decoded greedily after them; medians of ${report.repetitions} answers, both sides in turn in`,
+    `browsers of their own on the same file; ± is half the span. Memory is the highest of the page's process. ${machine.cpu},`,
+    `${machine.cores} cores, ${machine.memory_gib} GiB (load ${machine.load_before.toFixed(1)});`,
+    `${Object.entries(versions)
+      .map(([name, version]) => `${name} ${version}`)
+      .join(", ")}; ${report.date.slice(0, 10)}.`,
+  ];
+  return `${markdown([[...head, "peak MiB", "wllama"], ...rows])}\n\n${about.join("\n")}\n`;
+}
+
 /** The table of memory.mjs's report. */
 export function memoryTable(report) {
   const policies = [...new Set(report.results.map(({ recompute }) => recompute))];
@@ -169,6 +207,7 @@ export function writeTables(folder) {
   for (const [name, title, table] of [
     ["train", "Training against TRL on the CPU: `npm run bench:train -- --write`", trainTable],
     ["infer", "Inference against node-llama-cpp on the CPU: `npm run bench:infer -- --write`", inferTable],
+    ["wasm", "WebAssembly against wllama: `npm run bench:wasm -- --write`", wasmTable],
     ["shared-prompt", "A pair's prompt computed once: `npm run bench:shared-prompt -- --write`", sharedPromptTable],
     [
       "shared-prompt-deep",

@@ -1,5 +1,6 @@
 // Brings a clone to the state that the npm scripts need, doing only what is missing: dependencies, the native addon,
-// the TypeScript bundle. usage: node scripts/ready.mjs [--native-only]
+// the TypeScript bundle. usage: node scripts/ready.mjs [--native-only | --with-wasm]
+// --with-wasm also builds the WebAssembly module.
 import { spawnSync } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -35,4 +36,8 @@ if (!existsSync(installed) || statSync(installed).mtimeMs < statSync(lock).mtime
 }
 console.log("building the native core (a few minutes the first time) …");
 run("node", ["bindings/node/build.mjs"]);
+if (process.argv.includes("--with-wasm")) {
+  console.log("building the WebAssembly module (a few minutes the first time) …");
+  run("node", ["scripts/wasm.mjs"]);
+}
 if (!process.argv.includes("--native-only")) run("npx", ["tsup", "--silent"]);

@@ -8,8 +8,8 @@ const path = process.env.ZEPHYR_CHROMIUM ?? "/usr/bin/chromium";
 export const browsable = existsSync(path);
 if (!browsable) console.warn(`SKIPPED: ${path} is missing, pages are not looked at in a browser`);
 
-export function launch(): Promise<Browser> {
-  return chromium.launch({ executablePath: path, args: ["--no-sandbox"] });
+export function launch(flags: readonly string[] = []): Promise<Browser> {
+  return chromium.launch({ executablePath: path, args: ["--no-sandbox", ...flags] });
 }
 
 /** A page whose faults are collected: errors, refused scripts and styles, and requests that leave this machine. */

@@ -63,6 +63,7 @@ export const errorCodes = {
   ZA_MODEL_CONFIG: "A field of a model's config.json is missing or has a wrong value.",
   ZA_MODEL_UNSUPPORTED: "A model needs something that zephyr-align does not implement.",
   ZA_MODEL_FROZEN: "Weights that are kept as bfloat16, NF4 or in a GGUF file's types cannot be trained themselves.",
+  ZA_MODEL_TOO_LARGE: "A model needs more memory than WebAssembly can address, by its header.",
   ZA_MODEL_DISPOSED: "A model is used after its memory was given back.",
   ZA_ADAPTER_CONFIG: "An adapter's configuration has a value that cannot be used, or asks for what is not implemented.",
   ZA_ADAPTER_BASE: "An adapter was made for another model: names or shapes differ.",
@@ -145,6 +146,9 @@ export const errorCodes = {
   ZA_ABORTED: "The work was stopped by its abort signal.",
   ZA_OUT_OF_MEMORY: "There is not enough memory.",
   ZA_NATIVE_LOAD: "The native addon cannot be loaded on this platform.",
+  ZA_WASM_LOAD: "The WebAssembly module or its worker cannot be loaded, or is of another version.",
+  ZA_WASM_UNSUPPORTED: "The browser or engine lacks something that the WebAssembly module needs (SIMD).",
+  ZA_WASM_STOPPED: "A model is used after a fault stopped its WebAssembly instance.",
   ZA_INTERNAL: "A fault in zephyr-align itself.",
 } as const;
 

@@ -39,6 +39,7 @@ export {
   type GgufExport,
   type GgufOptions,
   type GgufType,
+  type LanguageModel,
   type LoadOptions,
   Mistral,
   type ModelConfig,

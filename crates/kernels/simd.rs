@@ -260,7 +260,61 @@ mod x86 {
 pub(crate) struct Floats<const WIDTH: usize>(pub [f32; WIDTH]);
 
 /// Four elements on the baseline: one register of SSE2, NEON or simd128.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 pub(crate) type Four = Floats<4>;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(crate) type Four = std::arch::wasm32::v128;
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm {
+    use super::Vector;
+    use std::arch::wasm32::*;
+
+    /// There is no fused multiply-add in simd128.
+    impl Vector for v128 {
+        const WIDTH: usize = 4;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            f32x4_splat(value)
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { v128_load(from.cast()) }
+        }
+        /// [`super::half`] on four numbers.
+        #[inline(always)]
+        unsafe fn halves(from: *const u16) -> Self {
+            let bits = unsafe { u32x4_load_extend_u16x4(from) };
+            let magnitude = u32x4_shl(v128_and(bits, u32x4_splat(0x7fff)), 13);
+            let finite = f32x4_mul(magnitude, u32x4_splat((127 + 112) << 23));
+            let exponent = v128_and(bits, u32x4_splat(0x7c00));
+            let infinite = u32x4_eq(exponent, u32x4_splat(0x7c00));
+            let magnitude = v128_bitselect(v128_or(magnitude, u32x4_splat(0x7f80_0000)), finite, infinite);
+            v128_or(magnitude, u32x4_shl(v128_and(bits, u32x4_splat(0x8000)), 16))
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { v128_store(to.cast(), self) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+            f32x4_add(f32x4_mul(self, b), c)
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            f32x4_mul(self, other)
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            f32x4_add(self, other)
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            let two = f32x4_add(self, i32x4_shuffle::<2, 3, 0, 1>(self, self));
+            f32x4_extract_lane::<0>(two) + f32x4_extract_lane::<1>(two)
+        }
+    }
+}
 
 impl<const WIDTH: usize> Vector for Floats<WIDTH> {
     const WIDTH: usize = WIDTH;

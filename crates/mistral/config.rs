@@ -145,7 +145,7 @@ impl Config {
         Ok(Config { raw, ..config })
     }
 
-    /// The number of parameters, or `None` where their bytes as f32 do not fit the address space.
+    /// The number of parameters, or `None` where they cannot be counted, or their bytes as f32 in 63 bits.
     pub fn parameters(&self) -> Option<usize> {
         let hidden = self.hidden_size;
         let queries = self.heads.checked_mul(self.head_dim)?;
@@ -156,8 +156,8 @@ impl Config {
         let tables = if self.tie_word_embeddings { 1 } else { 2 };
         let tables = self.vocab_size.checked_mul(hidden)?.checked_mul(tables)?;
         let total = layer.checked_mul(self.layers)?.checked_add(tables)?.checked_add(hidden)?;
-        let bytes = total.checked_mul(size_of::<f32>())?;
-        (bytes <= isize::MAX as usize).then_some(total)
+        let bytes = (total as u64).checked_mul(size_of::<f32>() as u64)?;
+        (bytes <= i64::MAX as u64).then_some(total)
     }
 
     /// The config.json that transformers loads: the fields as read, with what this struct knows written over them.

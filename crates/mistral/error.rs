@@ -96,6 +96,11 @@ pub enum Error {
     DeviceUnsupported { what: String, remedy: &'static str },
 
     #[error(
+        "{place}: the model needs {needed} bytes of memory, and {limit} can be had. Remedy: Take a file of fewer bits or a smaller model, or load it where there is more memory (WebAssembly has 4 GiB, the native package all of the machine)."
+    )]
+    ModelTooLarge { place: String, needed: u64, limit: u64 },
+
+    #[error(
         "{}: the disk is full. Remedy: Free some space and save again; what was there under this name before is untouched.", path.display()
     )]
     DiskFull { path: PathBuf },
@@ -129,6 +134,7 @@ impl Error {
             Error::OutOfMemory { .. } => "ZA_OUT_OF_MEMORY",
             Error::Device(error) => error.code(),
             Error::DeviceUnsupported { .. } => "ZA_DEVICE_UNSUPPORTED",
+            Error::ModelTooLarge { .. } => "ZA_MODEL_TOO_LARGE",
             Error::DiskFull { .. } => "ZA_DISK_FULL",
             Error::Io { .. } => "ZA_IO",
         }

@@ -134,9 +134,67 @@ enum Building {
     Nf4(Quantiser),
 }
 
+/// A model that is put together tensor by tensor, in any order.
+pub(crate) struct Unfinished {
+    config: Config,
+    layout: Layout,
+    storage: Storage,
+    data: Vec<f32>,
+    /// In the layout's order; empty for [`Storage::F32`].
+    tensors: Vec<Option<Tensor>>,
+    buffer: Vec<f32>,
+}
+
+impl Unfinished {
+    /// `what` names the model in messages.
+    ///
+    /// # Errors
+    /// `ZA_OUT_OF_MEMORY`.
+    pub fn new(config: Config, layout: Layout, storage: Storage, what: &str) -> Result<Self> {
+        let (data, tensors) = match storage {
+            Storage::F32 => (arena(layout.len, what)?, 0),
+            _ => (Vec::new(), layout.tensors.len()),
+        };
+        let tensors = (0..tensors).map(|_| None).collect();
+        Ok(Self { config, layout, storage, data, tensors, buffer: Vec::new() })
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Converts the tensor at that place of the layout. The reader is asked for parts of it (first value, values wanted): a
+    /// projection at once, a large table in pieces, so that frozen weights are never whole in memory as f32.
+    ///
+    /// # Errors
+    /// The reader's, and `ZA_MODEL_UNSUPPORTED` for [`Storage::Gguf`].
+    pub fn read(&mut self, place: usize, mut read: impl FnMut(usize, &mut [f32]) -> Result<()>) -> Result<()> {
+        let spec = &self.layout.tensors[place];
+        if self.storage == Storage::F32 {
+            return read(0, &mut self.data[spec.range.clone()]);
+        }
+        self.tensors[place] = Some(stored(self.storage, spec, &mut self.buffer, read)?);
+        Ok(())
+    }
+
+    /// Takes a tensor as a file has it.
+    pub fn keep(&mut self, place: usize, tensor: Tensor) {
+        self.tensors[place] = Some(tensor);
+    }
+
+    /// The model; every tensor is there.
+    pub fn finish(self) -> Weights {
+        let Self { config, layout, storage, data, tensors, .. } = self;
+        let tensors =
+            || tensors.into_iter().map(|tensor| tensor.unwrap_or_else(|| unreachable!("a tensor is missing")));
+        let frozen = (storage != Storage::F32).then(|| Frozen { storage, tensors: tensors().collect() });
+        Weights { config, layout, data, frozen }
+    }
+}
+
 impl Weights {
     /// Builds a model from a reader of parts of tensors (place in the layout, first value, values wanted), which is asked
-    /// tensor by tensor: frozen weights are never whole in memory as f32.
+    /// tensor by tensor, as [`Unfinished::read`] does.
     ///
     /// # Errors
     /// The reader's, `ZA_OUT_OF_MEMORY`, and `ZA_MODEL_UNSUPPORTED` for [`Storage::Gguf`].
@@ -147,27 +205,15 @@ impl Weights {
         what: &str,
         mut read: impl FnMut(usize, usize, &mut [f32]) -> Result<()>,
     ) -> Result<Self> {
-        if storage == Storage::F32 {
-            let mut data = arena(layout.len, what)?;
-            for (index, spec) in layout.tensors.iter().enumerate() {
-                read(index, 0, &mut data[spec.range.clone()])?;
-            }
-            return Ok(Self { config, layout, data, frozen: None });
-        }
         if storage == Storage::Gguf {
             return Err(only_kept(what));
         }
-        let mut buffer = Vec::new();
-        let mut tensors = Vec::with_capacity(layout.tensors.len());
-        for (index, spec) in layout.tensors.iter().enumerate() {
-            tensors.push(stored(storage, spec, &mut buffer, |start, out| read(index, start, out))?);
+        let places = layout.tensors.len();
+        let mut model = Unfinished::new(config, layout, storage, what)?;
+        for place in 0..places {
+            model.read(place, |start, out| read(place, start, out))?;
         }
-        Ok(Self { config, layout, data: Vec::new(), frozen: Some(Frozen { storage, tensors }) })
-    }
-
-    /// A model whose tensors are kept as a file has them, in the layout's order.
-    pub(crate) fn kept(config: Config, layout: Layout, tensors: Vec<Tensor>) -> Self {
-        Self { config, layout, data: Vec::new(), frozen: Some(Frozen { storage: Storage::Gguf, tensors }) }
+        Ok(model.finish())
     }
 
     /// The same model in another form. Going to fewer bits rounds; coming back gives the rounded values.

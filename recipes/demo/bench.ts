@@ -1,6 +1,6 @@
 /** The embedded bench: held-out tasks of two turns in eight categories, answered by a model and judged blind. */
 import { bootstrapMean, type Estimate } from "../../ts/judge/statistics";
-import type { Mistral } from "../../ts/model/mistral";
+import type { LanguageModel } from "../../ts/model/language-model";
 import { type Category, categories, type Judgement, judge, type Message, type Task } from "./world";
 
 /**
@@ -30,10 +30,11 @@ export interface Judged {
 
 /** Answers every task, turn 2 after the model's own turn 1, and judges. The judge sees the text, never whose it is. */
 export async function runBench(
-  model: Mistral,
+  model: Pick<LanguageModel, "generateBatch">,
   tasks: readonly Task[],
-  options: { seed: number; signal?: AbortSignal },
+  options: { seed: number; signal?: AbortSignal; onProgress?: (answered: number, all: number) => void },
 ): Promise<Judged[]> {
+  let answered = 0;
   const histories = tasks.map((task): Message[] => [{ role: "user", content: task.turns[0].prompt }]);
   const texts: string[][] = [];
   for (const turn of [0, 1] as const) {
@@ -50,6 +51,8 @@ export async function runBench(
         },
       );
       for (const [at, index] of mine.entries()) answers[index] = generated[at]!.text.trim();
+      answered += mine.length;
+      options.onProgress?.(answered, 2 * tasks.length);
     }
     texts.push(answers);
     for (const [index, task] of tasks.entries()) {

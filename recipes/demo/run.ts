@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { standardError, winRate } from "../../ts/judge/statistics";
 import { Mistral } from "../../ts/model/mistral";
 import { packageRoot, packageVersion } from "../../ts/native/load";
-import { type DemoExample, type DemoModel, type DemoReportInput, renderDemoReport } from "../../ts/report";
+import { type DemoReportInput, type JudgedConversation, type JudgedModel, renderDemoReport } from "../../ts/report";
 import { DpoTrainer } from "../../ts/train/dpo-trainer";
 import type { Metrics } from "../../ts/train/events";
 import { duration, fitShowing } from "../../ts/train/progress";
@@ -185,7 +185,7 @@ function table(results: readonly SeedResult[]): string {
   return [line(head), widths.map((width) => "─".repeat(width)).join("  "), ...rows.map(line)].join("\n");
 }
 
-function demoModel(name: ModelName, { scores }: SeedResult): DemoModel {
+function demoModel(name: ModelName, { scores }: SeedResult): JudgedModel {
   const notes: Record<ModelName, string> = {
     base: "has read plain text of the world only",
     ablation: "the base with the same pairs",
@@ -240,7 +240,7 @@ function reportInput(
 }
 
 /** One conversation of every category, with the answers of all models. */
-function examples(result: SeedResult): DemoExample[] {
+function examples(result: SeedResult): JudgedConversation[] {
   const tasks = result.judged.base.map(({ task }) => task);
   const chosen = categories.flatMap((category) =>
     tasks.flatMap((task, index) => (task.category === category ? [{ task, index }] : [])).slice(0, 1),
@@ -248,7 +248,7 @@ function examples(result: SeedResult): DemoExample[] {
   return chosen.map(({ task, index }) => ({ category: task.category, turns: turnsOf(result, task, index) }));
 }
 
-function turnsOf(result: SeedResult, task: Task, index: number): DemoExample["turns"] {
+function turnsOf(result: SeedResult, task: Task, index: number): JudgedConversation["turns"] {
   return ([0, 1] as const).map((turn) => ({
     prompt: task.turns[turn].prompt,
     answers: order.map((name) => {

@@ -1,7 +1,6 @@
 /** What generating takes and gives, and how it goes to the core and back. */
 import type { NativeDecoding, NativeGenerated } from "../../bindings/node/index";
-import { aborted, fromNative, ModelError, throwIfAborted } from "../errors";
-import { native } from "../native/load";
+import { ModelError } from "../errors";
 import type { EncodeOptions, Tokenizer } from "./tokenizer";
 
 /** Decoding options; names and order of application as in transformers. */
@@ -104,7 +103,7 @@ export function decodingOf(options: GenerateOptions, stopTokenIds: number[]): Na
   };
 }
 
-function alternatives({ logprobs }: GenerateOptions): number {
+function alternatives({ logprobs }: Pick<GenerateOptions, "logprobs">): number {
   const count = Number(logprobs ?? 0);
   if (logprobs === true || logprobs === false) return 0;
   if (Number.isInteger(count) && count >= 0 && count <= MOST_LOGPROBS) return count;
@@ -116,10 +115,10 @@ function alternatives({ logprobs }: GenerateOptions): number {
 
 /** The core's answer as users get it. */
 export function generatedOf(
-  answer: NativeGenerated,
+  answer: Pick<NativeGenerated, "ids" | "logps" | "topIds" | "topLogps" | "finishReason">,
   text: string,
-  tokenizer: Tokenizer,
-  options: GenerateOptions,
+  tokenizer: Pick<Tokenizer, "decode">,
+  options: Pick<GenerateOptions, "logprobs">,
 ): Generated {
   const { ids, logps, topIds, topLogps } = answer;
   const finishReason = answer.finishReason as FinishReason;
@@ -134,24 +133,6 @@ export function generatedOf(
     return { ...spelled(id, logps[place] ?? Number.NaN), top };
   });
   return { text, ids, finishReason, logprobs };
-}
-
-/** Runs work that a signal stops through the core's own flag. */
-export async function abortable<T>(
-  signal: AbortSignal | undefined,
-  work: (abort: InstanceType<ReturnType<typeof native>["NativeAbort"]>) => Promise<T>,
-): Promise<T> {
-  throwIfAborted(signal);
-  const abort = new (native().NativeAbort)();
-  const stop = () => abort.abort();
-  signal?.addEventListener("abort", stop, { once: true });
-  try {
-    return await work(abort);
-  } catch (error) {
-    throw signal?.aborted ? aborted(signal.reason) : fromNative(error);
-  } finally {
-    signal?.removeEventListener("abort", stop);
-  }
 }
 
 /** The pieces that a generation hands to `onToken`, as a stream. Leaving the loop stops the generation. */

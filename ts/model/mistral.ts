@@ -9,41 +9,28 @@ import { isRepositoryId } from "../hub/repository";
 import { type ChosenDevice, chooseDevice } from "../native/devices";
 import { native } from "../native/load";
 import { type LoraOptions, loraSettings } from "../train/config";
-import {
-  abortable,
-  decodingOf,
-  type Generated,
-  type GenerateOptions,
-  generatedOf,
-  type ScoredChat,
-  streamed,
-} from "./generation";
+import { abortable } from "./abortable";
+import { decodingOf, type Generated, type GenerateOptions, generatedOf, type ScoredChat, streamed } from "./generation";
 import { type GgufExport, type GgufOptions, modelName } from "./gguf-export";
+import {
+  type BatchOptions,
+  isConversation,
+  type LanguageModel,
+  type ModelConfig,
+  type Prompt,
+  scoredChat,
+  type WeightStorage,
+} from "./language-model";
 import { type LoadOptions, storageOf } from "./loading";
 import { type EncodeOptions, folderTokenizer, Tokenizer } from "./tokenizer";
 
 export type { AnswerLogprob, FinishReason, Generated, GenerateOptions, ScoredChat, TokenLogprob } from "./generation";
 export type { GgufExport, GgufOptions, GgufType } from "./gguf-export";
+export type { LanguageModel, ModelConfig, Prompt } from "./language-model";
 export type { LoadOptions } from "./loading";
-
-/** The architecture as transformers names it. */
-export interface ModelConfig {
-  model_type: string;
-  vocab_size: number;
-  hidden_size: number;
-  intermediate_size: number;
-  num_hidden_layers: number;
-  num_attention_heads: number;
-  num_key_value_heads: number;
-  max_position_embeddings: number;
-  [key: string]: unknown;
-}
 
 /** Handles whose weights were given back. Models under several templates share one. */
 const disposed = new WeakSet<NativeModel>();
-
-/** What is answered: a conversation that ends with a user message, or plain text or tokens to continue. */
-export type Prompt = readonly Message[] | string | Uint32Array;
 
 /** How a model is written. */
 export interface SaveOptions {
@@ -59,7 +46,7 @@ export interface SaveOptions {
  * Training changes a model in place: its weights, or with an adapter ({@link Mistral.withLora}) the adapter alone.
  * {@link Mistral.frozenCopy} shares the weights until then and costs nothing.
  */
-export class Mistral {
+export class Mistral implements LanguageModel {
   readonly #handle: NativeModel;
   readonly tokenizer: Tokenizer;
   /** Path it was loaded from, or what it was made of. */
@@ -193,8 +180,8 @@ export class Mistral {
   }
 
   /** How the weights are kept: "float32", or frozen as "bfloat16", "nf4", or as in their GGUF file. */
-  get storage(): "float32" | "bfloat16" | "nf4" | "gguf" {
-    return this.native.storage as "float32" | "bfloat16" | "nf4" | "gguf";
+  get storage(): WeightStorage {
+    return this.native.storage as WeightStorage;
   }
 
   /** Bytes of the weights in memory. */
@@ -328,13 +315,7 @@ export class Mistral {
    * Answers or continues many prompts at once: the weights are read once a step for all of them.
    * Sequence `i` is sampled with `seed + i`, or with `seeds[i]`.
    */
-  async generateBatch(
-    prompts: readonly Prompt[],
-    options: Omit<GenerateOptions, "onToken" | "stop" | "reuse"> & {
-      batchSize?: number;
-      seeds?: readonly number[];
-    } = {},
-  ): Promise<Generated[]> {
+  async generateBatch(prompts: readonly Prompt[], options: BatchOptions = {}): Promise<Generated[]> {
     const { signal, batchSize: size = 256 } = options;
     const decoding = decodingOf(options, this.stopTokenIds);
     return abortable(signal, async (abort) => {
@@ -364,11 +345,8 @@ export class Mistral {
       if (!isConversation(input)) {
         return await this.native.score(input instanceof Uint32Array ? input : Uint32Array.from(input));
       }
-      const { ids, supervised } = this.tokenizer.encodeChat(input, options);
-      const logprobs = await this.native.score(ids);
-      const answers = supervised.subarray(1);
-      const answerLogprob = logprobs.reduce((sum, logprob, at) => (answers[at] ? sum + logprob : sum), 0);
-      return { ids, logprobs, answers, answerLogprob, answerTokens: answers.reduce((sum, answer) => sum + answer, 0) };
+      const chat = this.tokenizer.encodeChat(input, options);
+      return scoredChat(chat, await this.native.score(chat.ids));
     } catch (error) {
       throw fromNative(error);
     }
@@ -428,10 +406,6 @@ export class Mistral {
       throw fromNative(error, { file: folder });
     }
   }
-}
-
-function isConversation(input: readonly Message[] | Uint32Array | readonly number[]): input is readonly Message[] {
-  return typeof input[0] === "object";
 }
 
 /** NF4 with double quantisation under the names of transformers' `BitsAndBytesConfig`. */

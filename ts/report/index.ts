@@ -1,11 +1,4 @@
-export {
-  type DemoExample,
-  type DemoModel,
-  type DemoReportInput,
-  type DemoWinRate,
-  renderDemoReport,
-  type ScoreSummary,
-} from "./demo-report";
+export { type DemoReportInput, type DemoWinRate, renderDemoReport } from "./demo-report";
 export type { ChangedQuestion, Difference, RunComparison } from "./evaluation/comparison";
 export { type EvaluationReportOptions, renderEvaluationReport } from "./evaluation/evaluation-report";
 export {
@@ -15,6 +8,7 @@ export {
   renderEvaluationMarkdown,
 } from "./evaluation/evaluation-text";
 export { type RunReportData, type RunReportInput, type RunReportSample, renderRunReport } from "./run-report";
+export type { JudgedConversation, JudgedModel, ScoreSummary } from "./scores";
 export type { MetricsHistory } from "./training-charts";
 export type { Overview } from "./view/overview-html";
 export { type DatasetView, type ViewOptions, viewDataset } from "./view/view-dataset";

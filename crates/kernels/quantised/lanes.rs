@@ -314,25 +314,14 @@ pub(super) mod x86 {
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(super) mod wasm {
     use super::Lanes;
-    use crate::simd::{Floats, Four};
     use std::arch::wasm32::*;
 
     /// Four rows.
     #[derive(Clone, Copy)]
     pub struct V128(v128);
 
-    impl V128 {
-        #[inline(always)]
-        fn floats(value: v128) -> Four {
-            let mut floats = Floats([0.0; 4]);
-            // SAFETY: four floats are the sixteen bytes of a register.
-            unsafe { v128_store(floats.0.as_mut_ptr().cast(), value) };
-            floats
-        }
-    }
-
     impl Lanes for V128 {
-        type Float = Four;
+        type Float = v128;
         #[inline(always)]
         unsafe fn zero() -> Self {
             V128(i32x4_splat(0))
@@ -382,13 +371,13 @@ pub(super) mod wasm {
             V128(i32x4_add(self.0, i32x4_dot_i16x8(a.0, b.0)))
         }
         #[inline(always)]
-        unsafe fn float(self) -> Four {
-            Self::floats(f32x4_convert_i32x4(self.0))
+        unsafe fn float(self) -> v128 {
+            f32x4_convert_i32x4(self.0)
         }
         #[inline(always)]
-        unsafe fn bytes(from: *const u8) -> Four {
+        unsafe fn bytes(from: *const u8) -> v128 {
             let four = unsafe { v128_load32_zero(from.cast()) };
-            Self::floats(f32x4_convert_i32x4(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(four))))
+            f32x4_convert_i32x4(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(four)))
         }
     }
 }

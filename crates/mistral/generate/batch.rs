@@ -1,6 +1,6 @@
 //! The decoding loop over many sequences.
 
-use super::decoder::{Cache, ROWS};
+use super::decoder::Cache;
 use super::sampler::{Choice, Sampler};
 use super::{FinishReason, Generation, Generator, Halt, Request, check_tokens};
 use crate::error::{Error, Result};
@@ -12,74 +12,74 @@ use zephyr_kernels::{head, team};
 const FEW: usize = 32;
 
 /// A sequence in work.
-struct Active<'r> {
+struct Active {
     index: usize,
     /// Prompt tokens that have not been through the network, or the token chosen last.
     pending: Vec<u32>,
-    limit: usize,
-    stops: &'r [u32],
-    sampler: Sampler<'r>,
+    sampler: Sampler,
     ids: Vec<u32>,
     logps: Vec<f32>,
     top: Vec<Vec<(u32, f32)>>,
 }
 
-impl Active<'_> {
+impl Active {
     fn finished(self, finish: FinishReason) -> Generation {
         Generation { ids: self.ids, logps: self.logps, top: self.top, finish }
     }
 }
 
-type OnToken<'f> = &'f mut dyn FnMut(usize, u32, f32) -> ControlFlow<Halt>;
+/// Requests between two steps of the network, for whoever has other things to do in between. [`Generator::generate_batch`]
+/// takes all steps at once.
+pub struct Batch {
+    requests: Vec<Request>,
+    /// The first request that nobody has begun.
+    waiting: usize,
+    active: Vec<Active>,
+    /// Beside `active`, place by place.
+    caches: Vec<Cache>,
+    logits: Vec<f32>,
+    answers: Vec<Generation>,
+}
 
-pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnToken) -> Result<Vec<Generation>> {
-    let config = generator.config();
-    for request in requests {
-        check_tokens(&request.prompt, config)?;
-        request.options.check()?;
+impl Batch {
+    /// # Errors
+    /// As [`Generator::generate`], but `ZA_NOT_FINITE`.
+    pub fn new(generator: &Generator, requests: Vec<Request>) -> Result<Self> {
+        for request in &requests {
+            check_tokens(&request.prompt, generator.config())?;
+            request.options.check()?;
+        }
+        let answers = vec![Generation::default(); requests.len()];
+        Ok(Self { requests, waiting: 0, active: Vec::new(), caches: Vec::new(), logits: Vec::new(), answers })
     }
-    let mut answers = vec![Generation::default(); requests.len()];
-    let mut waiting = requests.iter().enumerate();
-    let mut active: Vec<Active> = Vec::new();
-    // Beside `active`, place by place.
-    let mut caches: Vec<Cache> = Vec::new();
-    let mut logits = Vec::new();
-    let mut aborted = false;
-    loop {
-        aborted |= generator.aborted();
-        if aborted {
-            break;
-        }
-        while active.len() < generator.max_active {
-            let Some((index, request)) = waiting.next() else { break };
-            if request.options.max_tokens == 0 {
-                answers[index].finish = FinishReason::Length;
-                continue;
-            }
-            let (cache, shared) = generator.begin(&request.prompt);
-            active.push(Active {
-                index,
-                pending: request.prompt[shared..].to_vec(),
-                limit: request.options.max_tokens,
-                stops: request.options.stop_token_ids.as_deref().unwrap_or(&config.eos_token_ids),
-                sampler: Sampler::new(&request.options, &request.prompt, config.vocab_size),
-                ids: Vec::new(),
-                logps: Vec::new(),
-                top: Vec::new(),
-            });
-            caches.push(cache);
-        }
+
+    /// One step, always with the same generator: a piece of the prompts, or one token of every sequence. Gives whether there is
+    /// more to do. `on_token` gets the request's place, a token and its log-probability.
+    ///
+    /// # Errors
+    /// `ZA_NOT_FINITE`.
+    pub fn step(
+        &mut self,
+        generator: &mut Generator,
+        mut on_token: impl FnMut(usize, u32, f32) -> ControlFlow<Halt>,
+    ) -> Result<bool> {
+        let config = generator.config();
+        self.begin_waiting(generator);
+        let Self { requests, active, caches, logits, answers, .. } = self;
         if active.is_empty() {
-            break;
+            return Ok(false);
         }
         let tokens: usize = active.iter().map(|sequence| sequence.pending.len()).sum();
-        let mut step = || advance(generator, &mut active, &mut caches, &mut logits);
+        let mut step = || advance(generator, active, caches, logits);
         let ready = if tokens <= FEW { team(step) } else { step() };
-        let chosen = choose(&mut active, &ready, &logits, config.vocab_size, &caches)?;
+        let chosen = choose(active, &ready, logits, config.vocab_size, caches)?;
         let mut finished = Vec::new();
+        let mut halted = false;
         for (place, Choice { token, logp, top }) in ready.into_iter().zip(chosen) {
             let sequence = &mut active[place];
-            let finish = if sequence.stops.contains(&token) {
+            let options = &requests[sequence.index].options;
+            let stops = options.stop_token_ids.as_deref().unwrap_or(&config.eos_token_ids);
+            let finish = if stops.contains(&token) {
                 Some(FinishReason::StopToken(token))
             } else {
                 sequence.ids.push(token);
@@ -91,10 +91,10 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
                 match on_token(sequence.index, token, logp) {
                     ControlFlow::Break(Halt::Sequence) => Some(FinishReason::Callback),
                     ControlFlow::Break(Halt::Batch) => {
-                        aborted = true;
+                        halted = true;
                         break;
                     }
-                    ControlFlow::Continue(()) if sequence.ids.len() >= sequence.limit => Some(FinishReason::Length),
+                    ControlFlow::Continue(()) if sequence.ids.len() >= options.max_tokens => Some(FinishReason::Length),
                     ControlFlow::Continue(()) if caches[place].length() >= config.max_position_embeddings => {
                         Some(FinishReason::Context)
                     }
@@ -110,16 +110,44 @@ pub(super) fn run(generator: &mut Generator, requests: &[Request], on_token: OnT
             generator.end(caches.remove(place), &requests[index].prompt, &sequence.ids);
             answers[index] = sequence.finished(finish);
         }
+        Ok(!halted && (!self.active.is_empty() || self.waiting < self.requests.len()))
     }
-    for (sequence, cache) in active.into_iter().zip(caches) {
-        let index = sequence.index;
-        generator.end(cache, &requests[index].prompt, &sequence.ids);
-        answers[index] = sequence.finished(FinishReason::Aborted);
+
+    /// The answers in the order of the requests; what was not at its end is aborted.
+    pub fn finish(self, generator: &mut Generator) -> Vec<Generation> {
+        let mut answers = self.answers;
+        for (sequence, cache) in self.active.into_iter().zip(self.caches) {
+            let index = sequence.index;
+            generator.end(cache, &self.requests[index].prompt, &sequence.ids);
+            answers[index] = sequence.finished(FinishReason::Aborted);
+        }
+        answers
     }
-    Ok(answers)
+
+    fn begin_waiting(&mut self, generator: &mut Generator) {
+        while self.active.len() < generator.max_active {
+            let Some(request) = self.requests.get(self.waiting) else { break };
+            let index = self.waiting;
+            self.waiting += 1;
+            if request.options.max_tokens == 0 {
+                self.answers[index].finish = FinishReason::Length;
+                continue;
+            }
+            let (cache, shared) = generator.begin(&request.prompt);
+            self.active.push(Active {
+                index,
+                pending: request.prompt[shared..].to_vec(),
+                sampler: Sampler::new(&request.options, &request.prompt, generator.config().vocab_size),
+                ids: Vec::new(),
+                logps: Vec::new(),
+                top: Vec::new(),
+            });
+            self.caches.push(cache);
+        }
+    }
 }
 
-/// One step: the chosen token of every sequence, and as much of waiting prompts as fits in [`ROWS`].
+/// The network's part of a step: a token of every sequence, and as much of waiting prompts as fits in a step's rows.
 /// Gives the places whose next token can be chosen, and their logits in that order.
 fn advance(
     generator: &mut Generator,
@@ -128,7 +156,7 @@ fn advance(
     logits: &mut Vec<f32>,
 ) -> Vec<usize> {
     let decoding = active.iter().filter(|sequence| sequence.pending.len() == 1).count();
-    let mut room = ROWS.saturating_sub(decoding);
+    let mut room = generator.rows.saturating_sub(decoding);
     let mut pieces: Vec<&[u32]> = Vec::with_capacity(active.len());
     for sequence in active.iter() {
         let take = match sequence.pending.len() {

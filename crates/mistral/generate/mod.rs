@@ -18,6 +18,7 @@ mod sampler;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::Model;
+pub use batch::Batch;
 use decoder::{Cache, Decoder};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -147,6 +148,7 @@ pub struct Generator<'a> {
     keeps: bool,
     kept: Option<KeptText>,
     max_active: usize,
+    rows: usize,
     abort: Option<Arc<AtomicBool>>,
 }
 
@@ -160,11 +162,11 @@ impl<'a> Generator<'a> {
     pub fn new(model: impl Into<Model<'a>>) -> Self {
         let decoder = Decoder::new(model.into());
         let cache = decoder.cache_type();
-        let spare = Vec::new();
-        Generator { decoder, cache, spare, keeps: false, kept: None, max_active: MAX_ACTIVE, abort: None }
+        let (spare, rows) = (Vec::new(), decoder::ROWS);
+        Generator { decoder, cache, spare, keeps: false, kept: None, max_active: MAX_ACTIVE, rows, abort: None }
     }
 
-    /// A flag that any thread may set; it is looked at before every step (at most 512 tokens of prompt, or one of every answer).
+    /// A flag that any thread may set; it is looked at before every step ([`Generator::with_rows`] of prompt, or one token of every answer).
     pub fn with_abort(mut self, abort: Arc<AtomicBool>) -> Self {
         self.abort = Some(abort);
         self
@@ -193,6 +195,12 @@ impl<'a> Generator<'a> {
     /// The number of sequences that a batch decodes together (at least 1; 32 unless set). More are faster and need more memory.
     pub fn with_max_active(mut self, sequences: usize) -> Self {
         self.max_active = sequences.max(1);
+        self
+    }
+
+    /// The tokens of prompt in one step (at least 1; 512 unless set): fewer come back sooner, more are faster.
+    pub fn with_rows(mut self, tokens: usize) -> Self {
+        self.rows = tokens.max(1);
         self
     }
 
@@ -226,7 +234,9 @@ impl<'a> Generator<'a> {
         requests: &[Request],
         mut on_token: impl FnMut(usize, u32, f32) -> ControlFlow<Halt>,
     ) -> Result<Vec<Generation>> {
-        batch::run(self, requests, &mut on_token)
+        let mut batch = Batch::new(self, requests.to_vec())?;
+        while !self.aborted() && batch.step(self, &mut on_token)? {}
+        Ok(batch.finish(self))
     }
 
     /// The log-probability of each of `ids[1..]` given the ids before it.
@@ -270,12 +280,12 @@ impl<'a> Generator<'a> {
     /// Runs `ids` through the network; `use_hidden` gets the place of each piece and its final states.
     fn in_pieces(&mut self, ids: &[u32], mut use_hidden: impl FnMut(&Decoder, usize, &[f32])) -> Result<()> {
         let mut caches = [self.take_cache()];
-        for (index, piece) in ids.chunks(decoder::ROWS).enumerate() {
+        for (index, piece) in ids.chunks(self.rows).enumerate() {
             if self.aborted() {
                 return Err(Error::Aborted);
             }
             let hidden = self.decoder.step(&mut caches, &[piece]);
-            use_hidden(&self.decoder, index * decoder::ROWS, &hidden);
+            use_hidden(&self.decoder, index * self.rows, &hidden);
             self.decoder.give_back(hidden);
         }
         self.spare.extend(caches);

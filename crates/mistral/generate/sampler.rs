@@ -8,8 +8,8 @@ use zephyr_kernels::head;
 /// Top-p sorts this many candidates before it looks whether they reach the mass; most distributions need fewer.
 const FIRST_SORTED: usize = 256;
 
-pub(super) struct Sampler<'o> {
-    options: &'o GenerateOptions,
+pub(super) struct Sampler {
+    options: GenerateOptions,
     random: Random,
     /// Tokens of prompt and answer, each once; kept only where the penalty needs them.
     seen: Vec<u32>,
@@ -29,10 +29,10 @@ pub(super) struct Choice {
     pub top: Vec<(u32, f32)>,
 }
 
-impl<'o> Sampler<'o> {
-    pub fn new(options: &'o GenerateOptions, prompt: &[u32], vocabulary: usize) -> Self {
+impl Sampler {
+    pub fn new(options: &GenerateOptions, prompt: &[u32], vocabulary: usize) -> Self {
         let mut sampler = Sampler {
-            options,
+            options: options.clone(),
             random: Random::new(options.seed),
             seen: Vec::new(),
             is_seen: Vec::new(),
@@ -99,7 +99,7 @@ impl<'o> Sampler<'o> {
     }
 
     fn choose(&mut self, scores: &[f32]) -> u32 {
-        let GenerateOptions { temperature, top_k, top_p, min_p, .. } = *self.options;
+        let GenerateOptions { temperature, top_k, top_p, min_p, .. } = self.options;
         let best = argmax(scores);
         let max = scores[best as usize];
         // A temperature this small divides to infinity: it is greedy in all but name.

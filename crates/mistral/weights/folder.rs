@@ -59,22 +59,28 @@ fn read_config(folder: &Path) -> Result<Config> {
     // transformers' generate() stops at the ids of this file, which are often more than config.json names.
     let path = folder.join("generation_config.json");
     if let Some(text) = read_text(&path)? {
-        let value: Value = serde_json::from_str(&text)
-            .map_err(|error| Error::format(&path.display().to_string(), format!("this is not JSON ({error})")))?;
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let ids: Vec<u32> = match value.get("eos_token_id") {
-            Some(Value::Array(list)) => list.iter().filter_map(id).collect(),
-            Some(one) => id(one).into_iter().collect(),
-            None => Vec::new(),
-        };
-        if !ids.is_empty() {
-            config.eos_token_ids = ids;
-        }
-        if let Value::Object(fields) = value {
-            config.generation = fields;
-        }
+        take_generation_config(&mut config, &text, &path.display().to_string())?;
     }
     Ok(config)
+}
+
+/// Takes what a generation_config.json says: the end tokens, if it names any, and all its fields for the folder that is saved.
+pub(super) fn take_generation_config(config: &mut Config, text: &str, place: &str) -> Result<()> {
+    let value: Value =
+        serde_json::from_str(text).map_err(|error| Error::format(place, format!("this is not JSON ({error})")))?;
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids: Vec<u32> = match value.get("eos_token_id") {
+        Some(Value::Array(list)) => list.iter().filter_map(id).collect(),
+        Some(one) => id(one).into_iter().collect(),
+        None => Vec::new(),
+    };
+    if !ids.is_empty() {
+        config.eos_token_ids = ids;
+    }
+    if let Value::Object(fields) = value {
+        config.generation = fields;
+    }
+    Ok(())
 }
 
 /// The text of a small file, or `None` where there is none.
@@ -177,25 +183,23 @@ fn locate<'a>(spec: &TensorSpec, config: &Config, shards: &'a Shards) -> Result<
         "Download the whole model again, and take config.json and weights from the same model."
     };
     let file = file.ok_or_else(|| missing(INDEX.to_string(), remedy))?;
-    let path = file.path.display().to_string();
-    let tensor = file.find(name).ok_or_else(|| missing(path.clone(), remedy))?;
+    let tensor = file.find(name).ok_or_else(|| missing(file.path.display().to_string(), remedy))?;
+    check(spec, tensor, &file.path)?;
+    Ok((file, tensor))
+}
+
+/// Whether a tensor of that file has the shape that is asked for, and a type that can be read.
+pub(super) fn check(spec: &TensorSpec, tensor: &TensorInfo, path: &Path) -> Result<()> {
+    let (place, name) = (path.display().to_string(), spec.name.clone());
     if tensor.shape != spec.shape {
-        return Err(Error::TensorShape {
-            place: path,
-            tensor: name.clone(),
-            expected: spec.shape.clone(),
-            found: tensor.shape.clone(),
-        });
+        let (expected, found) = (spec.shape.clone(), tensor.shape.clone());
+        return Err(Error::TensorShape { place, tensor: name, expected, found });
     }
     if FloatType::of(tensor.dtype).is_none() {
-        return Err(Error::TensorDtype {
-            place: path,
-            tensor: name.clone(),
-            found: tensor.dtype.to_string(),
-            accepted: WEIGHT_DTYPES,
-        });
+        let found = tensor.dtype.to_string();
+        return Err(Error::TensorDtype { place, tensor: name, found, accepted: WEIGHT_DTYPES });
     }
-    Ok((file, tensor))
+    Ok(())
 }
 
 fn report(layout: &Layout, config: &Config, shards: &Shards, places: &[(&SafeTensorsFile, &TensorInfo)]) -> LoadReport {

@@ -5,10 +5,12 @@
 //! safetensors  the container: guarded header, F32/F16/BF16 values
 //! folder       an HF folder: config.json, one file or an index with shards
 //! gguf         llama.cpp's container, dequantised
+//! arriving     the same formats piece by piece, as over a network
 //! save         an HF folder that transformers loads, never half-written
 //! ```
 //! Everything is checked (names, shapes, types, extents) before the model's memory is asked for.
 
+mod arriving;
 pub mod folder;
 pub mod gguf;
 pub mod read_at;
@@ -18,6 +20,7 @@ pub mod save;
 use crate::error::{Error, Result};
 use crate::layout::Weights;
 use crate::storage::Storage;
+pub use arriving::Arriving;
 use safetensors::SafeTensorsFile;
 use serde_json::{Map, Value};
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! `strftime_now`: the date in a template, in UTC.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use minijinja::{Error, ErrorKind};
 
 /// The template variable that carries the time, so that all of one rendering sees the same.
@@ -24,7 +22,15 @@ const MONTHS: [&str; 12] = [
 ];
 
 /// Seconds since 1970.
+#[cfg(target_arch = "wasm32")]
 pub(super) fn now() -> i64 {
+    (js_sys::Date::now() / 1000.0) as i64
+}
+
+/// Seconds since 1970.
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) fn now() -> i64 {
+    use std::time::{SystemTime, UNIX_EPOCH};
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
 }
 

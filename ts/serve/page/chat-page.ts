@@ -1,7 +1,7 @@
 /** The page to chat with the served models, and to set two of them side by side. */
 import { createHash } from "node:crypto";
 import { html, raw } from "../../report/html";
-import { palette } from "../../report/page";
+import { palette } from "../../report/style";
 import { chatScript } from "./chat-script";
 import { chatStyle } from "./chat-style";
 

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 use zephyr_kernels::quantised::Kind;
 
-use super::keep::kind;
+use super::ggml::{GgmlDType, kind};
 use super::model::{gguf_name, ours_of_interleaved};
 use super::write::{ALIGNMENT, HeaderBuilder};
 use crate::config::Config;

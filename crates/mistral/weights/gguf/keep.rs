@@ -2,29 +2,14 @@
 
 use super::super::read_at::ReadAt;
 use super::super::{CHUNK, arena};
+use super::ggml::{GgmlDType, kind};
 use super::model::{deinterleave_heads, interleaved_row};
 use super::{Gguf, TensorInfo};
 use crate::error::{Error, Result};
 use crate::storage::Tensor;
-use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 use std::path::Path;
-use zephyr_kernels::quantised::{Kind, Quantised};
-
-/// What of a file can be kept as it is.
-pub(super) fn kind(dtype: GgmlDType) -> Option<Kind> {
-    Some(match dtype {
-        GgmlDType::Q4_0 => Kind::Q4_0,
-        GgmlDType::Q4_1 => Kind::Q4_1,
-        GgmlDType::Q5_0 => Kind::Q5_0,
-        GgmlDType::Q5_1 => Kind::Q5_1,
-        GgmlDType::Q8_0 => Kind::Q8_0,
-        GgmlDType::Q4K => Kind::Q4_K,
-        GgmlDType::Q5K => Kind::Q5_K,
-        GgmlDType::Q6K => Kind::Q6_K,
-        _ => return None,
-    })
-}
+use zephyr_kernels::quantised::Quantised;
 
 /// Whether a path is a GGUF file with quantised tensors, all of them of types that can be kept.
 ///
@@ -34,9 +19,24 @@ pub fn keeps(path: &Path) -> Result<bool> {
     if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) || !path.is_file() {
         return Ok(false);
     }
-    let tensors = Gguf::open(path)?.tensors;
+    Ok(keeps_tensors(&Gguf::open(path)?.tensors))
+}
+
+/// The same of the tensors of a file.
+pub(in crate::weights) fn keeps_tensors(tensors: &[TensorInfo]) -> bool {
     let quantised = || tensors.iter().filter(|tensor| tensor.dtype.block_size() > 1);
-    Ok(quantised().count() > 0 && quantised().all(|tensor| kind(tensor.dtype).is_some()))
+    quantised().count() > 0 && quantised().all(|tensor| kind(tensor.dtype).is_some())
+}
+
+/// Bytes in memory of a tensor that is kept as it is.
+pub(in crate::weights) fn kept_bytes(tensor: &TensorInfo) -> u64 {
+    let columns = tensor.shape.last().copied().unwrap_or(0).max(1);
+    let values: usize = tensor.shape.iter().product();
+    match kind(tensor.dtype) {
+        Some(kind) if tensor.shape.len() > 1 => Quantised::bytes_of(kind, values / columns, columns) as u64,
+        _ if tensor.shape.len() == 1 => 4 * values as u64,
+        _ => tensor.range.end - tensor.range.start,
+    }
 }
 
 impl<R: ReadAt> Gguf<R> {

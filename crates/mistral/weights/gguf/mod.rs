@@ -5,6 +5,7 @@
 
 mod cursor;
 mod export;
+mod ggml;
 mod keep;
 mod model;
 mod split;
@@ -13,13 +14,15 @@ mod write;
 
 pub use export::{Description, Exported, FileType, export};
 pub use keep::keeps;
+pub(super) use keep::{keeps_tensors, kept_bytes};
+pub(super) use model::Plan;
 pub use model::{from_gguf, load};
 pub use value::Value;
 
 use super::read_at::ReadAt;
 use crate::error::{Error, Result};
-use candle_core::quantized::GgmlDType;
 use cursor::Cursor;
+use ggml::GgmlDType;
 use serde_json::Map;
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -3,16 +3,14 @@
 use super::super::read_at::ReadAt;
 use super::super::safetensors::{FloatType, read_floats};
 use super::super::{CHUNK, LoadReport, Loaded, Source};
+use super::ggml::{ALIGNMENT, GgmlDType, blocks_to_floats};
 use super::{Gguf, TensorInfo, Value};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::layout::{Layout, Weights};
-use crate::storage::Storage as Form;
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
-use candle_core::{CpuStorage, Device, Storage};
+use crate::layout::Layout;
+use crate::storage::{Storage as Form, Unfinished};
 use rayon::prelude::*;
 use serde_json::{Map, json};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -28,56 +26,90 @@ pub fn load(path: &Path, storage: Form) -> Result<Loaded> {
 
 /// The same from a header that has been read, of a file or of bytes.
 pub fn from_gguf<R: ReadAt>(gguf: &Gguf<R>, storage: Form) -> Result<Loaded> {
-    let place = gguf.path.display().to_string();
     gguf.check_whole()?;
-    let architecture = architecture(gguf, &place)?;
-    let config = config(gguf, architecture, &place)?;
-    let layout = Layout::new(&config);
+    let plan = Plan::new(gguf)?;
+    let what = format!("The model in {}", gguf.path.display());
+    let mut model = Unfinished::new(plan.config.clone(), plan.layout.clone(), storage, &what)?;
+    for (place, tensor) in plan.tensors.iter().enumerate() {
+        plan.take(gguf, &gguf.tensors[*tensor], place, storage, &mut model)?;
+    }
+    Ok(plan.loaded(model))
+}
 
-    let by_name: HashMap<&str, &TensorInfo> =
-        gguf.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-    let mut used = Vec::with_capacity(layout.tensors.len());
-    for spec in &layout.tensors {
-        let name = gguf_name(&spec.name);
-        let tensor = *by_name.get(name.as_str()).ok_or_else(|| Error::TensorMissing {
-            place: place.clone(),
-            tensor: name.clone(),
-            remedy: "Download or convert the model again.".to_string(),
-        })?;
-        if tensor.shape != spec.shape {
-            return Err(Error::TensorShape {
+/// What of a file becomes what of a model.
+pub(in crate::weights) struct Plan {
+    pub config: Config,
+    pub layout: Layout,
+    /// For each tensor of the layout its place in the file's table.
+    pub tensors: Vec<usize>,
+    report: LoadReport,
+    /// Until somebody takes it.
+    pub tokenizer: Option<Map<String, serde_json::Value>>,
+    /// Whether llama.cpp has interleaved the two halves of each rotary head for its own rotation; ours is transformers'.
+    interleaved: bool,
+}
+
+impl Plan {
+    /// Checks names and shapes.
+    pub fn new<R: ReadAt>(gguf: &Gguf<R>) -> Result<Self> {
+        let place = gguf.path.display().to_string();
+        let architecture = architecture(gguf, &place)?;
+        let config = config(gguf, architecture, &place)?;
+        let layout = Layout::new(&config);
+        let by_name: HashMap<&str, usize> =
+            gguf.tensors.iter().enumerate().map(|(index, tensor)| (tensor.name.as_str(), index)).collect();
+        let mut tensors = Vec::with_capacity(layout.tensors.len());
+        for spec in &layout.tensors {
+            let name = gguf_name(&spec.name);
+            let index = *by_name.get(name.as_str()).ok_or_else(|| Error::TensorMissing {
                 place: place.clone(),
-                tensor: name,
-                expected: spec.shape.clone(),
-                found: tensor.shape.clone(),
-            });
+                tensor: name.clone(),
+                remedy: "Download or convert the model again.".to_string(),
+            })?;
+            let shape = &gguf.tensors[index].shape;
+            if *shape != spec.shape {
+                let (expected, found) = (spec.shape.clone(), shape.clone());
+                return Err(Error::TensorShape { place, tensor: name, expected, found });
+            }
+            tensors.push(index);
         }
-        used.push(tensor);
+        let used: Vec<&TensorInfo> = tensors.iter().map(|index| &gguf.tensors[*index]).collect();
+        let report = report(gguf, &used);
+        let tokenizer = Some(gguf.tokenizer_metadata()?);
+        Ok(Self { config, layout, tensors, report, tokenizer, interleaved: architecture == "llama" })
     }
-    let report = report(gguf, &used);
-    let tokenizer = gguf.tokenizer_metadata()?;
 
-    let (head_dim, hidden) = (config.head_dim, config.hidden_size);
-    // llama.cpp interleaves the two halves of each rotary head for its own rotation; ours is transformers'.
-    let interleaved = |tensor: &TensorInfo| {
-        architecture == "llama" && (tensor.name.ends_with("attn_q.weight") || tensor.name.ends_with("attn_k.weight"))
-    };
-    if storage == Form::Gguf {
-        let tensors = used.iter().map(|tensor| gguf.keep(tensor, interleaved(tensor).then_some(head_dim)));
-        let weights = Weights::kept(config, layout, tensors.collect::<Result<_>>()?);
-        return Ok(Loaded { weights, source: Source::Gguf, tokenizer_gguf: Some(tokenizer), report });
-    }
-    let what = format!("The model in {place}");
-    let weights = Weights::read_with(config, layout, storage, &what, |index, start, out| {
-        let tensor = used[index];
-        gguf.dequantize(tensor, start, out)?;
-        if interleaved(tensor) {
-            // Projections come whole.
-            deinterleave_heads(out, head_dim, hidden);
+    /// Takes a tensor into a model of that storage, at its place in the layout.
+    pub fn take<R: ReadAt>(
+        &self,
+        gguf: &Gguf<R>,
+        tensor: &TensorInfo,
+        place: usize,
+        storage: Form,
+        model: &mut Unfinished,
+    ) -> Result<()> {
+        let (head_dim, hidden) = (self.config.head_dim, self.config.hidden_size);
+        let turned = tensor.name.ends_with("attn_q.weight") || tensor.name.ends_with("attn_k.weight");
+        let interleaved = self.interleaved && turned;
+        if storage == Form::Gguf {
+            model.keep(place, gguf.keep(tensor, interleaved.then_some(head_dim))?);
+            return Ok(());
         }
-        Ok(())
-    })?;
-    Ok(Loaded { weights, source: Source::Gguf, tokenizer_gguf: Some(tokenizer), report })
+        model.read(place, |start, out| {
+            gguf.dequantize(tensor, start, out)?;
+            if interleaved {
+                // Projections come whole.
+                deinterleave_heads(out, head_dim, hidden);
+            }
+            Ok(())
+        })
+    }
+
+    /// The model that all tensors were taken into.
+    pub fn loaded(self, model: Unfinished) -> Loaded {
+        let Self { report, tokenizer, .. } = self;
+        Loaded { weights: model.finish(), source: Source::Gguf, tokenizer_gguf: tokenizer, report }
+    }
 }
 
 fn architecture<'a, R: ReadAt>(gguf: &'a Gguf<R>, place: &str) -> Result<&'a str> {
@@ -287,18 +319,6 @@ impl<R: ReadAt> Gguf<R> {
             out.copy_from_slice(&values);
             Ok(())
         })
-    }
-}
-
-const ALIGNMENT: usize = 8;
-
-fn blocks_to_floats(dtype: GgmlDType, bytes: &[u8], elements: usize) -> candle_core::Result<Vec<f32>> {
-    let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, dtype)?;
-    let tensor = QTensor::new(storage, elements)?.dequantize(&Device::Cpu)?;
-    let (storage, _) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(values)) => Ok(values.clone()),
-        _ => candle_core::bail!("candle gave something else than f32 on the CPU"),
     }
 }
 

@@ -1,0 +1,220 @@
+import { version } from "../../package.json";
+import type { Message } from "../data/messages";
+import { ModelError } from "../errors";
+import { decodingOf, type Generated, type GenerateOptions, type ScoredChat, streamed } from "../model/generation";
+import {
+  type BatchOptions,
+  isConversation,
+  type LanguageModel,
+  type ModelConfig,
+  type Prompt,
+  scoredChat,
+  type WeightStorage,
+} from "../model/language-model";
+import type { EncodeOptions } from "../model/tokenizer";
+import { absolute, type LoadProgress, type ModelSource } from "./model-source";
+import { platform, type WorkerLike } from "./platform";
+import type { WasmSource } from "./runtime";
+import { type Thread, thisThread, workerThread } from "./thread";
+import { Tokenizer } from "./tokenizer";
+import type { ModelFacts } from "./work";
+
+/** There in browsers only. */
+declare const Worker: new (url: URL, options: { type: "module"; name: string }) => WorkerLike;
+
+/** How a model is loaded in a browser. */
+export interface BrowserLoadOptions {
+  /** Jinja source of a chat template that replaces the model's own, or `"zephyr"`. */
+  template?: string;
+  /** "bfloat16" keeps the weights of a safetensors file in half the memory. @default "float32" */
+  dtype?: "float32" | "bfloat16";
+  /**
+   * "auto" keeps a quantised GGUF file as it is, where all its types can be kept; else `dtype` holds. "gguf" insists on it,
+   * "none" dequantises to `dtype`.
+   * @default "auto"
+   */
+  quantization?: "auto" | "gguf" | "none";
+  /** Called as the files come. */
+  onProgress?: (progress: LoadProgress) => void;
+  /** Stops the loading; the call rejects with `AbortedError`. */
+  signal?: AbortSignal;
+  /** Whether files that are fetched are kept in the origin's private file system, and taken from there. @default true */
+  cache?: boolean;
+  /**
+   * Whether the model gets a worker, so that the page never waits for it: `false` for none, or a worker that runs the
+   * package's browser-worker.js. Where there are no web workers (Node), it works in the thread that calls.
+   * @default true
+   */
+  worker?: boolean | WorkerLike;
+  /** Where the WebAssembly module is: its address or bytes. @default zephyr_bg.wasm beside the package's scripts */
+  wasm?: WasmSource;
+}
+
+/**
+ * A Mistral or Llama decoder in WebAssembly, with its tokenizer. It works in a worker of its own, where its memory (at most
+ * 4 GiB) is; {@link Mistral.dispose} ends the worker and gives all of it back.
+ */
+export class Mistral implements LanguageModel {
+  readonly tokenizer: Tokenizer;
+  readonly source: string;
+  readonly #thread: Thread;
+  readonly #facts: ModelFacts;
+
+  private constructor(thread: Thread, facts: ModelFacts, source: string) {
+    this.#thread = thread;
+    this.#facts = facts;
+    this.source = source;
+    this.tokenizer = new Tokenizer(thread, facts);
+  }
+
+  /**
+   * Loads a model from the address of a folder in Hugging Face's layout or of a `.gguf` file, from such a file (a `Blob`, or
+   * its bytes), or from the files of a folder. Tensors are converted as they come; the file is never whole in memory.
+   *
+   * @throws ModelError (`ZA_MODEL_TOO_LARGE` by the header, before the rest is fetched), TokenizerError, TemplateError;
+   * ZephyrError `ZA_WASM_LOAD`, `ZA_WASM_UNSUPPORTED`; AbortedError.
+   */
+  static async fromPretrained(source: ModelSource, options: BrowserLoadOptions = {}): Promise<Mistral> {
+    const { template, signal, onProgress: onEvent, cache = true, worker = true, wasm } = options;
+    const thread = worker === false || (worker === true && !platform.Worker) ? thisThread() : ownWorker(worker);
+    const request = {
+      source: sendable(source),
+      version,
+      ...storageOf(options),
+      cache,
+      ...(wasm === undefined ? {} : { wasm: wasm instanceof URL ? wasm.href : wasm }),
+      ...(template === undefined ? {} : { template }),
+    };
+    try {
+      const hooks = { ...(signal ? { signal } : {}), ...(onEvent ? { onEvent } : {}) };
+      return new Mistral(thread, await thread.call("load", [request], hooks), nameOf(source));
+    } catch (error) {
+      thread.end();
+      throw error;
+    }
+  }
+
+  get config(): ModelConfig {
+    return structuredClone(this.#facts.config);
+  }
+
+  get parameters(): number {
+    return this.#facts.parameters;
+  }
+
+  get storage(): WeightStorage {
+    return this.#facts.storage;
+  }
+
+  get weightBytes(): number {
+    return this.#facts.weightBytes;
+  }
+
+  get stopTokenIds(): number[] {
+    return [...this.#facts.stopTokenIds];
+  }
+
+  /** Bytes that WebAssembly has taken for this model: the peak, as its memory never shrinks. */
+  memoryBytes(): Promise<number> {
+    return this.#thread.call("memoryBytes", []);
+  }
+
+  async generate(prompt: Prompt, options: GenerateOptions = {}): Promise<Generated> {
+    const ids = await this.#promptIds(prompt, options);
+    const { signal, onToken, stop = [], seed = 0, logprobs } = options;
+    const decoding = decodingOf(options, this.stopTokenIds);
+    const request = { prompts: [ids], seeds: [seed], decoding, stop, ...(logprobs === undefined ? {} : { logprobs }) };
+    const onEvent = onToken && (([, piece]: readonly [number, string]) => onToken(piece));
+    const hooks = { ...(signal ? { signal } : {}), ...(onEvent ? { onEvent } : {}) };
+    const [answer] = await this.#thread.call("generate", [request], hooks);
+    return answer!;
+  }
+
+  async #promptIds(prompt: Prompt, options: GenerateOptions): Promise<Uint32Array> {
+    if (prompt instanceof Uint32Array) return prompt;
+    if (typeof prompt !== "string") return this.tokenizer.encodePrompt(prompt, options);
+    const { specialsInContent: specials } = options;
+    return this.tokenizer.encode(prompt, { addSpecialTokens: true, ...(specials ? { specials } : {}) });
+  }
+
+  stream(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<string, void> {
+    return streamed((options) => this.generate(prompt, options), options);
+  }
+
+  async generateBatch(prompts: readonly (readonly Message[])[], options: BatchOptions = {}): Promise<Generated[]> {
+    const { signal, batchSize: size = 256, seed = 0, seeds, logprobs } = options;
+    const decoding = decodingOf(options, this.stopTokenIds);
+    const answers: Generated[] = [];
+    for (let start = 0; start < prompts.length; start += size) {
+      const part = prompts.slice(start, start + size);
+      const ids = await Promise.all(part.map((prompt) => this.tokenizer.encodePrompt(prompt, options)));
+      const own = ids.map((_, i) => seeds?.[start + i] ?? seed + start + i);
+      const request = { prompts: ids, seeds: own, decoding, stop: [], ...(logprobs === undefined ? {} : { logprobs }) };
+      const found = await this.#thread.call("generate", [request], signal ? { signal } : {});
+      answers.push(...found.map(({ timing: _, ...answer }) => answer));
+    }
+    return answers;
+  }
+
+  score(messages: readonly Message[], options?: EncodeOptions): Promise<ScoredChat>;
+  score(ids: Uint32Array | readonly number[]): Promise<Float32Array>;
+  async score(
+    input: readonly Message[] | Uint32Array | readonly number[],
+    options: EncodeOptions = {},
+  ): Promise<ScoredChat | Float32Array> {
+    if (!isConversation(input)) return await this.#thread.call("score", [Uint32Array.from(input)]);
+    const chat = await this.tokenizer.encodeChat(input, options);
+    return scoredChat(chat, await this.#thread.call("score", [chat.ids]));
+  }
+
+  logits(ids: Uint32Array | readonly number[]): Promise<Float32Array> {
+    return this.#thread.call("logits", [Uint32Array.from(ids)]);
+  }
+
+  /** Ends the model's worker; calls that run reject, and later ones do. */
+  dispose(): void {
+    this.#thread.end();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function storageOf({ dtype = "float32", quantization = "auto" }: BrowserLoadOptions): {
+  storage: WeightStorage;
+  keep: boolean;
+} {
+  const wrong = (field: string, value: unknown, remedy: string) =>
+    new ModelError("ZA_MODEL_INVALID", `${field} ${JSON.stringify(value)} is not one of its values`, {
+      place: { field },
+      remedy,
+    });
+  if (dtype !== "float32" && dtype !== "bfloat16") throw wrong("dtype", dtype, 'Take "float32" or "bfloat16".');
+  if (quantization === "gguf") return { storage: "gguf", keep: true };
+  if (quantization === "auto" || quantization === "none") return { storage: dtype, keep: quantization === "auto" };
+  throw wrong("quantization", quantization, 'Take "auto", "gguf" or "none".');
+}
+
+function ownWorker(worker: true | WorkerLike): Thread {
+  if (worker !== true) return workerThread(worker);
+  // In this very form bundlers find the script.
+  return workerThread(
+    new Worker(new URL("./browser-worker.js", import.meta.url), { type: "module", name: "zephyr-align" }),
+  );
+}
+
+/** A source as it can be sent: addresses are made whole here, where the page's own address is known. */
+function sendable(source: ModelSource): ModelSource {
+  if (typeof source !== "object" || !("weights" in source)) return absolute(source);
+  const entries = Object.entries(source).map(([name, file]) => [
+    name,
+    Array.isArray(file) ? file.map(absolute) : absolute(file),
+  ]);
+  return Object.fromEntries(entries) as ModelSource;
+}
+
+function nameOf(source: ModelSource): string {
+  if (typeof source === "string" || source instanceof URL) return String(source);
+  return (source as Partial<File>).name ?? "the model's files";
+}

@@ -1,0 +1,150 @@
+/** Calls of a {@link Work}, here or in a worker: the same function for whoever asks. */
+import { aborted, errorFromCode, fromNative, type Place, throwIfAborted, ZephyrError } from "../errors";
+import type { LoadProgress } from "./model-source";
+import type { WorkerEvent, WorkerLike, WorkerScope } from "./platform";
+import { type Hooks, Work } from "./work";
+
+/** What the calls that report hand out while they run. They can be stopped too, and get hooks behind their argument. */
+interface Events {
+  load: LoadProgress;
+  generate: readonly [number, string];
+}
+
+const hooked: readonly string[] = ["load", "generate"] satisfies (keyof Events)[];
+
+type Given<Name extends keyof Work> = Name extends keyof Events ? [Parameters<Work[Name]>[0]] : Parameters<Work[Name]>;
+type EventOf<Name extends keyof Work> = Name extends keyof Events ? Events[Name] : never;
+
+/** Where a model's memory is. */
+export interface Thread {
+  call<Name extends keyof Work>(
+    name: Name,
+    args: Given<Name>,
+    hooks?: Hooks<EventOf<Name>>,
+  ): Promise<Awaited<ReturnType<Work[Name]>>>;
+  /** Ends it and gives its memory back. */
+  end(): void;
+}
+
+function invoke(work: Work, name: keyof Work, args: readonly unknown[], hooks: Hooks<unknown>): unknown {
+  const call = work[name] as (...args: readonly unknown[]) => unknown;
+  return call.apply(work, hooked.includes(name) ? [...args, hooks] : [...args]);
+}
+
+/** The thread that asks. */
+export function thisThread(): Thread {
+  const work = new Work();
+  return {
+    call: async (name, args, hooks = {}) => invoke(work, name, args, hooks as Hooks<unknown>) as never,
+    end: () => work.dispose(),
+  };
+}
+
+/** An error as it is sent. */
+interface SentError {
+  code: string;
+  problem: string;
+  place?: Place;
+  remedy?: string;
+}
+
+type Question = { id: number; name: keyof Work; args: readonly unknown[] } | { id: number; abort: true };
+type Answer = { id: number } & ({ event: unknown } | { result: unknown } | { error: SentError });
+
+/** Answers the questions of a {@link workerThread}. */
+export function serve(scope: WorkerScope): void {
+  const work = new Work();
+  const running = new Map<number, AbortController>();
+  scope.addEventListener("message", async ({ data }) => {
+    const question = data as Question;
+    const { id } = question;
+    if ("abort" in question) {
+      running.get(id)?.abort();
+      return;
+    }
+    const control = new AbortController();
+    running.set(id, control);
+    const answer = (rest: object) => scope.postMessage({ id, ...rest });
+    try {
+      const hooks = { signal: control.signal, onEvent: (event: unknown) => answer({ event }) };
+      answer({ result: await invoke(work, question.name, question.args, hooks) });
+    } catch (thrown) {
+      const { code, problem, place, remedy } = fromNative(thrown);
+      const error: SentError = { code, problem, ...(place ? { place } : {}), ...(remedy ? { remedy } : {}) };
+      answer({ error });
+    } finally {
+      running.delete(id);
+    }
+  });
+}
+
+interface Waiting {
+  resolve: (result: never) => void;
+  reject: (error: unknown) => void;
+  onEvent: ((event: never) => void) | undefined;
+}
+
+/** A worker, which has a memory of its own. */
+export function workerThread(worker: WorkerLike): Thread {
+  const waiting = new Map<number, Waiting>();
+  let ended: ZephyrError | undefined;
+  let last = 0;
+  const end = (error: ZephyrError) => {
+    ended ??= error;
+    worker.terminate();
+    for (const { reject } of waiting.values()) reject(ended);
+    waiting.clear();
+  };
+  worker.addEventListener("message", ({ data }) => {
+    const answer = data as Answer;
+    const caller = waiting.get(answer.id);
+    if (!caller) return;
+    if ("event" in answer) {
+      caller.onEvent?.(answer.event as never);
+      return;
+    }
+    waiting.delete(answer.id);
+    if ("result" in answer) caller.resolve(answer.result as never);
+    else {
+      const { code, problem, ...details } = answer.error;
+      caller.reject(errorFromCode(code, problem, details));
+    }
+  });
+  const broken = (event: WorkerEvent) => {
+    event.preventDefault?.();
+    const problem = `the model's worker cannot be started, or broke off: ${event.message || "no reason was given"}`;
+    end(
+      new ZephyrError("ZA_WASM_LOAD", problem, {
+        remedy:
+          "Serve browser-worker.js of this package beside its scripts, from this origin; a content security policy must allow it (worker-src).",
+      }),
+    );
+  };
+  worker.addEventListener("error", broken);
+  worker.addEventListener("messageerror", broken);
+  return {
+    async call(name, args, { signal, onEvent } = {}) {
+      throwIfAborted(signal);
+      if (ended) throw ended;
+      const id = ++last;
+      const stop = () => worker.postMessage({ id, abort: true } satisfies Question);
+      signal?.addEventListener("abort", stop, { once: true });
+      try {
+        return await new Promise<never>((resolve, reject) => {
+          waiting.set(id, { resolve, reject, onEvent });
+          worker.postMessage({ id, name, args } satisfies Question);
+        });
+      } catch (error) {
+        throw signal?.aborted ? aborted(signal.reason) : error;
+      } finally {
+        signal?.removeEventListener("abort", stop);
+      }
+    },
+    end: () =>
+      end(
+        new ZephyrError("ZA_MODEL_DISPOSED", "the model was given back by dispose()", {
+          remedy: "Load it again, or dispose() of it later.",
+        }),
+      ),
+  };
+}
