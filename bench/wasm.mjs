@@ -10,7 +10,7 @@
  * --json FILE writes every number; --write writes results/wasm.json and the table of results/README.md.
  * The peer's page is ../shared/peers/wllama/index.html (ZEPHYR_PEERS: another folder); --peer (default
  * /tmp/zephyr-peer-wllama) holds @wllama/wllama, which is no dependency of the package. Chromium: ZEPHYR_CHROMIUM, else
- * /usr/bin/chromium. Models: SmolLM2 Q4_1 by ../shared/env/models.sh, our Q8_0 of it by `zephyr-align export gguf`.
+ * /usr/bin/chromium. Models: SmolLM2 Q4_1 by ../shared/env/models.sh, and our Q8_0 export of it, which is written where it is missing.
  */
 import { execFileSync } from "node:child_process";
 import { createReadStream, existsSync, readFileSync, statSync } from "node:fs";
@@ -38,10 +38,16 @@ const ANSWERS = 3;
 const root = fileURLToPath(new URL("..", import.meta.url));
 const executablePath = process.env.ZEPHYR_CHROMIUM ?? "/usr/bin/chromium";
 const peerPage = join(process.env.ZEPHYR_PEERS ?? join(shared, "peers"), "wllama", "index.html");
-const files = [
+const all = [
   { name: "smollm2-q4_1", title: "SmolLM2-135M Q4_1", file: join(flags.models, "smollm2-135m-instruct.q4_1.gguf") },
-  { name: "smollm2-q8_0", title: "SmolLM2-135M Q8_0", file: join(flags.models, "smollm2-135m-instruct.q8_0.gguf") },
-].filter(({ name }) => !flags.only || flags.only.split(",").includes(name));
+  {
+    name: "smollm2-q8_0",
+    title: "SmolLM2-135M Q8_0",
+    kind: "Q8_0",
+    file: join(flags.models, "smollm2-135m-instruct.q8_0.gguf"),
+  },
+];
+const files = all.filter(({ name }) => !flags.only || flags.only.split(",").includes(name));
 if (files.length === 0) fail(`--only ${flags.only} names no model.`);
 prepare();
 
@@ -73,11 +79,12 @@ function prepare() {
     const install = `mkdir -p ${flags.peer} && cd ${flags.peer} && npm init -y && npm i @wllama/wllama@3`;
     fail(`${flags.peer} has no @wllama/wllama. ${install}`);
   }
-  for (const { file, name } of files) {
+  for (const { file, kind } of files.includes(all[1]) ? all : files) {
     if (existsSync(file)) continue;
-    fail(
-      `${file} is missing. ${name.endsWith("q4_1") ? "Run ../shared/env/models.sh." : "Export it with `zephyr-align export gguf`."}`,
-    );
+    if (!kind) fail(`${file} is missing. Run ../shared/env/models.sh.`);
+    process.stderr.write(`writing ${file} …\n`);
+    const cli = join(root, "dist", "cli.js");
+    execFileSync(process.execPath, [cli, "export", "gguf", all[0].file, file, "--type", kind], { stdio: "inherit" });
   }
 }
 

@@ -66,14 +66,15 @@ async function judged(place, source, name, tasks, signal) {
       onProgress: (answered, all) => show(`${answered} of ${all} answers`, answered / all),
     });
     const seconds = (from, to) => `${((to - from) / 1000).toFixed(1)} s`;
+    const size = `${(model.parameters / 1e6).toFixed(model.parameters < 1e7 ? 2 : 0)} M parameters`;
     const figures = [
-      `${(model.parameters / 1e6).toFixed(model.parameters < 1e7 ? 2 : 0)} M parameters`,
+      size,
       `loaded in ${seconds(started, loaded)}`,
       `answered in ${seconds(loaded, performance.now())}`,
       `${megabytes(await model.memoryBytes())} of memory`,
     ];
     show(`Done: ${figures.join(", ")}`, 1);
-    return { name, note: figures.join(", "), judged: answers };
+    return { name, note: size, judged: answers };
   } finally {
     model.dispose();
     bar.hidden = true;
@@ -87,6 +88,7 @@ async function run() {
   stop.disabled = false;
   failure.hidden = true;
   results.replaceChildren();
+  for (const place of places) place.querySelector(".state").textContent = "";
   try {
     const chosen = places.flatMap((place) => {
       const source = sourceOf(place);

@@ -2,6 +2,7 @@
 import { type BenchScores, type Judged, scoresOf } from "../../recipes/demo/bench";
 import { categories } from "../../recipes/demo/world";
 import { type Html, html } from "./html";
+import { intervalBars } from "./interval-bars";
 import { radarChart } from "./radar-chart";
 import { type JudgedConversation, type JudgedModel, modelColors, scoreTable, sideBySide } from "./scores";
 import { style } from "./style";
@@ -18,7 +19,7 @@ export interface JudgedRun {
 export const benchStyle: string = style.text;
 
 /**
- * Table, radar and answers of models that answered the same tasks, as the inside of an element. Every text of a model is
+ * Table, radar, bars and answers of models that answered the same tasks, as the inside of an element. Every text of a model is
  * escaped.
  */
 export function benchHtml(runs: readonly JudgedRun[]): string {
@@ -30,7 +31,7 @@ export function benchHtml(runs: readonly JudgedRun[]): string {
   return html`<h2>Scores</h2>
 ${scoreTable({ scale: [1, 10], models }, colors)}
 <h2>By category</h2>
-${radar(models, colors)}
+<div class="columns">${radar(models, colors)}${bars(models, colors)}</div>
 ${sideBySide(conversations(runs), colors)}`.toString();
 }
 
@@ -46,6 +47,24 @@ function radar(models: readonly JudgedModel[], colors: ReadonlyMap<string, numbe
       values: categories.map((category) => {
         const score = (scores as BenchScores["categories"])[category];
         return score.n > 0 ? { value: score.mean, note: `, n ${score.n}` } : null;
+      }),
+    })),
+  });
+}
+
+function bars(models: readonly JudgedModel[], colors: ReadonlyMap<string, number>): Html {
+  const shown = (name: string) => ({ name, color: colors.get(name) ?? 1 });
+  return intervalBars({
+    title: "Mean score and 95 % interval",
+    scale: [1, 10],
+    half: true,
+    labelWidth: 110,
+    legend: models.map(({ name }) => shown(name)),
+    groups: categories.map((label) => ({
+      label,
+      bars: models.map(({ name, categories: scores }) => {
+        const { mean, low, high, n } = scores[label]!;
+        return { ...shown(name), value: mean, low, high, note: `n ${n}` };
       }),
     })),
   });
