@@ -1,6 +1,6 @@
 //! The start of a GGUF file: keys, and the table of tensors.
 
-use candle_core::quantized::GgmlDType;
+use super::ggml::GgmlDType;
 use serde_json::Value;
 
 use super::number_of;
