@@ -214,13 +214,14 @@ describe.runIf(browsable)("the chat page", () => {
         expect(await drawingFaults(page), name).toEqual([]);
         await picture("settings");
         await page.click("#set");
-        for (const question of [
+        const questions = [
           "say nine.",
           "what is a very long question that goes on and on, so that it takes more than a line of the page, and a word_that_is_so_long_that_it_does_not_fit_into_any_line_of_a_narrow_page?",
-        ]) {
+        ];
+        for (const [asked, question] of questions.entries()) {
           await page.fill("#question", question);
           await page.click("#send");
-          await page.waitForSelector("#stop", { state: "visible" }).catch(() => {});
+          await expect.poll(() => page.locator(".turn").count()).toBe(asked + 1);
           await settle(page);
         }
         expect(await drawingFaults(page), name).toEqual([]);

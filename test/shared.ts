@@ -1,6 +1,6 @@
 /** Where the reference material lies that is not part of the repository, and a loud skip when it does not. */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -56,11 +56,24 @@ export function tensor(file: string, name: string): { shape: number[]; values: F
   return { shape, values: Float64Array.from({ length: content.length / size }, (_, i) => read(i * size)) };
 }
 
-/** Builds the program anew, for tests that run it in a process of its own. Returns its path. */
+/** What the program is made of. */
+const inputs = ["ts", "recipes", "package.json", "tsconfig.json", "tsup.config.ts"];
+
+/** The latest change of a file, or of anything in a folder; what was removed changed its folder. */
+function changed(path: string): number {
+  const own = statSync(path);
+  if (!own.isDirectory()) return own.mtimeMs;
+  return Math.max(own.mtimeMs, ...readdirSync(path).map((name) => changed(join(path, name))));
+}
+
+/** Builds the program where it is older than its sources, for tests that run it in a process of its own. Returns its path. */
 export function buildProgram(): string {
+  const program = join(root, "dist", "cli.js");
+  const sources = Math.max(...inputs.map((path) => changed(join(root, path))));
+  if (existsSync(program) && statSync(program).mtimeMs > sources) return program;
   const built = spawnSync("npx", ["tsup", "--silent"], { cwd: root, encoding: "utf8" });
   if (built.status !== 0 || /error/i.test(built.stderr)) throw new Error(built.stderr);
-  return join(root, "dist", "cli.js");
+  return program;
 }
 
 /** Conversations and pairs of short texts, all different. */

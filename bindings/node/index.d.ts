@@ -93,6 +93,10 @@ export declare class NativeJournal {
 
 /** A decoder's weights and configuration. */
 export declare class NativeModel {
+  /** Continues a prompt. `on_text` gets pieces of finished text as they come; joined they are the answer. */
+  generate(tokenizer: NativeTokenizer, prompt: Uint32Array, decoding: NativeDecoding, stop: Array<string>, abort: NativeAbort, onText: (arg: string) => void): Promise<NativeGenerated>
+  /** Continues several prompts together; sequence `i` is sampled with `seeds[i]`, not with the options'. Texts are left empty. */
+  generateBatch(prompts: Array<Uint32Array>, seeds: Array<number>, decoding: NativeDecoding, abort: NativeAbort): Promise<Array<NativeGenerated>>
   /** Whether the path is a folder with an adapter, and the base that its configuration names. */
   static adapterBase(path: string): NativeAdapterBase | null
   /** Whether the path is a GGUF file with quantised tensors, all of types that can be kept as they are. */
@@ -147,10 +151,6 @@ export declare class NativeModel {
   save(folder: string, dtype: string, maxShardBytes: number): Promise<undefined>
   /** Writes a GGUF file with this tokenizer and its chat template; `file_type` is F32, F16, BF16, Q8_0, Q4_0 or Q4_K. */
   exportGguf(path: string, fileType: string, name: string, tokenizer: NativeTokenizer): Promise<NativeGgufExport>
-  /** Continues a prompt. `on_text` gets pieces of finished text as they come; joined they are the answer. */
-  generate(tokenizer: NativeTokenizer, prompt: Uint32Array, decoding: NativeDecoding, stop: Array<string>, abort: NativeAbort, onText: (arg: string) => void): Promise<NativeGenerated>
-  /** Continues several prompts together; sequence `i` is sampled with `seeds[i]`, not with the options'. Texts are left empty. */
-  generateBatch(prompts: Array<Uint32Array>, seeds: Array<number>, decoding: NativeDecoding, abort: NativeAbort): Promise<Array<NativeGenerated>>
   /** Log-probability of each id after the first. */
   score(ids: Uint32Array): Promise<Float32Array>
   /** The logits after each id, `[ids, vocabulary]`, row by row. */

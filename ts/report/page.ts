@@ -11,20 +11,24 @@ export interface PageOptions {
   connect?: boolean;
 }
 
+/** How a Content-Security-Policy names a script or style that stands in the page: by its hash. */
+export function sourceOf(text: string): string {
+  return `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
+}
+
 /**
  * A page that needs nothing but itself: no font, no script and no image is fetched. Its scripts are named by their hash,
  * so that a text that got in unescaped could not run.
  */
 export function page(title: string, body: Html, options: PageOptions = {}): string {
   const script = `${chartScript}${options.script ?? ""}`;
-  const hash = createHash("sha256").update(script).digest("base64");
   const connect = options.connect ? "; connect-src 'self'" : "";
   return html`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${raw(hash)}'${raw(connect)}; base-uri 'none'; form-action 'none'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src ${raw(sourceOf(script))}${raw(connect)}; base-uri 'none'; form-action 'none'">
 <title>${title}</title>
 <style>${style}</style>
 </head>

@@ -11,6 +11,7 @@ mod checkpoint;
 mod devices;
 mod engine;
 mod failure;
+mod generation;
 mod journal;
 mod memory;
 mod model;

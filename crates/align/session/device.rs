@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use zephyr_kernels::cuda::{Arena, Device, Element, Reserved};
 use zephyr_kernels::head::Stats;
-use zephyr_mistral::device::{Decoder, Gradients, Loaded, Sizes, Workspace, download};
-use zephyr_mistral::{Config, Model, Parameters};
+use zephyr_mistral::device::{Decoder, Gradients, Loaded, Planned, Sizes, Workspace, download};
+use zephyr_mistral::{Model, Parameters};
 
 use self::training::Training;
 use super::backend::{Backend, Pass};
@@ -86,10 +86,9 @@ impl<T: Element> OnDevice<T> {
     }
 
     /// A workspace that holds the batch.
-    fn make_room(&mut self, config: &Config, packed: &Packed, keep: bool) -> Result<()> {
+    fn make_room(&mut self, batch: &Planned, rows: usize, keep: bool) -> Result<()> {
         let SessionOptions { head_chunk, recompute, .. } = self.options;
-        let batch = packed.batch();
-        let wanted = Workspace::<T>::wanted(config, &batch, packed.rows.len(), head_chunk, keep, recompute);
+        let wanted = batch.sizes(rows, head_chunk, keep, recompute);
         let sizes = match &self.workspace {
             Some((_, workspace)) if workspace.sizes.hold(&wanted) => return Ok(()),
             Some((_, workspace)) => workspace.sizes.joined(&wanted),
@@ -162,13 +161,11 @@ impl<T: Element> Backend for OnDevice<T> {
 
     fn forward(&mut self, model: Model, packed: &Packed, pass: Pass) -> Result<()> {
         self.hold(model)?;
-        let decoder = &self.model.as_ref().expect("held above").decoder;
-        let config = decoder.config.clone();
-        decoder.check(&packed.batch())?;
-        self.make_room(&config, packed, pass.keep)?;
+        let planned = self.model.as_ref().expect("held above").decoder.planned(packed.batch())?;
+        self.make_room(&planned, packed.rows.len(), pass.keep)?;
         let decoder = &self.model.as_ref().expect("held above").decoder;
         let workspace = &self.workspace.as_ref().expect("made above").1;
-        let batch = decoder.load(workspace, &packed.batch(), &packed.rows, &packed.targets)?;
+        let batch = decoder.load(workspace, planned, &packed.rows, &packed.targets)?;
         decoder.forward(&batch, workspace, pass.keep, model.adapter.is_some())?;
         match (pass.coefficient, &self.training) {
             (Some(coefficient), Some(Training { gradients, .. })) if pass.keep => {

@@ -9,6 +9,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaStream, result};
 use zephyr_devices::{Build, Choice, Surroundings, Wanted, choose};
+// What a card counts none of, and what is put into no compiled source: the proofs name both.
+pub use zephyr_emulator::{Mutation, Statistics};
 use zephyr_kernels::cuda::launch::Launcher;
 use zephyr_kernels::cuda::{Launch, Pointer, Stored};
 
@@ -18,17 +20,6 @@ const MARGIN: usize = 256;
 const UNTOUCHED: u8 = 0xa5;
 /// A NaN of every type.
 const UNWRITTEN: u8 = 0xff;
-
-/// What the emulation counts; a card counts none of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    pub global_read: u64,
-    pub global_written: u64,
-    pub global_wide: u64,
-    pub barriers: u64,
-    pub matrix_products: u64,
-    pub bank_conflicts: u64,
-}
 
 /// The first card that can be used, with all kernels loaded; one for all proofs, which take turns.
 struct Card {
@@ -153,14 +144,6 @@ pub fn prove(source: &str, proof: Proof) {
         digests.push(device.digest.get());
     }
     assert_eq!(digests[0], digests[1], "{source}: the second run gives other bits");
-}
-
-/// A change of a source; for the emulation, which compiles sources.
-#[allow(dead_code)]
-pub struct Mutation {
-    pub from: &'static str,
-    pub to: &'static str,
-    pub caught_by: &'static str,
 }
 
 pub fn catches(_: &str, _: Proof, _: &[Mutation]) {

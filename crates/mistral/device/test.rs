@@ -31,8 +31,8 @@ fn on_device<T: Element>(
 ) -> Made {
     let decoder = Decoder::<T>::new(device.clone(), model, 64).unwrap();
     let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-    let batch = packed.batch();
-    let sizes = Workspace::<T>::wanted(&decoder.config, &batch, rows.len(), 7, true, recompute);
+    let planned = decoder.planned(packed.batch()).unwrap();
+    let sizes = planned.sizes(rows.len(), 7, true, recompute);
     let adapter = decoder.adapter.as_ref();
     let (_memory, workspace) =
         Arena::reserve(&device, "workspace", |arena| Workspace::lay(arena, &decoder.config, adapter, &sizes)).unwrap();
@@ -52,7 +52,7 @@ fn on_device<T: Element>(
     } else {
         device.zero(of_weights, trainable).unwrap();
     }
-    let loaded = decoder.load(&workspace, &batch, &rows, targets).unwrap();
+    let loaded = decoder.load(&workspace, planned, &rows, targets).unwrap();
     decoder.forward(&loaded, &workspace, true, true).unwrap();
     let mut stats = head::Stats::default();
     decoder.statistics(&loaded, &workspace, &mut stats).unwrap();

@@ -161,11 +161,18 @@ pub struct Loaded {
     pub(super) plan: Plan,
 }
 
-/// Attention's work on a batch.
-pub(super) fn plan<T: Element>(config: &Config, batch: &Batch) -> Plan {
-    let large = T::LETTER == 'b' && config.head_dim >= 64;
-    let tile = if large { ForwardTile::Rows128 } else { ForwardTile::Rows64 };
-    Plan::new(&attention_shape(config, batch), tile)
+/// A batch that was checked, with attention's work on it.
+#[derive(Debug)]
+pub struct Planned<'a> {
+    batch: Batch<'a>,
+    plan: Plan,
+}
+
+impl Planned<'_> {
+    /// What it wants of a workspace; `rows` of it predict something.
+    pub fn sizes(&self, rows: usize, chunk: usize, keep: bool, recompute: Recompute) -> Sizes {
+        Sizes { tokens: self.batch.tokens(), rows, words: self.plan.words.len(), chunk, keep, recompute }
+    }
 }
 
 impl<T: Element> Stream<T> {
@@ -255,34 +262,27 @@ impl<T: Element> Workspace<T> {
         let stream = Stream::lay(arena, config, adapter, sizes);
         Self { sizes: *sizes, stream, ends: Ends::lay(arena, config, sizes) }
     }
-
-    /// What a batch wants.
-    pub fn wanted(
-        config: &Config,
-        batch: &Batch,
-        rows: usize,
-        chunk: usize,
-        keep: bool,
-        recompute: Recompute,
-    ) -> Sizes {
-        let words = plan::<T>(config, batch).words.len();
-        Sizes { tokens: batch.tokens(), rows, words, chunk, keep, recompute }
-    }
 }
 
 impl<T: Element> Decoder<T> {
+    /// Checks a batch and plans attention over it.
+    ///
+    /// # Errors
     /// As [`Batch::check`].
-    pub fn check(&self, batch: &Batch) -> Result<()> {
-        batch.check(&self.config, self.positions)
+    pub fn planned<'a>(&self, batch: Batch<'a>) -> Result<Planned<'a>> {
+        batch.check(&self.config, self.positions)?;
+        let large = T::LETTER == 'b' && self.config.head_dim >= 64;
+        let tile = if large { ForwardTile::Rows128 } else { ForwardTile::Rows64 };
+        let plan = Plan::new(&attention_shape(&self.config, &batch), tile);
+        Ok(Planned { batch, plan })
     }
 
     /// Copies a batch to the device, with the rows that predict something and their targets.
     ///
     /// # Errors
-    /// As [`Self::check`], and the device's.
-    pub fn load(&self, workspace: &Workspace<T>, batch: &Batch, rows: &[u32], targets: &[u32]) -> Result<Loaded> {
-        self.check(batch)?;
-        let plan = plan::<T>(&self.config, batch);
+    /// The device's.
+    pub fn load(&self, workspace: &Workspace<T>, planned: Planned, rows: &[u32], targets: &[u32]) -> Result<Loaded> {
+        let Planned { batch, plan } = planned;
         let Workspace { sizes, ends, .. } = workspace;
         let fits = sizes.tokens >= batch.tokens() && sizes.rows >= rows.len() && sizes.words >= plan.words.len();
         assert!(fits && rows.len() == targets.len(), "a batch that the workspace holds");

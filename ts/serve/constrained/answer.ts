@@ -1,12 +1,17 @@
 /** Answers that are held to a grammar, token by token. */
 import { draw as uniform } from "../../distill/draw";
-import { aborted, ModelError, throwIfAborted } from "../../errors";
-import { type AnswerLogprob, decodingOf, type Generated, type GenerateOptions } from "../../model/generation";
+import { ModelError, throwIfAborted } from "../../errors";
+import {
+  type AnswerLogprob,
+  abortable,
+  decodingOf,
+  type Generated,
+  type GenerateOptions,
+} from "../../model/generation";
 import type { Mistral } from "../../model/mistral";
 import { tokenBytes } from "../../model/token-bytes";
 import { textAfter } from "../../model/token-text";
 import type { Tokenizer } from "../../model/tokenizer";
-import { native } from "../../native/load";
 import type { Grammar, GrammarState } from "./grammar";
 
 /** Tokens that a greedy answer looks at first: mostly one of them fits, and far less is sorted and carried over. */
@@ -81,6 +86,9 @@ export async function constrainedAnswer(
 /** The model, one token at a time; keys and values stay from step to step. */
 class Steps {
   readonly #model: Mistral;
+  /** Positions and vocabulary; the model reads its configuration anew each time. */
+  readonly #positions: number;
+  readonly #vocabulary: number;
   readonly #tokenizer: Tokenizer;
   readonly #options: GenerateOptions;
   readonly #stops: ReadonlySet<number>;
@@ -93,7 +101,10 @@ class Steps {
   #length: number;
 
   constructor(model: Mistral, prompt: Uint32Array, options: GenerateOptions) {
+    const { max_position_embeddings, vocab_size } = model.config;
     this.#model = model;
+    this.#positions = max_position_embeddings;
+    this.#vocabulary = vocab_size;
     this.#tokenizer = model.tokenizer;
     this.#options = options;
     this.#stops = new Set(model.stopTokenIds);
@@ -106,7 +117,7 @@ class Steps {
 
   /** Tokens that still fit. */
   get room(): number {
-    return this.#model.config.max_position_embeddings - this.#length;
+    return this.#positions - this.#length;
   }
 
   push(id: number): void {
@@ -127,7 +138,7 @@ class Steps {
     pending: Uint8Array,
     top: number,
   ): Promise<{ candidates: (Candidate | Ending)[]; best: [id: number, logprob: number][] }> {
-    const vocabulary = this.#model.config.vocab_size;
+    const vocabulary = this.#vocabulary;
     const greedy = (this.#options.temperature ?? 0) === 0;
     for (let count = greedy ? Math.min(Math.max(firstLook, top), vocabulary) : vocabulary; ; count = vocabulary) {
       const { ids, logprobs } = await this.#distribution(count);
@@ -192,27 +203,13 @@ class Steps {
 
   /** The most probable tokens that come next, in that order. */
   async #distribution(count: number): Promise<{ ids: Uint32Array; logprobs: Float32Array }> {
-    const { signal } = this.#options;
-    const abort = new (native().NativeAbort)();
-    const stop = () => abort.abort();
-    signal?.addEventListener("abort", stop, { once: true });
-    try {
-      const decoding = { ...decodingOf({ maxTokens: 1, reuse: true }, []), topLogprobs: count };
-      const ids = this.#ids.slice(0, this.#length);
-      const { topIds, topLogps } = await this.#model.native.generate(
-        this.#tokenizer.native,
-        ids,
-        decoding,
-        [],
-        abort,
-        () => {},
-      );
-      return { ids: topIds, logprobs: topLogps };
-    } catch (error) {
-      throw signal?.aborted ? aborted(signal.reason) : error;
-    } finally {
-      signal?.removeEventListener("abort", stop);
-    }
+    const decoding = { ...decodingOf({ maxTokens: 1, reuse: true }, []), topLogprobs: count };
+    const ids = this.#ids.slice(0, this.#length);
+    const { native } = this.#model;
+    const { topIds, topLogps } = await abortable(this.#options.signal, (abort) =>
+      native.generate(this.#tokenizer.native, ids, decoding, [], abort, () => {}),
+    );
+    return { ids: topIds, logprobs: topLogps };
   }
 }
 

@@ -1,6 +1,6 @@
 /** The page to chat with the served models, and to set two of them side by side. */
-import { createHash } from "node:crypto";
 import { html, raw } from "../../report/html";
+import { sourceOf } from "../../report/page";
 import { palette } from "../../report/style";
 import { chatScript } from "./chat-script";
 import { chatStyle } from "./chat-style";
@@ -15,11 +15,10 @@ export interface ChatPage {
 /** Builds the page; it asks the server for its models itself. */
 export function chatPage(): ChatPage {
   const style = `${palette}${chatStyle}`;
-  const source = (text: string) => `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
   const policy = [
     "default-src 'none'",
-    `script-src ${source(chatScript)}`,
-    `style-src ${source(style)}`,
+    `script-src ${sourceOf(chatScript)}`,
+    `style-src ${sourceOf(style)}`,
     "img-src data:",
     "connect-src 'self'",
     "base-uri 'none'",

@@ -7,7 +7,7 @@ use zephyr_kernels::quantised::Kind;
 pub use candle_core::quantized::GgmlDType;
 
 /// Of the bytes given to [`blocks_to_floats`].
-pub(super) const ALIGNMENT: usize = 8;
+pub(super) const BLOCK_ALIGNMENT: usize = 8;
 
 /// What of a file can be kept as it is.
 pub(super) fn kind(dtype: GgmlDType) -> Option<Kind> {

@@ -26,6 +26,7 @@ use ggml::GgmlDType;
 use serde_json::Map;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use write::ALIGNMENT;
 
 const MAX_TENSORS: u64 = 1 << 17;
 const MAX_KEYS: u64 = 1 << 14;
@@ -116,7 +117,7 @@ impl<R: ReadAt> Gguf<R> {
             tensors.push(tensor_info(&mut cursor, &unsupported)?);
         }
         let alignment = match metadata.iter().find(|(key, _)| key == "general.alignment") {
-            None => 32,
+            None => ALIGNMENT as u64,
             Some((_, value)) => value.as_u64().unwrap_or(0),
         };
         if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT {

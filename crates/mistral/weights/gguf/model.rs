@@ -3,7 +3,7 @@
 use super::super::read_at::ReadAt;
 use super::super::safetensors::{FloatType, read_floats};
 use super::super::{CHUNK, LoadReport, Loaded, Source};
-use super::ggml::{ALIGNMENT, GgmlDType, blocks_to_floats};
+use super::ggml::{BLOCK_ALIGNMENT, GgmlDType, blocks_to_floats};
 use super::{Gguf, TensorInfo, Value};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -309,8 +309,8 @@ impl<R: ReadAt> Gguf<R> {
         out.par_chunks_mut(CHUNK).enumerate().try_for_each(|(index, out)| {
             let length = out.len() / dtype.block_size() * dtype.type_size();
             // candle reinterprets the bytes as blocks and asserts their alignment.
-            let mut buffer = vec![0u8; length + ALIGNMENT];
-            let start = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+            let mut buffer = vec![0u8; length + BLOCK_ALIGNMENT];
+            let start = buffer.as_ptr().align_offset(BLOCK_ALIGNMENT).min(BLOCK_ALIGNMENT);
             let bytes = &mut buffer[start..start + length];
             source.read_exact_at(bytes, first + (index * chunk_bytes) as u64).map_err(io)?;
             let values = blocks_to_floats(dtype, bytes, out.len()).map_err(|error| {

@@ -1,0 +1,245 @@
+//! What generating takes and gives, and how a model answers.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Instant;
+
+use napi::Env;
+use napi::bindgen_prelude::{Float32Array, Function, Object, Uint32Array};
+use napi::threadsafe_function::ThreadsafeFunctionCallMode;
+use napi_derive::napi;
+use zephyr_mistral::generate::{
+    self, CacheType, FinishReason, GenerateOptions, Generation, Generator, KeptText, Request,
+};
+use zephyr_mistral::{Adapter, Weights};
+use zephyr_text::{StopMatcher, StreamDecoder};
+
+use crate::engine::{NativeAbort, submit};
+use crate::failure::Failure;
+use crate::model::{NativeModel, Parts};
+use crate::tokenizer::NativeTokenizer;
+
+/// What a call with `reuse` left, and with which weights it was computed. They are not kept alive by it.
+pub(crate) struct Kept {
+    weights: Weak<Weights>,
+    adapter: Option<Weak<Adapter>>,
+    cache: Option<CacheType>,
+    text: KeptText,
+}
+
+impl Kept {
+    /// The text, if these parts would have computed the same. Weights that were trained since are others: whoever trains
+    /// takes them out of their `Arc` as long as anything refers to it.
+    fn fitting(self, parts: &Parts, cache: Option<CacheType>) -> Option<KeptText> {
+        let same_adapter = match (&self.adapter, &parts.adapter) {
+            (Some(kept), Some(adapter)) => std::ptr::eq(kept.as_ptr(), Arc::as_ptr(adapter)),
+            (kept, adapter) => kept.is_none() && adapter.is_none(),
+        };
+        let same = same_adapter && std::ptr::eq(self.weights.as_ptr(), Arc::as_ptr(&parts.weights));
+        (same && cache == self.cache).then_some(self.text)
+    }
+}
+
+/// Decoding options, all given; see `GenerateOptions` of the TypeScript interface.
+#[napi(object)]
+pub struct NativeDecoding {
+    pub max_tokens: u32,
+    pub temperature: f64,
+    pub top_k: u32,
+    pub top_p: f64,
+    pub min_p: f64,
+    pub repetition_penalty: f64,
+    pub seed: f64,
+    pub stop_token_ids: Vec<u32>,
+    /// Most probable tokens given with each chosen one.
+    pub top_logprobs: u32,
+    /// `float32`, `float16` or `q8`; left out: by the weights.
+    pub kv_cache: Option<String>,
+    /// Begin with the text that the last such call left, and leave this one.
+    pub reuse: bool,
+}
+
+impl NativeDecoding {
+    fn cache(&self) -> Result<Option<CacheType>, Failure> {
+        let Some(name) = &self.kv_cache else { return Ok(None) };
+        let text = || format!("kvCache is {name:?}. Remedy: take float32, float16 or q8");
+        generate::cache_type(name).map(Some).ok_or_else(|| Failure::new("ZA_GENERATE_OPTION", text()))
+    }
+}
+
+/// A generator of these parts, with the cache that was asked for.
+fn generator<'a>(parts: &'a Parts, cache: Option<CacheType>, abort: Arc<AtomicBool>) -> Generator<'a> {
+    let generator = Generator::new(parts.model()).with_abort(abort);
+    match cache {
+        Some(cache) => generator.with_cache(cache),
+        None => generator,
+    }
+}
+
+impl From<NativeDecoding> for GenerateOptions {
+    fn from(decoding: NativeDecoding) -> Self {
+        Self {
+            max_tokens: decoding.max_tokens as usize,
+            temperature: decoding.temperature as f32,
+            top_k: decoding.top_k as usize,
+            top_p: decoding.top_p as f32,
+            min_p: decoding.min_p as f32,
+            repetition_penalty: decoding.repetition_penalty as f32,
+            seed: decoding.seed as u64,
+            stop_token_ids: Some(decoding.stop_token_ids),
+            top_logprobs: decoding.top_logprobs as usize,
+        }
+    }
+}
+
+/// A generated answer.
+#[napi(object)]
+pub struct NativeGenerated {
+    pub text: String,
+    pub ids: Uint32Array,
+    /// Log-probability of each id.
+    pub logps: Float32Array,
+    /// The most probable ids at each place, and theirs: `[ids, topLogprobs]`.
+    pub top_ids: Uint32Array,
+    pub top_logps: Float32Array,
+    /// `stop` or `length`.
+    pub finish_reason: String,
+    /// Milliseconds to the first token, and from there to the end; only of a single generation.
+    pub prompt_ms: Option<f64>,
+    pub answer_ms: Option<f64>,
+}
+
+impl NativeGenerated {
+    fn new(answer: Generation, text: String) -> Result<Self, Failure> {
+        let finish_reason = finish(answer.finish)?.into();
+        let (top_ids, top_logps): (Vec<u32>, Vec<f32>) = answer.top.into_iter().flatten().unzip();
+        Ok(Self {
+            text,
+            ids: Uint32Array::new(answer.ids),
+            logps: Float32Array::new(answer.logps),
+            top_ids: Uint32Array::new(top_ids),
+            top_logps: Float32Array::new(top_logps),
+            finish_reason,
+            prompt_ms: None,
+            answer_ms: None,
+        })
+    }
+}
+
+fn finish(reason: FinishReason) -> Result<&'static str, Failure> {
+    match reason {
+        FinishReason::StopToken(_) | FinishReason::Callback => Ok("stop"),
+        FinishReason::Length | FinishReason::Context => Ok("length"),
+        FinishReason::Aborted => Err(Failure::new("ZA_ABORTED", "the generation was aborted")),
+    }
+}
+
+#[napi]
+impl NativeModel {
+    /// Continues a prompt. `on_text` gets pieces of finished text as they come; joined they are the answer.
+    #[napi(ts_return_type = "Promise<NativeGenerated>")]
+    pub fn generate<'env>(
+        &self,
+        env: &'env Env,
+        tokenizer: &NativeTokenizer,
+        prompt: Uint32Array,
+        decoding: NativeDecoding,
+        stop: Vec<String>,
+        abort: &NativeAbort,
+        on_text: Function<'_, String, ()>,
+    ) -> napi::Result<Object<'env>> {
+        let (parts, tokenizer, abort) = (self.current(), tokenizer.tokenizer.clone(), abort.flag.clone());
+        let kept = self.kept.clone();
+        let sink = on_text.build_threadsafe_function::<String>().weak::<true>().build()?;
+        let prompt = prompt.to_vec();
+        submit(env, move || {
+            let mut decoder = StreamDecoder::new(&tokenizer, true);
+            let mut matcher = StopMatcher::new(&stop);
+            let mut text = String::new();
+            let mut broken = None;
+            let emit = |piece: String, text: &mut String| {
+                if !piece.is_empty() {
+                    text.push_str(&piece);
+                    sink.call(piece, ThreadsafeFunctionCallMode::NonBlocking);
+                }
+            };
+            let (cache, reuse) = (decoding.cache()?, decoding.reuse);
+            let mut generator = generator(&parts, cache, abort);
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if reuse {
+                generator = generator.keeping(kept.take().and_then(|kept| kept.fitting(&parts, cache)));
+            }
+            let start = Instant::now();
+            let mut first = None;
+            let answer = generator.generate(&prompt, &decoding.into(), |id, _| {
+                first.get_or_insert_with(Instant::now);
+                match decoder.push(id) {
+                    Ok(piece) => emit(matcher.push(&piece.unwrap_or_default()), &mut text),
+                    Err(error) => {
+                        broken = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                }
+                if matcher.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if let Some(error) = broken {
+                return Err(error.into());
+            }
+            if !matcher.stopped() && answer.finish != FinishReason::Aborted {
+                let rest = decoder.flush()?.unwrap_or_default();
+                emit(matcher.push(&rest), &mut text);
+                emit(matcher.finish(), &mut text);
+            }
+            let end = Instant::now();
+            if reuse {
+                *kept = generator.into_kept().map(|text| Kept {
+                    weights: Arc::downgrade(&parts.weights),
+                    adapter: parts.adapter.as_ref().map(Arc::downgrade),
+                    cache,
+                    text,
+                });
+            }
+            let first = first.unwrap_or(end);
+            let milliseconds = |from: Instant, to: Instant| Some((to - from).as_secs_f64() * 1000.0);
+            Ok(NativeGenerated {
+                prompt_ms: milliseconds(start, first),
+                answer_ms: milliseconds(first, end),
+                ..NativeGenerated::new(answer, text)?
+            })
+        })
+    }
+
+    /// Continues several prompts together; sequence `i` is sampled with `seeds[i]`, not with the options'. Texts are left empty.
+    #[napi(ts_return_type = "Promise<Array<NativeGenerated>>")]
+    pub fn generate_batch<'env>(
+        &self,
+        env: &'env Env,
+        prompts: Vec<Uint32Array>,
+        seeds: Vec<f64>,
+        decoding: NativeDecoding,
+        abort: &NativeAbort,
+    ) -> napi::Result<Object<'env>> {
+        let (parts, abort) = (self.current(), abort.flag.clone());
+        let cache = decoding.cache()?;
+        let options: GenerateOptions = decoding.into();
+        if seeds.len() != prompts.len() {
+            let text =
+                format!("{} prompts and {} seeds. Remedy: give each prompt its seed", prompts.len(), seeds.len());
+            return Err(Failure::new("ZA_ARGUMENT", text).into());
+        }
+        let requests: Vec<Request> = prompts
+            .iter()
+            .zip(seeds)
+            .map(|(prompt, seed)| Request {
+                prompt: prompt.to_vec(),
+                options: GenerateOptions { seed: seed as u64, ..options.clone() },
+            })
+            .collect();
+        submit(env, move || {
+            let answers =
+                generator(&parts, cache, abort).generate_batch(&requests, |_, _, _| ControlFlow::Continue(()))?;
+            answers.into_iter().map(|answer| NativeGenerated::new(answer, String::new())).collect::<Result<Vec<_>, _>>()
+        })
+    }
+}
