@@ -1,13 +1,9 @@
 /** Answers that are held to a grammar, token by token. */
+
 import { draw as uniform } from "../../distill/draw";
 import { ModelError, throwIfAborted } from "../../errors";
-import {
-  type AnswerLogprob,
-  abortable,
-  decodingOf,
-  type Generated,
-  type GenerateOptions,
-} from "../../model/generation";
+import { abortable } from "../../model/abortable";
+import { type AnswerLogprob, decodingOf, type Generated, type GenerateOptions } from "../../model/generation";
 import type { Mistral } from "../../model/mistral";
 import { tokenBytes } from "../../model/token-bytes";
 import { textAfter } from "../../model/token-text";
