@@ -97,7 +97,7 @@ describe("fromNative", () => {
 describe("the table of codes", () => {
   it("holds every code of the Rust core and of the TypeScript sources, and a class takes each", () => {
     const used = new Set<string>();
-    for (const folder of ["crates", "bindings/node/src", "ts"]) {
+    for (const folder of ["crates", "bindings/node/src", "bindings/wasm/src", "ts"]) {
       for (const file of readdirSync(folder, { recursive: true, encoding: "utf8" })) {
         if (!/\.(rs|ts)$/.test(file) || file.endsWith(".test.ts") || file.includes("node_modules")) continue;
         for (const [, code] of readFileSync(join(folder, file), "utf8").matchAll(/"(ZA_[A-Z_]+)"/g)) used.add(code!);
@@ -108,6 +108,7 @@ describe("the table of codes", () => {
     expect(used.size).toBeGreaterThan(30);
     expect(missing).toEqual([]);
     const general = Object.keys(errorCodes).filter((code) => errorFromCode(code, "x").constructor === ZephyrError);
-    expect(general.sort()).toEqual(["ZA_INTERNAL", "ZA_NATIVE_LOAD"]);
+    const modules = ["ZA_NATIVE_LOAD", "ZA_WASM_LOAD", "ZA_WASM_STOPPED", "ZA_WASM_UNSUPPORTED"];
+    expect(general.sort()).toEqual(["ZA_INTERNAL", ...modules]);
   });
 });

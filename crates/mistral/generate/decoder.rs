@@ -79,7 +79,7 @@ impl<'a> Decoder<'a> {
         &self.model.weights.config
     }
 
-    /// How caches are kept unless the caller says otherwise: no finer than the weights.
+    /// How caches are kept while decoding, unless the caller says otherwise: no finer than the weights.
     pub fn cache_type(&self) -> CacheType {
         match self.model.weights.storage() {
             Storage::Gguf => CacheType::F16,

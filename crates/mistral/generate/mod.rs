@@ -142,7 +142,8 @@ pub enum Halt {
 /// buffers are reused.
 pub struct Generator<'a> {
     decoder: Decoder<'a>,
-    cache: CacheType,
+    /// Asked for.
+    cache: Option<CacheType>,
     spare: Vec<Cache>,
     /// Whether the text of a sequence that ends is kept, and the one that was.
     keeps: bool,
@@ -161,9 +162,8 @@ pub struct KeptText {
 impl<'a> Generator<'a> {
     pub fn new(model: impl Into<Model<'a>>) -> Self {
         let decoder = Decoder::new(model.into());
-        let cache = decoder.cache_type();
         let (spare, rows) = (Vec::new(), decoder::ROWS);
-        Generator { decoder, cache, spare, keeps: false, kept: None, max_active: MAX_ACTIVE, rows, abort: None }
+        Generator { decoder, cache: None, spare, keeps: false, kept: None, max_active: MAX_ACTIVE, rows, abort: None }
     }
 
     /// A flag that any thread may set; it is looked at before every step ([`Generator::with_rows`] of prompt, or one token of every answer).
@@ -172,9 +172,9 @@ impl<'a> Generator<'a> {
         self
     }
 
-    /// How keys and values are kept: f16 for weights that are kept as in a GGUF file, else f32, unless set.
+    /// How keys and values are kept. Unless set: f32, but f16 while decoding with weights that are kept as in a GGUF file.
     pub fn with_cache(mut self, cache: CacheType) -> Self {
-        self.cache = cache;
+        self.cache = Some(cache);
         self.spare.clear();
         self
     }
@@ -279,7 +279,8 @@ impl<'a> Generator<'a> {
 
     /// Runs `ids` through the network; `use_hidden` gets the place of each piece and its final states.
     fn in_pieces(&mut self, ids: &[u32], mut use_hidden: impl FnMut(&Decoder, usize, &[f32])) -> Result<()> {
-        let mut caches = [self.take_cache()];
+        // Given text needs its keys and values once: nothing is read again and again, and f32 rounds nothing away.
+        let mut caches = [Cache::new(self.config(), self.cache.unwrap_or(CacheType::F32))];
         for (index, piece) in ids.chunks(self.rows).enumerate() {
             if self.aborted() {
                 return Err(Error::Aborted);
@@ -288,7 +289,6 @@ impl<'a> Generator<'a> {
             use_hidden(&self.decoder, index * self.rows, &hidden);
             self.decoder.give_back(hidden);
         }
-        self.spare.extend(caches);
         Ok(())
     }
 
@@ -298,7 +298,7 @@ impl<'a> Generator<'a> {
                 cache.truncate(0);
                 cache
             }
-            None => Cache::new(self.config(), self.cache),
+            None => Cache::new(self.config(), self.cache.unwrap_or_else(|| self.decoder.cache_type())),
         }
     }
 
