@@ -1,6 +1,12 @@
 import { ApiError } from "./api-error";
 
 /**
+ * How much of a body that is too large is read and thrown away: a client that is still writing when the connection is closed
+ * sees a broken pipe, not the refusal.
+ */
+const discarded = 64 * 2 ** 20;
+
+/**
  * Reads a request's body as JSON.
  *
  * @param most bytes
@@ -17,18 +23,19 @@ export async function jsonBody(request: Request, most: number): Promise<unknown>
   const tooLarge = (found: string) =>
     new ApiError(413, `The body has ${found} bytes; this server reads ${most}.`, {
       code: "request_too_large",
-      // What is still on its way is not read.
+      // What is then still on its way is not read.
       headers: { connection: "close" },
     });
   const length = Number(request.headers.get("content-length") ?? 0);
-  if (length > most) throw tooLarge(String(length));
+  if (length > most + discarded) throw tooLarge(String(length));
   const parts: Uint8Array[] = [];
   let bytes = 0;
   for await (const part of (request.body ?? []) as AsyncIterable<Uint8Array>) {
     bytes += part.length;
-    if (bytes > most) throw tooLarge(`more than ${most}`);
-    parts.push(part);
+    if (bytes <= most) parts.push(part);
+    else if (bytes > most + discarded) break;
   }
+  if (bytes > most) throw tooLarge(length > most ? String(length) : `more than ${most}`);
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(Buffer.concat(parts)));
   } catch (error) {
