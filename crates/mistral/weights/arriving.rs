@@ -163,16 +163,17 @@ impl Arriving {
             if length < next_look && end < size {
                 return Ok(());
             }
-            match look(&self.kind, file) {
-                Ok(contents) => file.contents = contents,
+            match self.open() {
+                Ok(()) => {}
                 // The header goes on in what has not come yet.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof && end < size => {
-                    file.contents = Contents::Unknown { next_look: 2 * length };
+                    if let Some(file) = &mut self.file {
+                        file.contents = Contents::Unknown { next_look: 2 * length };
+                    }
                     return Ok(());
                 }
                 Err(error) => return Err(error),
             }
-            self.plan()?;
         }
         self.take()
     }
@@ -220,6 +221,14 @@ impl Arriving {
             return Err(Error::format(&file.path.display().to_string(), problem));
         }
         Ok(())
+    }
+
+    /// Reads the header of the file, and what it says of the model.
+    fn open(&mut self) -> Result<()> {
+        if let Some(file) = &mut self.file {
+            file.contents = look(&self.kind, file)?;
+        }
+        self.plan()
     }
 
     /// What of a file that is now known is wanted; asks for the model's memory with the first.
