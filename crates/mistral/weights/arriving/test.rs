@@ -90,13 +90,13 @@ fn a_quantised_file_is_kept_and_another_is_not() {
 #[test]
 fn what_does_not_fit_is_refused_by_the_header_alone() {
     let bytes = small_gguf();
-    let data =
-        gguf::Gguf::read(bytes.clone(), Path::new("m.gguf")).unwrap().tensors.iter().map(|t| t.range.start).min();
+    let header = gguf::Gguf::read(bytes.clone(), Path::new("m.gguf")).unwrap();
+    let data = header.tensors.iter().map(|tensor| tensor.range.start).min().unwrap() as usize;
     let mut model = Arriving::gguf(Storage::F32, true, 1000);
     model.begin("m.gguf", bytes.len() as u64).unwrap();
-    let error = bytes[..data.unwrap() as usize + FIRST_LOOK.min(bytes.len() - data.unwrap() as usize)]
-        .chunks(1 << 15)
-        .find_map(|piece| model.push(piece).err());
+    // A look takes as much beyond the header as its reader does at a time, and comes when that may have been doubled.
+    let most = 2 * (data + FIRST_LOOK);
+    let error = bytes[..most.min(bytes.len())].chunks(1 << 15).find_map(|piece| model.push(piece).err());
     assert_eq!(error.unwrap().code(), "ZA_MODEL_TOO_LARGE");
 
     let (_folder, config, files) = folder(u64::MAX);
