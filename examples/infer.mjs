@@ -5,7 +5,8 @@
 import { fileURLToPath } from "node:url";
 import { Mistral } from "zephyr-align";
 
-const [, , source = fileURLToPath(new URL("../recipes/demo/base", import.meta.url)), question = "Say nine."] = process.argv;
+const [, , source = fileURLToPath(new URL("../recipes/demo/base", import.meta.url)), question = "Say nine."] =
+  process.argv;
 const model = await Mistral.fromPretrained(source, { quantization: "auto" });
 console.log(`${model.source}: ${model.parameters.toLocaleString("en")} parameters, weights ${model.storage}`);
 

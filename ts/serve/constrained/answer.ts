@@ -44,7 +44,10 @@ interface Ending {
 
 /**
  * Answers a prompt with a text of the grammar: of each step's tokens only those are chosen from that the grammar can go on
- * with. Temperature, topK, topP and minP work on these. Ends when the grammar does; with `maxTokens` it may end before.
+ * with. Temperature, topK, topP and minP work on these.
+ *
+ * Where `maxTokens` or the context is nearly used up, only what can still be brought to an end is chosen from, a token a
+ * byte. So an answer is cut only where not even the shortest one fits, or where the tokenizer lacks a character of it.
  */
 export async function constrainedAnswer(
   model: Mistral,
@@ -60,9 +63,11 @@ export async function constrainedAnswer(
   let state = grammar.start();
   let pending: Uint8Array = nothing;
   let finishReason: Generated["finishReason"] = "length";
-  while (chosen.length < maxTokens && steps.room > 0) {
+  for (;;) {
+    const room = Math.min(maxTokens - chosen.length, steps.room);
+    if (room <= 0) break;
     throwIfAborted(signal);
-    const { candidates, best } = await steps.candidates(state, pending, top ?? 0);
+    const { candidates, best } = await steps.candidates(state, pending, room, top ?? 0);
     const next = chosenOf(candidates, options, () => uniform(options.seed ?? 0, "token", chosen.length));
     if (next.end) {
       finishReason = "stop";
@@ -132,26 +137,34 @@ class Steps {
   /**
    * Tokens that the grammar can go on with, the most probable first (a greedy answer needs only the first), and the `top`
    * most probable of all. End tokens are among them where the text may end.
+   *
+   * @param room tokens that the answer may still have; those are left out behind which it could not be ended in time
+   * @param late whether it cannot be ended in time any more, and goes on as it likes
    */
   async candidates(
     state: GrammarState,
     pending: Uint8Array,
+    room: number,
     top: number,
+    late = leastTokens(state, pending) > room,
   ): Promise<{ candidates: (Candidate | Ending)[]; best: [id: number, logprob: number][] }> {
     const vocabulary = this.#vocabulary;
     const greedy = (this.#options.temperature ?? 0) === 0;
+    const inTime = (found: Candidate | Ending) => found.end || leastTokens(found.state, found.pending) < room;
     for (let count = greedy ? Math.min(Math.max(firstLook, top), vocabulary) : vocabulary; ; count = vocabulary) {
       const { ids, logprobs } = await this.#distribution(count);
       const candidates: (Candidate | Ending)[] = [];
       for (const [place, id] of ids.entries()) {
         const found = this.#candidate(id, logprobs[place] as number, state, pending);
-        if (found) candidates.push(found);
-        if (found && greedy) break;
+        if (!found || !(late || inTime(found))) continue;
+        candidates.push(found);
+        if (greedy) break;
       }
       if (candidates.length > 0) {
         const best = Array.from(ids.subarray(0, top), (id, i): [number, number] => [id, logprobs[i] as number]);
         return { candidates, best };
       }
+      if (count === vocabulary && !late) return this.candidates(state, pending, 0, top, true);
       if (count === vocabulary) {
         throw new ModelError("ZA_GENERATE_OPTION", "no token of the model fits the schema at this place", {
           place: { field: "response_format" },
@@ -211,6 +224,14 @@ class Steps {
     );
     return { ids: topIds, logprobs: topLogps };
   }
+}
+
+/** Tokens with which an answer can end, a token a byte. */
+function leastTokens(state: GrammarState, pending: Uint8Array): number {
+  const [lead] = pending;
+  if (lead === undefined) return state.least;
+  const bytes = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  return state.least + bytes - pending.length;
 }
 
 /** The characters of bytes, and the beginning of one that follows them; undefined when they are no UTF-8. */
