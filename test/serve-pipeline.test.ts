@@ -1,6 +1,7 @@
 /**
- * Served models in our own pipeline, every part in a process of its own: they answer for ratings and for MT-Bench, and one
- * of them judges. So that a model of 1.3 million parameters can judge, it has first learnt to say its one verdict.
+ * Served models in our own pipeline, every part in a process of its own: as teacher, pool, rater and judge. So that a model
+ * of 1.3 million parameters can teach and judge, it has first learnt to say its few sentences. The rater has learnt
+ * nothing: its weights are random, and all that makes its ratings ratings is the schema.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -8,6 +9,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { generateSettings } from "../ts/distill/generate/options";
+import { userLengths } from "../ts/distill/generate/sectors";
+import {
+  assistantPrompt,
+  kinds,
+  openingsPrompt,
+  subtopicsPrompt,
+  topicsPrompt,
+} from "../ts/distill/prompts/conversation";
 import { Mistral, SftTrainer } from "../ts/index";
 import { type Serving, startServing } from "./serving";
 import { buildProgram, readJson, readJsonl, smallRows } from "./shared";
@@ -22,7 +32,42 @@ const lines = (rows: readonly object[]) => rows.map((row) => `${JSON.stringify(r
 const first = "grade.\n{question}\n{answer}";
 const second = "grade.\n{question_1}\n{answer_1}\n{question_2}\n{answer_2}";
 
+const topic = "numbers";
+const subtopic = "small numbers";
+const openings = ["two", "three", "five", "six", "seven", "nine", "ten"].map((word) => `tell me what ${word} is.`);
+const listed = (items: readonly string[]) => items.map((item, index) => `${index + 1}. ${item}`).join("\n");
+
+/** What the teacher is asked in a plan of one topic, and what it learns to say. */
+function lessons() {
+  const kind = kinds.world;
+  const settings = generateSettings({ conversations: 5 });
+  const { first: length } = userLengths.world;
+  const plan = { kind, topic, subtopic, length, count: settings.openings, others: "" };
+  const system = assistantPrompt.fill({ words: settings.sectors.world.answerWords });
+  const said = (content: string, answer: string, before: object[] = []) => ({
+    messages: [...before, { role: "user", content }, { role: "assistant", content: answer }],
+  });
+  return [
+    said(topicsPrompt.fill({ kind, count: 1 }), listed([topic])),
+    said(subtopicsPrompt.fill({ kind, topic, count: 1 }), listed([subtopic])),
+    said(openingsPrompt.fill(plan), listed(openings)),
+    ...openings.map((opening) =>
+      said(opening, "it is one of the small numbers.", [{ role: "system", content: system }]),
+    ),
+  ];
+}
+
 let server: Serving;
+
+/** The demo's base, tuned on rows. */
+async function tuned(name: string, dataset: readonly object[], maxSteps: number): Promise<string> {
+  const trainer = new SftTrainer({
+    ...{ model: await Mistral.fromPretrained(base), dataset, outputDir: at(name), samples: 0 },
+    ...{ maxSteps, batchSize: 8, learningRate: 3e-3, maxLength: 512 },
+  } as never);
+  await trainer.fit();
+  return at(name, "model");
+}
 
 beforeAll(async () => {
   buildProgram();
@@ -37,12 +82,14 @@ beforeAll(async () => {
       ],
     };
   });
-  const trainer = new SftTrainer({
-    ...{ model: await Mistral.fromPretrained(base), dataset: verdicts, outputDir: at("judge"), samples: 0 },
-    ...{ maxSteps: 40, batchSize: 8, learningRate: 3e-3, maxLength: 256 },
-  } as never);
-  await trainer.fit();
-  server = await startServing(["--model", `judge=${at("judge", "model")}`, "--model", `plain=${base}`]);
+  const small = await Mistral.fromPretrained(base);
+  await (await Mistral.random({ ...small.config, max_position_embeddings: 8192 }, small.tokenizer, 3)).save(
+    at("rater"),
+  );
+  const judge = await tuned("judge", verdicts, 40);
+  const teacher = await tuned("teacher", lessons(), 60);
+  const models = [`judge=${judge}`, `teacher=${teacher}`, `rater=${at("rater")}`, `plain=${base}`];
+  server = await startServing(models.flatMap((model) => ["--model", model]));
 });
 
 afterAll(async () => {
@@ -63,16 +110,61 @@ function run(command: string, roles: Record<string, string[]>, ...args: string[]
   return stdout;
 }
 
-it("rate: a pool of served models answers, several calls at once", { timeout: 300_000 }, async () => {
-  const prompts = smallRows(6).chats.map(({ messages: [question] }) => ({ messages: [question!] }));
+it("distil: a served teacher plans and answers", { timeout: 300_000 }, () => {
+  const plan = ["--sectors", "world=1", "--topics", "1", "--subtopics", "1", "--rounds", "1", "--limit", "5"];
+  const flags = ["--user-temperature", "0", "--temperature", "0", "--no-truecase", "--near-duplicates", "1"];
+  const printed = run(
+    "distil",
+    { teacher: ["teacher"] },
+    ...plan,
+    ...flags,
+    "--max-tokens",
+    "40",
+    "--out",
+    at("chats"),
+  );
+  expect(printed).toContain("5 conversations");
+  const rows = ["train_sft", "test_sft"].flatMap((split) =>
+    readJsonl<{ messages: { content: string }[] }>(at("chats", `${split}.jsonl`)),
+  );
+  expect(rows).toHaveLength(5);
+  for (const { messages } of rows) expect(openings).toContain(messages[0]!.content);
+  expect(new Set(rows.map(({ messages }) => messages[0]!.content)).size).toBe(5);
+});
+
+it("rate: served models answer, and one with random weights rates by the schema", { timeout: 300_000 }, async () => {
+  const prompts = openings.slice(0, 2).map((content) => ({ messages: [{ role: "user", content }] }));
   writeFileSync(at("prompts.jsonl"), lines(prompts));
-  const flags = ["--rater", "offline", "--answers", "2", "--max-tokens", "24", "--raw-only", "--out", at("rated")];
-  run("rate", { pool: ["plain", "judge"] }, "--prompts", at("prompts.jsonl"), ...flags);
-  const rated = readJsonl<{ completions: { model: string; response: string }[] }>(at("rated", "raw.jsonl"));
-  expect(rated).toHaveLength(6);
-  const said = rated.flatMap(({ completions }) => completions.map(({ model }) => model));
-  expect([...new Set(said)].sort()).toEqual(["judge", "plain"]);
-  expect((await server.metrics())['zephyr_answers_total{model="plain",end="length"}'] ?? 0).toBeGreaterThan(0);
+  const flags = ["--answers", "2", "--max-tokens", "24", "--reasks", "0", "--raw-only", "--out", at("rated")];
+  const roles = { pool: ["plain", "teacher"], rater: ["rater"] };
+  const printed = run("rate", roles, "--prompts", at("prompts.jsonl"), ...flags);
+  expect(printed).toContain("2 prompts rated");
+  expect(readJsonl(at("rated", "failures.jsonl"))).toEqual([]);
+  interface Rated {
+    completions: {
+      model: string;
+      overall_score: number;
+      critique: string;
+      annotations: Record<string, { Rating: string }>;
+    }[];
+  }
+  const rated = readJsonl<Rated>(at("rated", "raw.jsonl"));
+  expect(rated).toHaveLength(2);
+  for (const { completions } of rated) {
+    expect(completions.map(({ model }) => model).sort()).toEqual(["plain", "teacher"]);
+    for (const { overall_score, annotations } of completions) {
+      expect(overall_score).toBeGreaterThanOrEqual(1);
+      expect(overall_score).toBeLessThanOrEqual(10);
+      const ratings = Object.values(annotations).map(({ Rating }) => Number(Rating));
+      expect(ratings).toHaveLength(4);
+      for (const rating of ratings) expect([1, 2, 3, 4, 5]).toContain(rating);
+    }
+  }
+  const found = await server.metrics();
+  expect(found['zephyr_answers_total{model="plain",end="length"}'] ?? 0).toBeGreaterThan(0);
+  // No rating and no critique was cut.
+  expect(found['zephyr_answers_total{model="rater",end="stop"}']).toBe(2 + 4);
+  expect(found['zephyr_answers_total{model="rater",end="length"}']).toBeUndefined();
 });
 
 it("eval mt-bench: one served model answers, another judges", { timeout: 300_000 }, async () => {
