@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Mistral } from "../ts/index";
-import { startServing } from "./serving";
+import { startServing } from "./serve/serving";
 import { buildProgram, cases, present, readJson } from "./shared";
 
 const scratch = mkdtempSync(join(tmpdir(), "zephyr-cases-formats-"));

@@ -13,6 +13,7 @@ import { tokenBytes } from "../../model/token-bytes";
 import { textAfter } from "../../model/token-text";
 import type { Tokenizer } from "../../model/tokenizer";
 import type { Grammar, GrammarState } from "./grammar";
+import { bytesOfLead, type Parts, partsOf } from "./utf8-parts";
 
 /** Tokens that a greedy answer looks at first: mostly one of them fits, and far less is sorted and carried over. */
 const firstLook = 128;
@@ -100,6 +101,8 @@ class Steps {
   /** Of tokens behind whole characters. */
   readonly #texts: Map<number, string>;
   readonly #bytes: ReadonlyMap<number, Uint8Array>;
+  /** Of tokens behind whole characters. */
+  readonly #parts = new Map<number, Parts | undefined>();
   /** Whether every byte inside a character is a token; undefined: nobody asked yet. */
   #ends: boolean | undefined;
   #ids: Uint32Array;
@@ -185,11 +188,19 @@ class Steps {
         return behind && { id, logprob, state: behind, text, pending };
       }
     }
-    const bytes = this.#bytes.get(id);
-    const parts = bytes && partsOf(Buffer.concat([pending, bytes]));
+    const parts = this.#partsBehind(pending, id);
     const behind = parts && state.afterText(parts.text);
     if (!behind || (parts.rest.length > 0 && !this.#mayBreak(behind))) return undefined;
     return { id, logprob, state: behind, text: parts.text, pending: parts.rest };
+  }
+
+  /** The characters that a token's bytes complete. */
+  #partsBehind(pending: Uint8Array, id: number): Parts | undefined {
+    if (pending.length === 0 && this.#parts.has(id)) return this.#parts.get(id);
+    const bytes = this.#bytes.get(id);
+    const parts = bytes && partsOf(Buffer.concat([pending, bytes]));
+    if (pending.length === 0) this.#parts.set(id, parts);
+    return parts;
   }
 
   /** Whether part of a character may come: where any character may, for nobody knows which it becomes; and where it can be ended. */
@@ -230,18 +241,7 @@ class Steps {
 function leastTokens(state: GrammarState, pending: Uint8Array): number {
   const [lead] = pending;
   if (lead === undefined) return state.least;
-  const bytes = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-  return state.least + bytes - pending.length;
-}
-
-/** The characters of bytes, and the beginning of one that follows them; undefined when they are no UTF-8. */
-function partsOf(bytes: Uint8Array): { text: string; rest: Uint8Array } | undefined {
-  try {
-    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, { stream: true });
-    return { text, rest: bytes.subarray(Buffer.byteLength(text)) };
-  } catch {
-    return undefined;
-  }
+  return state.least + bytesOfLead(lead) - pending.length;
 }
 
 /** Texts of tokens, kept for the next answers. */

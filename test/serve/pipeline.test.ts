@@ -9,21 +9,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { generateSettings } from "../ts/distill/generate/options";
-import { userLengths } from "../ts/distill/generate/sectors";
+import { generateSettings } from "../../ts/distill/generate/options";
+import { userLengths } from "../../ts/distill/generate/sectors";
 import {
   assistantPrompt,
   kinds,
   openingsPrompt,
   subtopicsPrompt,
   topicsPrompt,
-} from "../ts/distill/prompts/conversation";
-import { Mistral, SftTrainer } from "../ts/index";
-import { type Serving, startServing } from "./serving";
-import { buildProgram, readJson, readJsonl, smallRows } from "./shared";
+} from "../../ts/distill/prompts/conversation";
+import { Mistral, SftTrainer } from "../../ts/index";
+import { buildProgram, readJson, readJsonl, smallRows } from "../shared";
+import { base, type Serving, startServing } from "./serving";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
-const base = join(root, "recipes", "demo", "base");
+const root = fileURLToPath(new URL("../..", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "zephyr-serve-pipeline-"));
 const at = (...names: string[]) => join(folder, ...names);
 const lines = (rows: readonly object[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
