@@ -172,7 +172,7 @@ describe("a talk through a pipe", () => {
     expect([cut.status, cut.stdout.split("\n").length]).toEqual([0, 2]);
     expect(cut.stderr).toBe("(cut: --max-tokens is 8)\n");
     // As long as the model's 512 tokens leave room for a few.
-    const full = say("", "--once", "say nine. ".repeat(160), "--max-tokens", "400");
+    const full = say("", "--once", "say nine. ".repeat(166), "--max-tokens", "400");
     expect([full.status, full.stderr]).toEqual([0, "(cut: the model reads 512 tokens; /reset makes room)\n"]);
     const long = say("", "--once", "say nine. ".repeat(400));
     expect([long.status, long.stdout]).toEqual([77, ""]);

@@ -132,7 +132,9 @@ describe("what goes over the wire", () => {
       code: "request_too_large",
     });
     expect(await refusal(await fetch(`${server.url}/v1/nothing`))).toMatchObject({ status: 404 });
-    expect(await refusal(await fetch(`${server.url}${chat}`))).toMatchObject({ status: 405 });
+    const got = await fetch(`${server.url}${chat}`);
+    expect(got.headers.get("allow")).toBe("POST");
+    expect(await refusal(got)).toMatchObject({ status: 405 });
     // What went wrong has left nothing behind.
     expect((await server.post(chat, { model: "demo", messages: say("a"), max_tokens: 2 })).status).toBe(200);
     expect((await server.metrics()).zephyr_requests_underway).toBe(0);
