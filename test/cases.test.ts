@@ -1,4 +1,4 @@
-/** Faults that users of comparable packages met (`../shared/cases`, areas text, data and formats), through the public package. */
+/** Faults that users of comparable packages met (`../shared/cases`, areas text, data and wasm), through the public package. */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -184,36 +184,6 @@ when("10-stop-string-across-tokens")("case 10", () => {
       await new Promise((resolve) => setImmediate(resolve));
       expect(pieces.join("")).toBe(text);
     }
-  });
-});
-
-when("11-safetensors-legal-oddities")("case 11", () => {
-  it("odd but legal files are read", async () => {
-    const folder = at("11-safetensors-legal-oddities");
-    const { ids, sum } = readJson<{ ids: number[]; sum: number }>(folder, "expected.json");
-    const model = await Mistral.fromPretrained(join(folder, "model"));
-    const found = (await model.score(ids)).reduce((total, logp) => total + logp, 0);
-    expect(Math.abs(found / sum - 1)).toBeLessThan(1e-4);
-  });
-});
-
-when("12-index-against-shards")("case 12", () => {
-  const folder = at("12-index-against-shards");
-  const expected = () =>
-    readJson<{ ids: number[]; sum: number; missing_file: string; missing_tensor: string }>(folder, "expected.json");
-
-  it("the index decides between two copies of a tensor", async () => {
-    const { ids, sum } = expected();
-    const model = await Mistral.fromPretrained(join(folder, "stale-copy-in-other-shard"));
-    const found = (await model.score(ids)).reduce((total, logp) => total + logp, 0);
-    expect(Math.abs(found / sum - 1)).toBeLessThan(1e-4);
-  });
-
-  it("what is missing is named", async () => {
-    const { missing_file, missing_tensor } = expected();
-    const load = (name: string) => Mistral.fromPretrained(join(folder, name));
-    await expect(load("shard-file-missing")).rejects.toThrow(missing_file);
-    await expect(load("tensor-not-in-its-shard")).rejects.toThrow(missing_tensor);
   });
 });
 

@@ -167,6 +167,18 @@ describe("a talk through a pipe", () => {
     expect(say("").stdout).toBe("");
   });
 
+  it("says what cut an answer; a text that is too long is refused with both numbers", () => {
+    const cut = say("", "--once", "say nine.");
+    expect([cut.status, cut.stdout.split("\n").length]).toEqual([0, 2]);
+    expect(cut.stderr).toBe("(cut: --max-tokens is 8)\n");
+    // As long as the model's 512 tokens leave room for a few.
+    const full = say("", "--once", "say nine. ".repeat(166), "--max-tokens", "400");
+    expect([full.status, full.stderr]).toEqual([0, "(cut: the model reads 512 tokens; /reset makes room)\n"]);
+    const long = say("", "--once", "say nine. ".repeat(400));
+    expect([long.status, long.stdout]).toEqual([77, ""]);
+    expect(long.stderr).toMatch(/ZA_CONTEXT_LENGTH\n {2}1[\d,]+ tokens do not fit.* 512\./);
+  });
+
   it("a signal ends it with the code of a stopped run", async () => {
     const child = spawn(process.execPath, [program, "chat", "--model", base, "--temperature", "0"], {
       stdio: ["pipe", "pipe", "pipe"],

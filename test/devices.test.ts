@@ -118,7 +118,7 @@ describe("device", () => {
     expect(auto.stderr.match(/ZA_DEVICE_NO_BUILD/g)).toHaveLength(1);
     const cpu = cli([...args, "cpu"]);
     expect(cpu.status, cpu.stderr).toBe(0);
-    expect(cpu.stderr).toBe("");
+    expect(cpu.stderr).toBe("(cut: --max-tokens is 2)\n");
     expect(cpu.stdout).toBe(auto.stdout);
   });
 

@@ -1,6 +1,6 @@
 /** The documents and examples are true: tables are those of the code (`npx vitest run test/docs -u` writes them), examples run. */
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 import { documentationOf } from "../ts/cli/option-docs";
@@ -111,8 +111,33 @@ it("docs/distil.md names every reason to drop, and every preset", () => {
   expect(names.filter((name) => !page.includes(`\`${name}\``))).toEqual([]);
 });
 
-it("examples/align.mjs runs", () => {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [path("examples/align.mjs")], { encoding: "utf8" });
+const example = (name: string) => {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [path(`examples/${name}`)], { encoding: "utf8" });
   expect(status, stderr).toBe(0);
-  expect(stdout).toMatch(/dSFT step 10: loss 0\.\d+\ndDPO: margins \d/);
+  return stdout;
+};
+
+it("examples/align.mjs runs", () => {
+  expect(example("align.mjs")).toMatch(/dSFT step 10: loss 0\.\d+\ndDPO: margins \d/);
+});
+
+it("examples/infer.mjs answers, streams, scores and batches", () => {
+  const printed = example("infer.mjs");
+  expect(printed).toMatch(
+    /1,312,384 parameters, weights float32\n\n.+\n {2}\(\d+ tokens, ended by (stop|length)\)\n.+\n/,
+  );
+  expect(printed).toMatch(/\nNine. {2}log-probability -\d+\.\d\d over \d tokens\nNever\. log-probability -/);
+  expect(printed.match(/^Say (one|two|ten)\. → ".+"$/gm)).toHaveLength(3);
+});
+
+it("examples/serve.mjs serves, and npm's openai asks", () => {
+  const printed = example("serve.mjs");
+  expect(printed).toMatch(/^mine at http:\/\/127\.0\.0\.1:\d+\/v1\n.+\ngrade (\d|10) of 10\n"/);
+  expect(printed).toMatch(/\n400 unsupported_parameter: logit_bias\n$/);
+});
+
+it("every example is named in the README", () => {
+  const page = readFileSync(path("README.md"), "utf8");
+  const names = readdirSync(path("examples"));
+  expect(names.filter((name) => !page.includes(`examples/${name}`))).toEqual([]);
 });

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DpoTrainer, Mistral, SftTrainer, type TrainerEvent } from "../ts/index";
-import { cases, golden, present, readJson, relative } from "./shared";
+import { golden, present, readJson, relative } from "./shared";
 
 const python = process.env.ZEPHYR_PEER ?? "/tmp/peer/bin/python";
 const folder = join(golden, "window");
@@ -185,23 +185,6 @@ with torch.no_grad():
       1e-4,
     );
   });
-});
-
-const case13 = join(cases, "13-rank-stabilised-adapter");
-
-it.runIf(present(case13))("case 13: zephyr-align merge honours use_rslora and patterns", async () => {
-  const expected = readJson<Record<string, { ids: number[]; sum: number }>>(case13, "expected.json");
-  const { buildProgram } = await import("../ts/cli/program");
-  for (const name of ["adapter-rslora", "adapter-patterns"]) {
-    const { ids: text, sum } = expected[name]!;
-    const score = async (model: Mistral) => (await model.score(text)).reduce((total, logp) => total + logp, 0);
-    const base = join(case13, "base");
-    const adapted = await Mistral.fromPretrained(base, { adapter: join(case13, name) });
-    expect(Math.abs((await score(adapted)) - sum)).toBeLessThan(1e-3);
-    const out = join(scratch, `merged-${name}`);
-    await buildProgram().parseAsync(["merge", base, join(case13, name), "-o", out], { from: "user" });
-    expect(Math.abs((await score(await Mistral.fromPretrained(out))) - sum)).toBeLessThan(1e-3);
-  }
 });
 
 it.runIf(present(golden))("the command line trains an adapter; its flags follow from the fields", async () => {

@@ -1,11 +1,12 @@
 import { InvalidArgumentError } from "commander";
 
-/** Reads a whole number of at least the minimum. */
-export function wholeNumber(minimum: number): (text: string) => number {
+/** Reads a whole number between two limits, both allowed. */
+export function wholeNumber(minimum: number, maximum = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    if (text.trim() !== "" && Number.isSafeInteger(value) && value >= minimum) return value;
-    throw new InvalidArgumentError(`It is not a whole number of at least ${minimum}.`);
+    if (text.trim() !== "" && Number.isSafeInteger(value) && value >= minimum && value <= maximum) return value;
+    const range = maximum === Number.MAX_SAFE_INTEGER ? `of at least ${minimum}` : `from ${minimum} to ${maximum}`;
+    throw new InvalidArgumentError(`It is not a whole number ${range}.`);
   };
 }
 

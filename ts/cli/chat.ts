@@ -79,23 +79,43 @@ class Conversation {
     this.messages = this.system ? [{ role: "system", content: this.system }] : [];
   }
 
-  /** Streams the answer to standard output. An answer that was stopped is kept as far as it came. */
+  /**
+   * Streams the answer to standard output. An answer that was stopped is kept as far as it came; one that was cut is told
+   * so on standard error.
+   */
   async answer(question: string, signal: AbortSignal): Promise<void> {
     const { flags, model, messages } = this;
-    messages.push({ role: "user", content: question });
+    const prompt: readonly Message[] = [...messages, { role: "user", content: question }];
+    // Each answer has its own seed: the same one would repeat the choices of the answer before.
+    const seed = flags.seed + this.#answers++;
     let text = "";
+    let open = true;
+    const show = (piece: string) => {
+      text += piece;
+      process.stdout.write(piece);
+    };
     try {
-      // Each answer has its own seed: the same one would repeat the choices of the answer before.
-      const seed = flags.seed + this.#answers++;
-      for await (const piece of model.stream(messages, { ...flags, seed, signal, reuse: true })) {
-        text += piece;
-        process.stdout.write(piece);
+      const onToken = (piece: string) => open && show(piece);
+      const answer = await model.generate(prompt, { ...flags, seed, signal, onToken, reuse: true });
+      open = false;
+      // Pieces may still be on their way.
+      show(`${answer.text.slice(text.length)}\n`);
+      text = answer.text;
+      if (answer.finishReason === "length") {
+        process.stderr.write(`${styleOf(process.stderr).dim(`(cut: ${this.#cutBy(answer.ids.length)})`)}\n`);
       }
     } finally {
-      if (text === "") messages.pop();
-      else messages.push({ role: "assistant", content: text });
-      process.stdout.write("\n");
+      if (open && text !== "") process.stdout.write("\n");
+      open = false;
+      if (text !== "") this.messages = [...prompt, { role: "assistant", content: text }];
     }
+  }
+
+  /** What an answer of so many tokens was cut by. */
+  #cutBy(tokens: number): string {
+    const { maxTokens } = this.flags;
+    if (tokens >= maxTokens) return `--max-tokens is ${maxTokens}`;
+    return `the model reads ${whole(this.model.config.max_position_embeddings)} tokens; /reset makes room`;
   }
 
   async save(path: string): Promise<void> {

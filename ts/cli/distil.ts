@@ -208,7 +208,7 @@ function distilText(generation: Generation, out: string): string {
       ? `dropped ${whole(droppedOf(generation))} of ${whole(report.openings)} openings (${share}):\n${table(dropped, dim)}`
       : "",
     ...notes.map((note) => `  ${note}\n`),
-    dim(`  next: zephyr-align sft --model DIR --data ${out}/train_sft.jsonl\n`),
+    report.conversations > 0 ? dim(`  next: zephyr-align sft --model DIR --data ${out}/train_sft.jsonl\n`) : "",
   ].join("");
 }
 

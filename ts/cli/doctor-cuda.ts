@@ -10,7 +10,7 @@ export async function cudaFindings(survey: DeviceSurvey, addon: NativeAddon): Pr
   const { driver, problems } = survey;
   const cards = survey.devices.filter(({ kind }) => kind === "cuda");
   const wanted = driver !== undefined;
-  const state = (good: boolean) => (good || !wanted ? "ok" : "warning");
+  const state = (good: boolean) => (good ? "ok" : wanted ? "warning" : "none");
   const byLibrary = new Map<string, DeviceAttempt[]>();
   for (const attempt of survey.attempts) {
     byLibrary.set(attempt.library, [...(byLibrary.get(attempt.library) ?? []), attempt]);

@@ -11,7 +11,8 @@ import { styleOf } from "./style";
 /** One line of the report. */
 export interface Finding {
   name: string;
-  state: "ok" | "warning" | "wrong";
+  /** none: it is not here, and nothing needs it. */
+  state: "ok" | "none" | "warning" | "wrong";
   text: string;
   remedy?: string;
 }
@@ -162,7 +163,7 @@ async function checkCore(
 
 function text(findings: readonly Finding[]): string {
   const { green, yellow, red, bold, dim } = styleOf(process.stdout);
-  const signs = { ok: green("✓"), warning: yellow("!"), wrong: red("✗") };
+  const signs = { ok: green("✓"), none: dim("–"), warning: yellow("!"), wrong: red("✗") };
   const width = Math.max(...findings.map(({ name }) => name.length));
   const lines = findings.map(({ name, state, text, remedy }) => {
     const more = remedy ? `\n${" ".repeat(width + 5)}${dim("→")} ${remedy}` : "";

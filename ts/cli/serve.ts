@@ -49,7 +49,7 @@ export function addServe(program: Command): void {
     .option("--template <name|file>", "Chat template: model, zephyr, or a Jinja file.", "model")
     .optionsGroup("Network:")
     .option("--host <address>", "Interface to listen on; beyond this machine a key is needed.", "127.0.0.1")
-    .option("--port <n>", "Port; 0 takes a free one.", wholeNumber(0), servePort)
+    .option("--port <n>", "Port; 0 takes a free one.", wholeNumber(0, 65_535), servePort)
     .option("--api-key-env <name>", "Environment variable with the key that requests must bring. (default: no key)")
     .option("--without-key", "Listen beyond this machine without a key.")
     .option("--cors <origin...>", "Pages elsewhere that may ask, for example https://example.com. (default: none)")
@@ -59,7 +59,7 @@ export function addServe(program: Command): void {
     .option("--context <n>", "Most tokens of prompt and answer together. (default: the model's)", wholeNumber(2))
     .option("--max-body <mib>", "Largest body of a request.", wholeNumber(1), 8)
     .option("--grace <seconds>", "Time for requests inside when the server is stopped.", wholeNumber(0), 10)
-    .option("--quiet", "No line for each request.")
+    .option("--quiet", "No line for each model and request.")
     .addHelpText(
       "after",
       `
@@ -67,7 +67,7 @@ Examples:
   $ zephyr-align serve --model runs/dpo/model
   $ zephyr-align serve --model zephyr=base --adapter runs/dpo/adapter     zephyr, and zephyr:base without the adapter
   $ zephyr-align serve --model old=runs/sft/model --model new=runs/dpo/model --port 9000
-  $ curl localhost:8080/v1/chat/completions -H content-type:application/json \\
+  $ curl localhost:9000/v1/chat/completions -H content-type:application/json \\
       -d '{"model": "new", "messages": [{"role": "user", "content": "Name three trees."}]}'
 
 The page is at /, the API at /v1, figures at /metrics: docs/serve.md.`,
@@ -88,8 +88,9 @@ async function run(flags: ServeFlags, signal: AbortSignal): Promise<void> {
     ...(quiet ? {} : { onRequest: (entry: RequestLog) => process.stderr.write(`${lineOf(entry)}\n`) }),
   });
   const { bold, dim } = styleOf(process.stderr);
-  const names = server.models.join(", ");
-  process.stderr.write(`${bold(server.url)}  ${dim(`${names} at ${server.url}/v1; Ctrl-C ends it`)}\n`);
+  const api = `${server.url}/v1`;
+  process.stderr.write(`${bold(server.url.padEnd(api.length))}  ${dim(`to chat with ${server.models.join(", ")}`)}\n`);
+  process.stderr.write(`${bold(api)}  ${dim("OpenAI's API; Ctrl-C ends the server")}\n`);
   await new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     signal.addEventListener("abort", () => resolve(), { once: true });
@@ -126,8 +127,10 @@ async function load(flags: ServeFlags, signal: AbortSignal): Promise<Record<stri
   const jinja = templateOf(template ?? "model");
   const options = { ...loadingToUse(flags), ...(adapter === undefined ? {} : { adapter }) };
   const models: Record<string, Mistral> = {};
+  const { dim } = styleOf(process.stderr);
   for (const [name, path] of sources) {
     if (signal.aborted) throw aborted(signal.reason);
+    if (!flags.quiet) process.stderr.write(`${dim(`loading ${name}`)}\n`);
     models[name] = (await Mistral.fromPretrained(path, options)).withTemplate(jinja);
   }
   return models;

@@ -30,7 +30,7 @@ export function addView(program: Command): void {
     .argument("<data>", `Conversations, pairs, or answers with a label: ${rowsInputHelp}.`)
     .option("--split <name>", "The split to show, where there are several.")
     .option("--limit <n>", "The first rows only.", wholeNumber(1))
-    .option("--port <n>", "Port on this machine; 0 takes a free one.", wholeNumber(0), viewPort)
+    .option("--port <n>", "Port on this machine; 0 takes a free one.", wholeNumber(0, 65_535), viewPort)
     .option("--row <n>", "Begin at this row, counted from 0.", wholeNumber(0))
     .option("--json <file>", "Write counts and groups of duplicates when they are known.")
     .option("--no-serve", "Only count and compare, then end.");

@@ -126,7 +126,9 @@ export function buildApp(parts: AppParts): Hono {
     const message = known
       ? `${c.req.path} is not asked by ${c.req.method}.`
       : `There is no ${c.req.path} here; there is ${paths.join(", ")}.`;
-    throw new ApiError(known ? 405 : 404, message, { code: known ? "method_not_allowed" : "not_found" });
+    if (!known) throw new ApiError(404, message, { code: "not_found" });
+    const allow = c.req.path.endsWith("/completions") ? "POST" : "GET, HEAD";
+    throw new ApiError(405, message, { code: "method_not_allowed", headers: { allow } });
   });
   app.onError((thrown, c) => {
     const error = apiErrorOf(thrown);

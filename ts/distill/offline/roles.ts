@@ -24,6 +24,7 @@ import {
   ratingPrompt,
   responsePrompt,
 } from "../prompts/rating";
+import { responseKey } from "../rate/ratings";
 import { locate, materialOf, subtopicOf, tasksAbout, tasksAt, tasksOf, topics } from "./catalogue";
 import { furtherQuestion, requestsAbout } from "./heuristic";
 import { type Verdict, verdictOn } from "./verdict";
@@ -99,11 +100,11 @@ function rating(prompt: string, sampling: Sampling): string | undefined {
 }
 
 function ratingJson(verdicts: readonly Verdict[], asked: readonly Aspect[]): string {
-  const responses = verdicts.map((verdict, index) => ({
-    response: index + 1,
-    ...Object.fromEntries(asked.map((name) => [name, verdict.aspects[name]])),
-  }));
-  return JSON.stringify({ responses });
+  const responses = verdicts.map((verdict, index) => [
+    responseKey(index + 1),
+    Object.fromEntries(asked.map((name) => [name, verdict.aspects[name]])),
+  ]);
+  return JSON.stringify(Object.fromEntries(responses));
 }
 
 function ratingText(verdicts: readonly Verdict[], asked: readonly Aspect[]): string {

@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { grammarOf } from "../../serve/constrained/json-schema";
 import { aspectNames, aspects } from "../prompts/rating";
-import { parseCritique, parseRatings } from "./ratings";
+import { parseCritique, parseRatings, ratingSchema } from "./ratings";
 
 const two = ["honesty", "helpfulness"] as const;
 
@@ -39,7 +40,31 @@ describe("parseRatings", () => {
     });
   });
 
-  it("reads JSON, alone, fenced or as a list", () => {
+  it("reads whatever fits its schema, which knows the number of responses", () => {
+    for (const count of [1, 4]) {
+      const schema = ratingSchema(two, count);
+      const grammar = grammarOf(schema, "schema");
+      const letters = [...new Set(Array.from(`${JSON.stringify(schema)}\\ `, (each) => each.codePointAt(0)!))];
+      fc.assert(
+        fc.property(fc.infiniteStream(fc.nat()), (choices) => {
+          let [state, text] = [grammar.start(), ""];
+          while (!state.ended) {
+            const room = 200 * count - text.length;
+            const ways = letters.filter((codePoint) => (state.after(codePoint)?.least ?? room) < room);
+            const codePoint = ways[choices.next().value! % ways.length]!;
+            text += String.fromCodePoint(codePoint);
+            state = state.after(codePoint)!;
+          }
+          const { value, problem } = parseRatings(text, two, count);
+          expect(problem, text).toBeUndefined();
+          expect(value).toHaveLength(count);
+        }),
+        { numRuns: 60 },
+      );
+    }
+  });
+
+  it("reads JSON, alone, fenced, by keys or as a list", () => {
     const responses = [
       { response: 2, honesty: { rationale: "b", rating: 2 } },
       { response: 1, honesty: { rationale: "a", rating: 1 } },
@@ -48,6 +73,8 @@ describe("parseRatings", () => {
       JSON.stringify({ responses }),
       `\`\`\`json\n${JSON.stringify({ responses }, null, 2)}\n\`\`\``,
       JSON.stringify(responses),
+      JSON.stringify({ response_2: responses[0], response_1: responses[1] }),
+      JSON.stringify({ responses: { 1: responses[1], 2: responses[0] } }),
     ]) {
       expect(parseRatings(text, ["honesty"], 2).value?.map((each) => each.honesty?.rating)).toEqual([1, 2]);
     }
@@ -69,6 +96,10 @@ describe("parseRatings", () => {
       /no response 3/,
     );
     expect(problem('{"responses": [{"response": 1, "honesty": {"rating": "4"}}]}')).toMatch(/not a number/);
+    expect(problem('{"response_2": {"honesty": {"rating": 4}, "helpfulness": {"rating": 4}}}')).toMatch(
+      /response 1 has no ratings/,
+    );
+    expect(problem('{"ratings": 4}')).toMatch(/no responses/);
   });
 
   it("finds any ratings in any decoration, whatever the rationales say", () => {

@@ -27,17 +27,23 @@ export function ratingForm(wanted: readonly Aspect[], count: number): string {
   return ratingTextForm.fill({ count, example });
 }
 
-/** Schema of {@link parseRatings}'s JSON. */
+/**
+ * Schema of {@link parseRatings}'s JSON: whatever fits it can be read. Each response has a key of its own, as a list
+ * could leave one out or have one twice.
+ */
 export function ratingSchema(wanted: readonly Aspect[], count: number): Record<string, unknown> {
   const aspect = object({
     rationale: { type: "string" },
     rating: { type: "integer", minimum: aspectRange.low, maximum: aspectRange.high },
   });
-  const response = object({
-    response: { type: "integer", minimum: 1, maximum: count },
-    ...Object.fromEntries(wanted.map((name) => [name, aspect])),
-  });
-  return object({ responses: { type: "array", items: response } });
+  const response = object(Object.fromEntries(wanted.map((name) => [name, aspect])));
+  const numbers = Array.from({ length: count }, (_, index) => index + 1);
+  return object(Object.fromEntries(numbers.map((number) => [responseKey(number), response])));
+}
+
+/** The key of a response's ratings in JSON. */
+export function responseKey(number: number): string {
+  return `response_${number}`;
 }
 
 /** Schema of {@link parseCritique}'s JSON. */
@@ -109,12 +115,11 @@ function outOfRange(value: unknown, { low, high }: { low: number; high: number }
 type Found = Parsed<Map<number, Ratings>>;
 
 function fromJson(json: unknown, wanted: readonly Aspect[]): Found {
-  const list = Array.isArray(json) ? json : (json as { responses?: unknown }).responses;
-  if (!Array.isArray(list)) return { problem: "the JSON has no list of responses" };
+  const entries = responsesIn(json);
+  if (entries.length === 0) return { problem: "the JSON has no responses" };
   const found = new Map<number, Ratings>();
-  for (const [index, entry] of list.entries()) {
+  for (const [number, entry] of entries) {
     const given = entry as Record<string, unknown>;
-    const number = typeof given.response === "number" ? given.response : index + 1;
     if (found.has(number)) return { problem: `response ${number} is rated twice` };
     const ratings: Ratings = {};
     for (const name of wanted) {
@@ -128,6 +133,21 @@ function fromJson(json: unknown, wanted: readonly Aspect[]): Found {
     found.set(number, ratings);
   }
   return { value: found };
+}
+
+/** The responses of JSON by their numbers: by keys, or in a list that says the numbers or has them in their order. */
+function responsesIn(json: unknown): [number: number, entry: object][] {
+  const { responses = json } = json as { responses?: unknown };
+  const entries = Array.isArray(responses)
+    ? responses.map((entry, index): [number, unknown] => [
+        typeof entry?.response === "number" ? entry.response : index + 1,
+        entry,
+      ])
+    : Object.entries(Object(responses)).flatMap(([key, entry]): [number, unknown][] => {
+        const number = /^(?:response[ _]?)?(\d+)$/i.exec(key)?.[1];
+        return number === undefined ? [] : [[Number(number), entry]];
+      });
+  return entries.filter((each): each is [number, object] => typeof each[1] === "object" && each[1] !== null);
 }
 
 function ratingProblem(rating: unknown, name: Aspect, number: number): string | undefined {

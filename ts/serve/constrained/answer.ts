@@ -9,6 +9,7 @@ import { tokenBytes } from "../../model/token-bytes";
 import { textAfter } from "../../model/token-text";
 import type { Tokenizer } from "../../model/tokenizer";
 import type { Grammar, GrammarState } from "./grammar";
+import { bytesOfLead, type Parts, partsOf } from "./utf8-parts";
 
 /** Tokens that a greedy answer looks at first: mostly one of them fits, and far less is sorted and carried over. */
 const firstLook = 128;
@@ -40,7 +41,10 @@ interface Ending {
 
 /**
  * Answers a prompt with a text of the grammar: of each step's tokens only those are chosen from that the grammar can go on
- * with. Temperature, topK, topP and minP work on these. Ends when the grammar does; with `maxTokens` it may end before.
+ * with. Temperature, topK, topP and minP work on these.
+ *
+ * Where `maxTokens` or the context is nearly used up, only what can still be brought to an end is chosen from, a token a
+ * byte. So an answer is cut only where not even the shortest one fits, or where the tokenizer lacks a character of it.
  */
 export async function constrainedAnswer(
   model: Mistral,
@@ -56,9 +60,11 @@ export async function constrainedAnswer(
   let state = grammar.start();
   let pending: Uint8Array = nothing;
   let finishReason: Generated["finishReason"] = "length";
-  while (chosen.length < maxTokens && steps.room > 0) {
+  for (;;) {
+    const room = Math.min(maxTokens - chosen.length, steps.room);
+    if (room <= 0) break;
     throwIfAborted(signal);
-    const { candidates, best } = await steps.candidates(state, pending, top ?? 0);
+    const { candidates, best } = await steps.candidates(state, pending, room, top ?? 0);
     const next = chosenOf(candidates, options, () => uniform(options.seed ?? 0, "token", chosen.length));
     if (next.end) {
       finishReason = "stop";
@@ -91,6 +97,8 @@ class Steps {
   /** Of tokens behind whole characters. */
   readonly #texts: Map<number, string>;
   readonly #bytes: ReadonlyMap<number, Uint8Array>;
+  /** Of tokens behind whole characters. */
+  readonly #parts = new Map<number, Parts | undefined>();
   /** Whether every byte inside a character is a token; undefined: nobody asked yet. */
   #ends: boolean | undefined;
   #ids: Uint32Array;
@@ -128,26 +136,34 @@ class Steps {
   /**
    * Tokens that the grammar can go on with, the most probable first (a greedy answer needs only the first), and the `top`
    * most probable of all. End tokens are among them where the text may end.
+   *
+   * @param room tokens that the answer may still have; those are left out behind which it could not be ended in time
+   * @param late whether it cannot be ended in time any more, and goes on as it likes
    */
   async candidates(
     state: GrammarState,
     pending: Uint8Array,
+    room: number,
     top: number,
+    late = leastTokens(state, pending) > room,
   ): Promise<{ candidates: (Candidate | Ending)[]; best: [id: number, logprob: number][] }> {
     const vocabulary = this.#vocabulary;
     const greedy = (this.#options.temperature ?? 0) === 0;
+    const inTime = (found: Candidate | Ending) => found.end || leastTokens(found.state, found.pending) < room;
     for (let count = greedy ? Math.min(Math.max(firstLook, top), vocabulary) : vocabulary; ; count = vocabulary) {
       const { ids, logprobs } = await this.#distribution(count);
       const candidates: (Candidate | Ending)[] = [];
       for (const [place, id] of ids.entries()) {
         const found = this.#candidate(id, logprobs[place] as number, state, pending);
-        if (found) candidates.push(found);
-        if (found && greedy) break;
+        if (!found || !(late || inTime(found))) continue;
+        candidates.push(found);
+        if (greedy) break;
       }
       if (candidates.length > 0) {
         const best = Array.from(ids.subarray(0, top), (id, i): [number, number] => [id, logprobs[i] as number]);
         return { candidates, best };
       }
+      if (count === vocabulary && !late) return this.candidates(state, pending, 0, top, true);
       if (count === vocabulary) {
         throw new ModelError("ZA_GENERATE_OPTION", "no token of the model fits the schema at this place", {
           place: { field: "response_format" },
@@ -168,11 +184,19 @@ class Steps {
         return behind && { id, logprob, state: behind, text, pending };
       }
     }
-    const bytes = this.#bytes.get(id);
-    const parts = bytes && partsOf(Buffer.concat([pending, bytes]));
+    const parts = this.#partsBehind(pending, id);
     const behind = parts && state.afterText(parts.text);
     if (!behind || (parts.rest.length > 0 && !this.#mayBreak(behind))) return undefined;
     return { id, logprob, state: behind, text: parts.text, pending: parts.rest };
+  }
+
+  /** The characters that a token's bytes complete. */
+  #partsBehind(pending: Uint8Array, id: number): Parts | undefined {
+    if (pending.length === 0 && this.#parts.has(id)) return this.#parts.get(id);
+    const bytes = this.#bytes.get(id);
+    const parts = bytes && partsOf(Buffer.concat([pending, bytes]));
+    if (pending.length === 0) this.#parts.set(id, parts);
+    return parts;
   }
 
   /** Whether part of a character may come: where any character may, for nobody knows which it becomes; and where it can be ended. */
@@ -209,14 +233,11 @@ class Steps {
   }
 }
 
-/** The characters of bytes, and the beginning of one that follows them; undefined when they are no UTF-8. */
-function partsOf(bytes: Uint8Array): { text: string; rest: Uint8Array } | undefined {
-  try {
-    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, { stream: true });
-    return { text, rest: bytes.subarray(Buffer.byteLength(text)) };
-  } catch {
-    return undefined;
-  }
+/** Tokens with which an answer can end, a token a byte. */
+function leastTokens(state: GrammarState, pending: Uint8Array): number {
+  const [lead] = pending;
+  if (lead === undefined) return state.least;
+  return state.least + bytesOfLead(lead) - pending.length;
 }
 
 /** Texts of tokens, kept for the next answers. */

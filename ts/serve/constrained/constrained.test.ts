@@ -4,6 +4,9 @@ import { z } from "zod";
 import { ApiError } from "../api-error";
 import { anyObject, grammarOf } from "./json-schema";
 
+/** Characters of JSON and of ASCII. */
+const anyText = String.fromCharCode(...Array.from({ length: 95 }, (_, i) => 32 + i));
+
 const accepts = (schema: unknown, text: string) => grammarOf(schema, "schema").accepts(text);
 
 /** A schema with values that fit it, in the order of its properties. */
@@ -83,6 +86,36 @@ describe("grammars of JSON schemas", () => {
       }),
       { numRuns: 500 },
     );
+  });
+
+  it("know from every state how short a text can end, which can be followed to the byte", () => {
+    fc.assert(
+      fc.property(sample, fc.array(fc.nat(), { maxLength: 40 }), ({ schema, value }, choices) => {
+        const own = JSON.stringify(schema);
+        const alphabet = [...new Set(Array.from(own + anyText, (each) => each.codePointAt(0) as number))];
+        let state = grammarOf(schema, "schema").start();
+        expect(state.least).toBeLessThanOrEqual(Buffer.byteLength(JSON.stringify(value)));
+        for (const chosen of choices) {
+          const ways = alphabet.filter((codePoint) => state.after(codePoint));
+          if (ways.length === 0) break;
+          state = state.after(ways[chosen % ways.length]!)!;
+        }
+        for (let left = state.least; left > 0; left = state.least) {
+          const next = alphabet.find((codePoint) => {
+            const bytes = Buffer.byteLength(String.fromCodePoint(codePoint));
+            return state.after(codePoint)?.least === left - bytes;
+          });
+          expect(next, `${own}, ${left} left`).toBeDefined();
+          state = state.after(next!)!;
+        }
+        expect(state.complete).toBe(true);
+      }),
+      { numRuns: 200 },
+    );
+    const least = (schema: unknown) => grammarOf(schema, "schema").start().least;
+    expect(least({ type: "array", items: { enum: ["é", "no"] }, minItems: 3 })).toBe('["é","é","é"]'.length + 3);
+    expect(least({ type: "object", properties: { a: true, b: { type: "null" } }, required: ["b"] })).toBe(10);
+    expect(anyObject().start().least).toBe(2);
   });
 
   it("leave out what is not JSON or not of the schema", () => {
@@ -181,6 +214,15 @@ describe("grammars of JSON schemas", () => {
     [false, "schema"],
     ["text", "schema"],
     [{ type: "array", items: true, minItems: 3, maxItems: 2 }, "schema.minItems"],
+    [{ type: "array", items: true, maxItems: -1 }, "schema.maxItems"],
+    [{ type: "array", items: true, uniqueItems: true }, "schema.uniqueItems"],
+    [{ type: "array", prefixItems: [true] }, "schema.prefixItems"],
+    [{ type: "object", properties: { next: { $ref: "#" } }, required: ["next"] }, "schema"],
+    [{ type: "array", items: { $ref: "#" }, minItems: 1 }, "schema"],
+    [
+      { type: "object", properties: Object.fromEntries(Array.from({ length: 1001 }, (_, i) => [`p${i}`, true])) },
+      "schema.properties",
+    ],
   ])("refuse %j by name", (schema, param) => {
     let refusal: unknown;
     try {

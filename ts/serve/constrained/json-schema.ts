@@ -5,7 +5,20 @@
  * digits before and behind the point and two of an exponent (none between bounds).
  */
 import { badField } from "../api-error";
-import { character, choice, Grammar, later, oneOf, optional, type Rule, repeat, sequence, text } from "./grammar";
+import {
+  character,
+  choice,
+  Grammar,
+  later,
+  leastBytes,
+  oneOf,
+  optional,
+  type Rule,
+  repeat,
+  sequence,
+  series,
+  text,
+} from "./grammar";
 import { anyInteger, anyNumber, integersBetween, largest, numbersBetween } from "./number-range";
 
 type Schema = Readonly<Record<string, unknown>>;
@@ -29,6 +42,9 @@ const keywords: Readonly<Record<string, readonly string[]>> = {
 
 /** Repetitions that a schema may ask for; each is a state. */
 const mostRepeats = 100_000;
+
+/** Properties of one object; all that may come next are looked at. */
+const mostProperties = 1000;
 
 const space = optional(text(" "));
 const boolean = choice(text("true"), text("false"));
@@ -83,7 +99,9 @@ export function anyObject(): Grammar {
  * @throws ApiError 400 that names the place and the keyword that cannot be honoured
  */
 export function grammarOf(schema: unknown, path: string): Grammar {
-  return new Grammar(new Compiler(schema, path).rule(schema, path));
+  const rule = new Compiler(schema, path).rule(schema, path);
+  if (leastBytes(rule) < Number.POSITIVE_INFINITY) return new Grammar(rule);
+  throw badField(path, `${path}: every value would contain another one, without an end.`);
 }
 
 class Compiler {
@@ -213,6 +231,9 @@ class Compiler {
     }
     if (!Array.isArray(required)) throw badField(`${path}.required`, `${path}.required must be a list.`);
     const names = Object.keys(properties);
+    if (names.length > mostProperties) {
+      throw badField(`${path}.properties`, `${path}.properties has ${names.length}; at most ${mostProperties} can be.`);
+    }
     const missing = required.find((name) => !names.includes(name));
     if (missing !== undefined) {
       throw badField(
@@ -234,25 +255,7 @@ class Compiler {
         this.#inside((properties as Schema)[name], `${path}.properties.${name}`),
       ),
     }));
-    const lastNeeded = members.findLastIndex(({ needed }) => needed);
-    /** The members from one on: what may be left out is skipped up to the next that is needed. */
-    const from = (start: number, first: boolean): Rule => {
-      const ways: Rule[] = [];
-      for (let at = start; at < members.length; at++) {
-        const { needed, rule } = members[at]!;
-        ways.push(
-          sequence(
-            ...(first ? [] : [text(","), space]),
-            rule,
-            later(() => from(at + 1, false)),
-          ),
-        );
-        if (needed) break;
-      }
-      if (start > lastNeeded) ways.push(text("}"));
-      return choice(...ways);
-    };
-    return sequence(text("{"), from(0, true));
+    return sequence(text("{"), series(members, sequence(text(","), space)), text("}"));
   }
 }
 

@@ -2,8 +2,8 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { buildProgram, cases, present, readJson } from "../shared";
 import { eventsIn, type Serving, startServing } from "./serving";
-import { buildProgram, cases, present, readJson } from "./shared";
 
 const contents = join(cases, "09-null-and-array-content");
 const stops = join(cases, "10-stop-string-across-tokens");

@@ -2,15 +2,13 @@
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Mistral } from "../ts/index";
-import { browsable, drawingFaults, launch, looks, watchedPage } from "./chromium";
-import { type Serving, startServing } from "./serving";
-import { buildProgram } from "./shared";
+import { Mistral } from "../../ts/index";
+import { browsable, drawingFaults, launch, looks, watchedPage } from "../chromium";
+import { buildProgram } from "../shared";
+import { base, type Serving, startServing } from "./serving";
 
-const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "zephyr-serve-page-"));
 /** Where pictures of the page are kept to be looked at. */
 const pictures = process.env.ZEPHYR_PICTURES;

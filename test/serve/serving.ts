@@ -1,10 +1,20 @@
-/** `zephyr-align serve` in a process of its own. */
+/** `zephyr-align serve` in a process of its own, and what is asked of it in several files. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import OpenAI from "openai";
+import { expect } from "vitest";
 
-const program = join(fileURLToPath(new URL("..", import.meta.url)), "dist", "cli.js");
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const program = join(root, "dist", "cli.js");
+
+/** The demo's base model. */
+export const base = join(root, "recipes", "demo", "base");
+
+/** Where chats are asked for. */
+export const chat = "/v1/chat/completions";
+
+export const say = (content: string) => [{ role: "user" as const, content }];
 
 /** A server that runs. */
 export interface Serving {
@@ -73,4 +83,17 @@ export function eventsIn(body: string): string[] {
     if (!/^data: [^\n\r]+$/.test(event)) throw new Error(`not an event of one line: ${JSON.stringify(event)}`);
     return event.slice(6);
   });
+}
+
+/** The status of an answer, and its error object. */
+export async function refusal(response: Response) {
+  const { error } = (await response.json()) as {
+    error: { message: string; code: string | null; param: string | null; type: string };
+  };
+  return { status: response.status, ...error };
+}
+
+/** Waits until the figures are as they should be. */
+export async function settled(of: Serving, wanted: Record<string, number>): Promise<void> {
+  await expect.poll(() => of.metrics(), { timeout: 20_000, interval: 50 }).toMatchObject(wanted);
 }
