@@ -73,13 +73,23 @@ export function inferTable(report) {
 /** The table of wasm.mjs's report. */
 export function wasmTable(report) {
   const { machine, versions } = report;
-  const head = ["", "prefill tok/s", "wllama", "ratio", "decode tok/s", "wllama", "ratio", "load s", "wllama"];
+  const head = [
+    "where, threads",
+    "prefill tok/s",
+    "wllama",
+    "ratio",
+    "decode tok/s",
+    "wllama",
+    "ratio",
+    "load s",
+    "wllama",
+  ];
   const speed = ({ median, relative }) =>
     `${median.toFixed(median < 100 ? 1 : 0)} ±${((relative / 2) * 100).toFixed(0)} %`;
   const seconds = ({ median }) => (median / 1000).toFixed(2);
-  const rows = report.results.flatMap(({ title, ours, peer, node, ratio }) => [
+  const rows = report.results.flatMap(({ title, threads, ours, peer, node, ratio }) => [
     [
-      `${title}, Chromium`,
+      `${title}, Chromium, ${threads}`,
       speed(ours.prefill_tok_s),
       speed(peer.prefill_tok_s),
       `${ratio.prefill.toFixed(2)}×`,
@@ -92,13 +102,13 @@ export function wasmTable(report) {
       peer.peak_rss_mib.toFixed(0),
     ],
     [
-      `${title}, Node`,
+      `${title}, Node, ${threads}`,
       ...[speed(node.prefill_tok_s), "", "", speed(node.decode_tok_s), "", ""],
       ...[seconds(node.load_ms), "", node.peak_rss_mib.toFixed(0), ""],
     ],
   ]);
   const about = [
-    `One thread. Prompts of ${report.results[0].ours.prompt_tokens} tokens, 64 decoded greedily after them; medians of ${report.repetitions} answers, both sides in turn in`,
+    `Prompts of ${report.results[0].ours.prompt_tokens} tokens, 64 decoded greedily after them; medians of ${report.repetitions} answers, both sides in turn in`,
     `browsers of their own on the same file; ± is half the span. Memory is the highest of the page's process. ${machine.cpu},`,
     `${machine.cores} cores, ${machine.memory_gib} GiB (load ${machine.load_before.toFixed(1)});`,
     `${Object.entries(versions)

@@ -1,7 +1,8 @@
 /**
- * Inference in WebAssembly: ours against wllama in the same Chromium on the same GGUF files, one thread each, and ours in Node.
+ * Inference in WebAssembly: ours against wllama in the same Chromium on the same GGUF files, with the same number of threads,
+ * and ours in Node.
  *
- * usage: node bench/wasm.mjs [--repeat 3] [--only smollm2-q4_1,smollm2-q8_0] [--peer FOLDER] [--models FOLDER] [--json FILE] [--write]
+ * usage: node bench/wasm.mjs [--threads 1,2] [--repeat 3] [--only smollm2-q4_1,smollm2-q8_0] [--peer FOLDER] [--models FOLDER] [--json FILE] [--write]
  *
  * Each measurement is a browser of its own, both sides in turn, in changing order; in it a page loads the model and answers,
  * three times over. A prompt of about 512 tokens is prefilled, 64 are decoded greedily; figures are medians over all
@@ -25,6 +26,7 @@ import { wasmTable } from "./table.mjs";
 
 const { values: flags } = parseArgs({
   options: {
+    threads: { type: "string", default: "1,2" },
     repeat: { type: "string", default: "3" },
     only: { type: "string" },
     peer: { type: "string", default: "/tmp/zephyr-peer-wllama" },
@@ -34,6 +36,7 @@ const { values: flags } = parseArgs({
   },
 });
 const repeat = whole(flags, "repeat", 1);
+const counts = flags.threads.split(",").map((threads) => whole({ threads }, "threads", 1));
 const ANSWERS = 3;
 const root = fileURLToPath(new URL("..", import.meta.url));
 const executablePath = process.env.ZEPHYR_CHROMIUM ?? "/usr/bin/chromium";
@@ -54,13 +57,13 @@ prepare();
 const load = [loadavg()[0]];
 const results = [];
 const seen = {};
-for (const model of files) results.push(await compare(model));
+for (const model of files) for (const threads of counts) results.push(await compare(model, threads));
 load.push(loadavg()[0]);
 
 const report = {
   name: "wasm",
   about:
-    "Ours against wllama in one browser on one file, one thread; ratio = ours / peer (above 1 better), load and memory below 1.",
+    "Ours against wllama in one browser on one file, with as many threads; ratio = ours / peer (above 1 better), load and memory below 1.",
   date: new Date().toISOString(),
   machine: { ...machine(), load_before: load[0], load_after: load[1] },
   repetitions: repeat * ANSWERS,
@@ -89,18 +92,20 @@ function prepare() {
 }
 
 /** Both sides in turn on one file, then ours in Node. */
-async function compare({ name, title, file }) {
+async function compare({ name, title, file }, threads) {
   const runs = { ours: [], peer: [], node: [] };
   for (let round = 0; round < repeat; round++) {
     // The order turns round, so that a machine that grows slower or faster favours neither side.
     for (const side of round % 2 === 0 ? ["ours", "peer"] : ["peer", "ours"]) {
-      const run = await inBrowser(side, file);
-      say(`${name}, round ${round + 1}/${repeat}, ${side}`, run);
+      const run = await inBrowser(side, file, threads);
+      say(`${name}, ${threads} threads, round ${round + 1}/${repeat}, ${side}`, run);
       runs[side].push(run);
     }
-    const run = lastLine(await start(process.execPath, [join(root, "bench/wasm/node.mjs"), file, ANSWERS], 1));
+    const run = lastLine(
+      await start(process.execPath, [join(root, "bench/wasm/node.mjs"), file, ANSWERS, threads], threads),
+    );
     run.load_ms = [run.load_ms];
-    say(`${name}, round ${round + 1}/${repeat}, ours in Node`, run);
+    say(`${name}, ${threads} threads, round ${round + 1}/${repeat}, ours in Node`, run);
     runs.node.push(run);
   }
   const [ours, peer, node] = [summary(runs.ours), summary(runs.peer), summary(runs.node)];
@@ -108,7 +113,7 @@ async function compare({ name, title, file }) {
   return {
     name,
     title,
-    threads: 1,
+    threads,
     file_mib: statSync(file).size / 2 ** 20,
     ratio: { prefill: ratio("prefill_tok_s"), decode: ratio("decode_tok_s") },
     load_ratio: ratio("load_ms"),
@@ -127,8 +132,8 @@ function say(what, { runs, peak_rss_mib }) {
 }
 
 /** A page of one side in a browser of its own. */
-async function inBrowser(side, model) {
-  const server = await serve(side, model);
+async function inBrowser(side, model, threads) {
+  const server = await serve(side, model, threads > 1);
   const args = [
     "--no-sandbox",
     "--disable-gpu",
@@ -147,10 +152,10 @@ async function inBrowser(side, model) {
     let peak_rss_mib;
     for (let answer = 0; answer < ANSWERS; answer++) {
       // A model file is read, not fetched, while the clock runs.
-      found.push(await page.evaluate("window.bench(1)"));
+      found.push(await page.evaluate((threads) => window.bench(threads), threads));
       peak_rss_mib ??= await peakOfPages(browser);
     }
-    const runs = found.map((one) => (side === "ours" ? ourRun(one) : peerRun(one)));
+    const runs = found.map((one) => (side === "ours" ? ourRun(one) : peerRun(one, threads)));
     return { load_ms: found.map((one) => one.load), peak_rss_mib, runs };
   } finally {
     await browser.close();
@@ -166,8 +171,8 @@ function ourRun({ timing, answered }) {
   };
 }
 
-function peerRun({ timings, threads }) {
-  if (threads !== 1) throw new Error(`the peer took ${threads} threads`);
+function peerRun({ timings, threads }, asked) {
+  if (threads !== asked) throw new Error(`the peer took ${threads} threads`);
   return {
     prompt_tokens: timings.prompt_n,
     prefill_tok_s: timings.prompt_per_second,
@@ -185,7 +190,7 @@ async function peakOfPages(browser) {
   return Math.max(...peaks);
 }
 
-function serve(side, model) {
+function serve(side, model, isolated) {
   const types = { ".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm" };
   const home = side === "ours" ? root : flags.peer;
   const server = createServer((request, response) => {
@@ -200,6 +205,10 @@ function serve(side, model) {
       "content-type": types[extname(file)] ?? "application/octet-stream",
       "content-length": statSync(file).size,
     };
+    if (isolated) {
+      headers["cross-origin-opener-policy"] = "same-origin";
+      headers["cross-origin-embedder-policy"] = "require-corp";
+    }
     response.writeHead(200, headers);
     createReadStream(file).pipe(response);
   });

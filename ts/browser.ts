@@ -11,6 +11,7 @@ export { Tokenizer } from "./browser/tokenizer";
 export type { Message } from "./data/messages";
 export {
   AbortedError,
+  ConfigError,
   type ErrorCode,
   ModelError,
   OutOfMemoryError,

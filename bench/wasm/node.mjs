@@ -1,14 +1,14 @@
 /**
  * One measurement of our WebAssembly in Node, in a process of its own. Prints one JSON line. Started by bench/wasm.mjs.
  *
- * usage: node bench/wasm/node.mjs MODEL.gguf ANSWERS
+ * usage: node bench/wasm/node.mjs MODEL.gguf ANSWERS THREADS
  */
 import { openAsBlob } from "node:fs";
 import { Mistral } from "../../dist/web/browser.js";
 
-const [file, answers] = process.argv.slice(2);
+const [file, answers, threads] = process.argv.slice(2);
 const started = performance.now();
-const model = await Mistral.fromPretrained(await openAsBlob(file));
+const model = await Mistral.fromPretrained(await openAsBlob(file), { threads: Number(threads) });
 const load_ms = performance.now() - started;
 const ids = await model.tokenizer.encode("The quick brown fox jumps over the lazy dog. ".repeat(51));
 const runs = [];
@@ -22,3 +22,4 @@ for (let answer = 0; answer < Number(answers); answer++) {
 }
 const peak_rss_mib = process.resourceUsage().maxRSS / 1024;
 console.log(JSON.stringify({ load_ms, peak_rss_mib, wasm_mib: (await model.memoryBytes()) / 2 ** 20, runs }));
+model.dispose();

@@ -52,6 +52,7 @@ async function judged(place, source, name, tasks, signal) {
   const started = performance.now();
   const model = await Mistral.fromPretrained(source, {
     signal,
+    threads: "auto",
     onProgress: ({ file, loaded, total, cached }) =>
       show(
         `${cached ? "From the cache" : "Loading"}: ${file}, ${megabytes(loaded)} of ${megabytes(total)}`,

@@ -9,3 +9,6 @@ export const web = fileURLToPath(new URL("../../dist/web", import.meta.url));
 
 export const wasmBuilt = existsSync(`${web}/browser.js`) && existsSync(`${web}/zephyr_bg.wasm`);
 if (!wasmBuilt) console.warn("SKIPPED: dist/web is missing (npm run build:wasm), zephyr-align/browser is not tested");
+
+export const threadsBuilt = wasmBuilt && existsSync(`${web}/zephyr-threads_bg.wasm`);
+if (wasmBuilt && !threadsBuilt) console.warn("SKIPPED: dist/web has no module with threads, which are not tested");

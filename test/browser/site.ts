@@ -16,6 +16,9 @@ const types: Record<string, string> = {
 const policy =
   "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src data:; worker-src 'self'";
 
+/** What lets a page's workers share memory. */
+const isolation = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
+
 export interface Site {
   url: string;
   /** `GET /path` and so on, in order. */
@@ -26,7 +29,7 @@ export interface Site {
 }
 
 /** Serves `mounts`: a folder or a file for each path; the longest path that fits is taken. */
-export async function serveSite(mounts: Record<string, string>): Promise<Site> {
+export async function serveSite(mounts: Record<string, string>, { isolated = false } = {}): Promise<Site> {
   const requests: string[] = [];
   const paths = Object.keys(mounts).sort((a, b) => b.length - a.length);
   const site = { url: "", requests, etag: '"1"' };
@@ -45,6 +48,7 @@ export async function serveSite(mounts: Record<string, string>): Promise<Site> {
       "content-length": statSync(file).size,
       "content-security-policy": policy,
       "cache-control": "no-store",
+      ...(isolated ? isolation : {}),
       etag: site.etag,
     });
     if (request.method === "HEAD") response.end();

@@ -13,9 +13,10 @@ import {
 } from "../model/language-model";
 import type { EncodeOptions } from "../model/tokenizer";
 import { absolute, type LoadProgress, type ModelSource } from "./model-source";
-import { platform, type WorkerLike } from "./platform";
+import { nodeWorker, platform, type WorkerLike } from "./platform";
 import type { WasmSource } from "./runtime";
 import { type Thread, thisThread, workerThread } from "./thread";
+import { threadsOf } from "./threads";
 import { Tokenizer } from "./tokenizer";
 import type { ModelFacts } from "./work";
 
@@ -42,17 +43,27 @@ export interface BrowserLoadOptions {
   cache?: boolean;
   /**
    * Whether the model gets a worker, so that the page never waits for it: `false` for none, or a worker that runs the
-   * package's browser-worker.js. Where there are no web workers (Node), it works in the thread that calls.
+   * package's browser-worker.js, or a function that starts one. Where there are no web workers (Node), one thread works in
+   * the thread that calls, several in threads of their own.
    * @default true
    */
-  worker?: boolean | WorkerLike;
-  /** Where the WebAssembly module is: its address or bytes. @default zephyr_bg.wasm beside the package's scripts */
+  worker?: boolean | WorkerLike | (() => WorkerLike);
+  /**
+   * How many threads compute, each in a worker, with the same bits for every number. More than one needs a page that is
+   * cross-origin isolated, or Node; `"auto"` takes the processors, up to four, where that is so, else one.
+   * @default 1
+   */
+  threads?: number | "auto";
+  /**
+   * Where the WebAssembly module is: its address or bytes.
+   * @default zephyr_bg.wasm, for several threads zephyr-threads_bg.wasm, beside the package's scripts
+   */
   wasm?: WasmSource;
 }
 
 /**
  * A Mistral or Llama decoder in WebAssembly, with its tokenizer. It works in a worker of its own, where its memory (at most
- * 4 GiB) is; {@link Mistral.dispose} ends the worker and gives all of it back.
+ * 4 GiB) is; {@link Mistral.dispose} ends the worker, and those of its threads, and gives all of it back.
  */
 export class Mistral implements LanguageModel {
   readonly tokenizer: Tokenizer;
@@ -72,20 +83,29 @@ export class Mistral implements LanguageModel {
    * its bytes), or from the files of a folder. Tensors are converted as they come; the file is never whole in memory.
    *
    * @throws ModelError (`ZA_MODEL_TOO_LARGE` by the header, before the rest is fetched), TokenizerError, TemplateError;
-   * ZephyrError `ZA_WASM_LOAD`, `ZA_WASM_UNSUPPORTED`; AbortedError.
+   * ZephyrError `ZA_WASM_LOAD`, `ZA_WASM_UNSUPPORTED`; ConfigError `ZA_THREADS`; AbortedError.
    */
   static async fromPretrained(source: ModelSource, options: BrowserLoadOptions = {}): Promise<Mistral> {
     const { template, signal, onProgress: onEvent, cache = true, worker = true, wasm } = options;
-    const thread = worker === false || (worker === true && !platform.Worker) ? thisThread() : ownWorker(worker);
+    const threads = threadsOf(options.threads ?? 1, worker === true || typeof worker === "function");
+    const module = { version, ...(wasm === undefined ? {} : { wasm: wasm instanceof URL ? wasm.href : wasm }) };
     const request = {
       source: sendable(source),
-      version,
+      ...module,
+      threads,
       ...storageOf(options),
       cache,
-      ...(wasm === undefined ? {} : { wasm: wasm instanceof URL ? wasm.href : wasm }),
       ...(template === undefined ? {} : { template }),
     };
+    const alone = worker === false || (worker === true && threads === 1 && !platform.Worker);
+    const start = typeof worker === "function" ? worker : () => (typeof worker === "object" ? worker : ownWorker());
+    const own = alone ? undefined : workerThread(start());
+    const thread = own ?? thisThread();
     try {
+      if (own && threads > 1) {
+        const shared = await own.call("loadShared", [module], signal ? { signal } : {});
+        for (let others = threads - 1; others > 0; others--) own.add(start(), shared);
+      }
       const hooks = { ...(signal ? { signal } : {}), ...(onEvent ? { onEvent } : {}) };
       return new Mistral(thread, await thread.call("load", [request], hooks), nameOf(source));
     } catch (error) {
@@ -196,12 +216,13 @@ function storageOf({ dtype = "float32", quantization = "auto" }: BrowserLoadOpti
   throw wrong("quantization", quantization, 'Take "auto", "gguf" or "none".');
 }
 
-function ownWorker(worker: true | WorkerLike): Thread {
-  if (worker !== true) return workerThread(worker);
+/** Where the script of {@link nodeWorker} is: named apart, as a bundler takes what stands in a `new URL` for a file to copy. */
+const workerScript = "./browser-worker.js";
+
+function ownWorker(): WorkerLike {
+  if (!platform.Worker) return nodeWorker(new URL(workerScript, import.meta.url));
   // In this very form bundlers find the script.
-  return workerThread(
-    new Worker(new URL("./browser-worker.js", import.meta.url), { type: "module", name: "zephyr-align" }),
-  );
+  return new Worker(new URL("./browser-worker.js", import.meta.url), { type: "module", name: "zephyr-align" });
 }
 
 /** A source as it can be sent: addresses are made whole here, where the page's own address is known. */

@@ -1,7 +1,7 @@
 /** Where a model comes from: addresses, files, bytes; and its bytes, piece by piece, with what is cached of them. */
 import { fromNative, ModelError } from "../errors";
 import { type CacheWriter, cached, store } from "./model-cache";
-import { nodeFileSystem, platform } from "./platform";
+import { nodeBuiltin, platform } from "./platform";
 
 /** A file of a model: its address, itself, or its bytes. */
 export type FileSource = string | URL | Blob | ArrayBuffer | Uint8Array;
@@ -138,7 +138,7 @@ export async function openFile(source: FileSource, opening: Opening, optional = 
   if (given instanceof Blob) return ofBlob(given, (given as Partial<File>).name ?? "the file", false);
   if (typeof given !== "string") return ofBytes(given instanceof Uint8Array ? given : new Uint8Array(given));
   const name = new URL(given).pathname.split("/").at(-1)!;
-  const disk = given.startsWith("file:") ? nodeFileSystem() : undefined;
+  const disk = given.startsWith("file:") ? nodeBuiltin("node:fs") : undefined;
   if (disk) {
     try {
       return ofBlob(await disk.openAsBlob(new URL(given)), name, false);

@@ -5,6 +5,9 @@ export interface WorkerLike {
   postMessage(message: unknown, transfer?: readonly unknown[]): void;
   addEventListener(type: "message" | "error" | "messageerror", listener: (event: WorkerEvent) => void): void;
   terminate(): void;
+  /** Whether the process goes on for the worker's sake: Node only. */
+  ref?: () => void;
+  unref?: () => void;
 }
 
 /** What a worker tells. */
@@ -48,7 +51,9 @@ interface Platform {
   Worker?: new (url: URL | string, options: { type: "module"; name: string }) => WorkerLike;
   WebAssembly?: { validate(bytes: Uint8Array): boolean; RuntimeError: new () => Error };
   document?: { baseURI: string };
-  navigator?: { storage?: { getDirectory?: () => Promise<PrivateFolder> } };
+  navigator?: { hardwareConcurrency?: number; storage?: { getDirectory?: () => Promise<PrivateFolder> } };
+  SharedArrayBuffer?: unknown;
+  crossOriginIsolated?: boolean;
   process?: { getBuiltinModule?: (name: string) => unknown };
   setImmediate?: (work: () => void) => void;
   MessageChannel: new () => { port1: Port; port2: Port };
@@ -63,11 +68,61 @@ interface Port {
 /** The global scope, whatever there is of it. */
 export const platform = globalThis as unknown as Platform;
 
-/** `node:fs` where this is Node: asked for by name, so that no bundler of a web page finds it. */
-export function nodeFileSystem():
-  | { openAsBlob(path: URL): Promise<Blob>; readFileSync(path: URL): Uint8Array }
-  | undefined {
-  return platform.process?.getBuiltinModule?.("node:fs") as ReturnType<typeof nodeFileSystem>;
+/** What is used of Node's own modules. */
+interface NodeBuiltins {
+  "node:fs": { openAsBlob(path: URL): Promise<Blob>; readFileSync(path: URL): Uint8Array };
+  "node:os": { availableParallelism(): number };
+  "node:worker_threads": {
+    Worker: new (
+      script: URL,
+      options: { name: string },
+    ) => {
+      on(type: "message", listener: (data: unknown) => void): void;
+      on(type: "error" | "messageerror", listener: (error: Error) => void): void;
+      on(type: "exit", listener: (code: number) => void): void;
+      postMessage(message: unknown): void;
+      terminate(): void;
+      ref(): void;
+      unref(): void;
+    };
+    parentPort: {
+      postMessage(message: unknown): void;
+      on(type: "message", listener: (data: unknown) => void): void;
+    } | null;
+  };
+}
+
+/** A module of Node where this is Node: asked for by name, so that no bundler of a web page finds it. */
+export function nodeBuiltin<Name extends keyof NodeBuiltins>(name: Name): NodeBuiltins[Name] | undefined {
+  return platform.process?.getBuiltinModule?.(name) as NodeBuiltins[Name] | undefined;
+}
+
+/** A thread of Node, as a worker. */
+export function nodeWorker(script: URL): WorkerLike {
+  const { Worker } = nodeBuiltin("node:worker_threads")!;
+  const worker = new Worker(script, { name: "zephyr-align" });
+  return {
+    postMessage: (message) => worker.postMessage(message),
+    addEventListener: (type, listener) => {
+      if (type === "message") worker.on("message", (data) => listener({ data }));
+      else worker.on(type, ({ message }) => listener({ message }));
+      // A thread that ends unasked broke off, by whatever.
+      if (type === "error") worker.on("exit", (code) => listener({ message: `it ended with code ${code}` }));
+    },
+    terminate: () => void worker.terminate(),
+    ref: () => worker.ref(),
+    unref: () => worker.unref(),
+  };
+}
+
+/** The scope of the worker whose script this is. */
+export function workerScope(): WorkerScope {
+  const port = nodeBuiltin("node:worker_threads")?.parentPort;
+  if (!port) return globalThis as unknown as WorkerScope;
+  return {
+    postMessage: (message) => port.postMessage(message),
+    addEventListener: (type, listener) => port.on(type, (data) => listener({ data })),
+  };
 }
 
 /** Lets messages and timers of this thread in. */

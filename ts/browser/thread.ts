@@ -2,6 +2,7 @@
 import { aborted, errorFromCode, fromNative, type Place, throwIfAborted, ZephyrError } from "../errors";
 import type { LoadProgress } from "./model-source";
 import type { WorkerEvent, WorkerLike, WorkerScope } from "./platform";
+import { isStopped, joinThreads, type Shared, stoppedBy } from "./runtime";
 import { type Hooks, Work } from "./work";
 
 /** What the calls that report hand out while they run. They can be stopped too, and get hooks behind their argument. */
@@ -49,13 +50,36 @@ interface SentError {
 }
 
 type Question = { id: number; name: keyof Work; args: readonly unknown[] } | { id: number; abort: true };
-type Answer = { id: number } & ({ event: unknown } | { result: unknown } | { error: SentError });
+/** `fault`: it has stopped the instance, and with it all threads of the model. */
+type Answer = { id: number } & ({ event: unknown } | { result: unknown } | { error: SentError; fault: boolean });
 
-/** Answers the questions of a {@link workerThread}. */
+/** To a worker that computes for another. It answers only with a fault. */
+interface Joining {
+  join: Shared;
+}
+
+function sent(thrown: unknown): SentError {
+  const { code, problem, place, remedy } = fromNative(thrown);
+  return { code, problem, ...(place ? { place } : {}), ...(remedy ? { remedy } : {}) };
+}
+
+function received({ code, problem, ...details }: SentError): ZephyrError {
+  return errorFromCode(code, problem, details);
+}
+
+/** Answers the questions of a {@link workerThread}, or joins another's threads. */
 export function serve(scope: WorkerScope): void {
   const work = new Work();
   const running = new Map<number, AbortController>();
   scope.addEventListener("message", async ({ data }) => {
+    if ("join" in (data as Question | Joining)) {
+      try {
+        joinThreads((data as Joining).join);
+      } catch (thrown) {
+        scope.postMessage(sent(thrown));
+      }
+      return;
+    }
     const question = data as Question;
     const { id } = question;
     if ("abort" in question) {
@@ -69,9 +93,7 @@ export function serve(scope: WorkerScope): void {
       const hooks = { signal: control.signal, onEvent: (event: unknown) => answer({ event }) };
       answer({ result: await invoke(work, question.name, question.args, hooks) });
     } catch (thrown) {
-      const { code, problem, place, remedy } = fromNative(thrown);
-      const error: SentError = { code, problem, ...(place ? { place } : {}), ...(remedy ? { remedy } : {}) };
-      answer({ error });
+      answer({ error: sent(thrown), fault: isStopped() });
     } finally {
       running.delete(id);
     }
@@ -84,17 +106,41 @@ interface Waiting {
   onEvent: ((event: never) => void) | undefined;
 }
 
-/** A worker, which has a memory of its own. */
-export function workerThread(worker: WorkerLike): Thread {
+/** A {@link Thread} in a worker, which has a memory of its own. */
+export interface WorkerThread extends Thread {
+  /** Lets another worker compute for this one. A fault in either ends both. */
+  add(worker: WorkerLike, shared: Shared): void;
+}
+
+export function workerThread(worker: WorkerLike): WorkerThread {
+  const workers = [worker];
   const waiting = new Map<number, Waiting>();
   let ended: ZephyrError | undefined;
   let last = 0;
-  const end = (error: ZephyrError) => {
-    ended ??= error;
-    worker.terminate();
-    for (const { reject } of waiting.values()) reject(ended);
+  /** Calls that wait reject with `error`, later ones with `later`. */
+  const end = (error: ZephyrError, later = error) => {
+    ended ??= later;
+    for (const each of workers) each.terminate();
+    for (const { reject } of waiting.values()) reject(error);
     waiting.clear();
   };
+  const watch = (worker: WorkerLike) => {
+    const broken = (event: WorkerEvent) => {
+      event.preventDefault?.();
+      const problem = `the model's worker cannot be started, or broke off: ${event.message || "no reason was given"}`;
+      end(
+        new ZephyrError("ZA_WASM_LOAD", problem, {
+          remedy:
+            "Serve browser-worker.js of this package beside its scripts, from this origin; a content security policy must allow it (worker-src).",
+        }),
+      );
+    };
+    worker.addEventListener("error", broken);
+    worker.addEventListener("messageerror", broken);
+    // What waits for it keeps a process of Node, not the worker itself.
+    worker.unref?.();
+  };
+  watch(worker);
   worker.addEventListener("message", ({ data }) => {
     const answer = data as Answer;
     const caller = waiting.get(answer.id);
@@ -106,29 +152,28 @@ export function workerThread(worker: WorkerLike): Thread {
     waiting.delete(answer.id);
     if ("result" in answer) caller.resolve(answer.result as never);
     else {
-      const { code, problem, ...details } = answer.error;
-      caller.reject(errorFromCode(code, problem, details));
+      const error = received(answer.error);
+      caller.reject(error);
+      if (answer.fault) end(error, stoppedBy(error));
     }
   });
-  const broken = (event: WorkerEvent) => {
-    event.preventDefault?.();
-    const problem = `the model's worker cannot be started, or broke off: ${event.message || "no reason was given"}`;
-    end(
-      new ZephyrError("ZA_WASM_LOAD", problem, {
-        remedy:
-          "Serve browser-worker.js of this package beside its scripts, from this origin; a content security policy must allow it (worker-src).",
-      }),
-    );
-  };
-  worker.addEventListener("error", broken);
-  worker.addEventListener("messageerror", broken);
   return {
+    add(other, shared) {
+      workers.push(other);
+      watch(other);
+      other.addEventListener("message", ({ data }) => {
+        const fault = received(data as SentError);
+        end(fault, stoppedBy(fault));
+      });
+      other.postMessage({ join: shared } satisfies Joining);
+    },
     async call(name, args, { signal, onEvent } = {}) {
       throwIfAborted(signal);
       if (ended) throw ended;
       const id = ++last;
       const stop = () => worker.postMessage({ id, abort: true } satisfies Question);
       signal?.addEventListener("abort", stop, { once: true });
+      worker.ref?.();
       try {
         return await new Promise<never>((resolve, reject) => {
           waiting.set(id, { resolve, reject, onEvent });
@@ -138,6 +183,7 @@ export function workerThread(worker: WorkerLike): Thread {
         throw signal?.aborted ? aborted(signal.reason) : error;
       } finally {
         signal?.removeEventListener("abort", stop);
+        if (waiting.size === 0) worker.unref?.();
       }
     },
     end: () =>

@@ -21,7 +21,17 @@ import {
   wholeFile,
 } from "./model-source";
 import { turn } from "./platform";
-import { guarded, isStopped, memoryBytes, type Runtime, runtime, type WasmSource } from "./runtime";
+import {
+  guarded,
+  isStopped,
+  loadShared,
+  memoryBytes,
+  type Runtime,
+  runtime,
+  type Shared,
+  startThreads,
+  type WasmSource,
+} from "./runtime";
 
 /** What is loaded, and how. */
 export interface LoadRequest {
@@ -29,6 +39,8 @@ export interface LoadRequest {
   /** The package's version. */
   version: string;
   wasm?: WasmSource;
+  /** How many compute; the others of them join after {@link Work.loadShared}. */
+  threads: number;
   template?: string;
   storage: WeightStorage;
   /** Whether a quantised GGUF file stays as it is where all its types can be kept. */
@@ -90,10 +102,16 @@ export class Work {
   #model: WasmModel | undefined;
   #tokenizer: WasmTokenizer | undefined;
 
+  /** Loads the module with threads; what the others need to join. */
+  loadShared({ wasm, version }: Pick<LoadRequest, "version" | "wasm">): Promise<Shared> {
+    return loadShared(wasm, version);
+  }
+
   /** Loads the model, once. */
   async load(request: LoadRequest, hooks: Hooks<LoadProgress> = {}): Promise<ModelFacts> {
     throwIfAborted(hooks.signal);
     this.#runtime = await runtime(request.wasm, request.version);
+    if (request.threads > 1) startThreads(request.threads);
     const opening: Opening = { cache: request.cache, signal: hooks.signal };
     const source = isFiles(request.source) ? request.source : absolute(request.source);
     if (isGguf(source)) await this.#loadGguf(source as string, request, opening, hooks);

@@ -1,5 +1,5 @@
-/** The script of a model's worker. */
-import type { WorkerScope } from "./platform";
+/** The script of a model's workers. */
+import { workerScope } from "./platform";
 import { serve } from "./thread";
 
-serve(globalThis as unknown as WorkerScope);
+serve(workerScope());

@@ -10,6 +10,8 @@ mod generation;
 mod loading;
 mod memory;
 mod model;
+#[cfg(feature = "threads")]
+mod threads;
 mod tokenizer;
 
 use wasm_bindgen::prelude::wasm_bindgen;
