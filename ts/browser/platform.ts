@@ -5,9 +5,6 @@ export interface WorkerLike {
   postMessage(message: unknown, transfer?: readonly unknown[]): void;
   addEventListener(type: "message" | "error" | "messageerror", listener: (event: WorkerEvent) => void): void;
   terminate(): void;
-  /** Whether the process goes on for the worker's sake: Node only. */
-  ref?: () => void;
-  unref?: () => void;
 }
 
 /** What a worker tells. */
@@ -75,15 +72,13 @@ interface NodeBuiltins {
   "node:worker_threads": {
     Worker: new (
       script: URL,
-      options: { name: string },
+      options: { name: string; execArgv: string[] },
     ) => {
       on(type: "message", listener: (data: unknown) => void): void;
       on(type: "error" | "messageerror", listener: (error: Error) => void): void;
       on(type: "exit", listener: (code: number) => void): void;
       postMessage(message: unknown): void;
       terminate(): void;
-      ref(): void;
-      unref(): void;
     };
     parentPort: {
       postMessage(message: unknown): void;
@@ -100,7 +95,8 @@ export function nodeBuiltin<Name extends keyof NodeBuiltins>(name: Name): NodeBu
 /** A thread of Node, as a worker. */
 export function nodeWorker(script: URL): WorkerLike {
   const { Worker } = nodeBuiltin("node:worker_threads")!;
-  const worker = new Worker(script, { name: "zephyr-align" });
+  // Flags of the process may be meant for its own script.
+  const worker = new Worker(script, { name: "zephyr-align", execArgv: [] });
   return {
     postMessage: (message) => worker.postMessage(message),
     addEventListener: (type, listener) => {
@@ -110,8 +106,6 @@ export function nodeWorker(script: URL): WorkerLike {
       if (type === "error") worker.on("exit", (code) => listener({ message: `it ended with code ${code}` }));
     },
     terminate: () => void worker.terminate(),
-    ref: () => worker.ref(),
-    unref: () => worker.unref(),
   };
 }
 

@@ -137,8 +137,6 @@ export function workerThread(worker: WorkerLike): WorkerThread {
     };
     worker.addEventListener("error", broken);
     worker.addEventListener("messageerror", broken);
-    // What waits for it keeps a process of Node, not the worker itself.
-    worker.unref?.();
   };
   watch(worker);
   worker.addEventListener("message", ({ data }) => {
@@ -173,7 +171,6 @@ export function workerThread(worker: WorkerLike): WorkerThread {
       const id = ++last;
       const stop = () => worker.postMessage({ id, abort: true } satisfies Question);
       signal?.addEventListener("abort", stop, { once: true });
-      worker.ref?.();
       try {
         return await new Promise<never>((resolve, reject) => {
           waiting.set(id, { resolve, reject, onEvent });
@@ -183,7 +180,6 @@ export function workerThread(worker: WorkerLike): WorkerThread {
         throw signal?.aborted ? aborted(signal.reason) : error;
       } finally {
         signal?.removeEventListener("abort", stop);
-        if (waiting.size === 0) worker.unref?.();
       }
     },
     end: () =>
