@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::config::Config;
 use crate::splitmix;
 use crate::storage::Frozen;
@@ -136,17 +138,26 @@ impl Weights {
                 values.fill(1.0);
                 continue;
             }
-            for pair in values.chunks_mut(2) {
-                let (first, second) = normal_pair(&mut state);
-                pair[0] = (first * deviation) as f32;
-                if let Some(value) = pair.get_mut(1) {
-                    *value = (second * deviation) as f32;
+            let len = values.len();
+            values.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, values)| {
+                // A pair takes two numbers of the generator: one for each value.
+                let mut state = splitmix::after(state, chunk * CHUNK);
+                for pair in values.chunks_mut(2) {
+                    let (first, second) = normal_pair(&mut state);
+                    pair[0] = (first * deviation) as f32;
+                    if let Some(value) = pair.get_mut(1) {
+                        *value = (second * deviation) as f32;
+                    }
                 }
-            }
+            });
+            state = splitmix::after(state, len.next_multiple_of(2));
         }
         weights
     }
 }
+
+/// Random values made at one time by a thread; an even number.
+const CHUNK: usize = 1 << 16;
 
 /// Two independent standard normals (Box–Muller over splitmix64).
 fn normal_pair(state: &mut u64) -> (f64, f64) {

@@ -335,7 +335,7 @@ fn the_policy_that_fits_is_taken_or_the_numbers_are_told() {
     assert!(plans.is_sorted_by(|a, b| a.total() > b.total()), "{plans:?}");
     let fitting = |free| {
         let memory = Free { free, total: free };
-        MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory)
+        MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory, None)
     };
     for plan in plans {
         assert_eq!(fitting(plan.total()).unwrap(), plan);
@@ -346,6 +346,13 @@ fn the_policy_that_fits_is_taken_or_the_numbers_are_told() {
     let error = fitting(plans[2].weights + 1).unwrap_err();
     assert!(error.to_string().contains("LoRA"), "{error}");
     assert!(fitting(1).unwrap_err().to_string().contains("a card with more memory"));
+
+    let memory = Free { free: plans[2].total(), total: plans[2].total() };
+    let given =
+        |recompute| MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory, Some(recompute));
+    assert_eq!(given(Recompute::Layer).unwrap(), plans[2]);
+    let error = given(Recompute::None).unwrap_err().to_string();
+    assert!(error.contains("recompute \"none\"") && error.contains("leave recompute out"), "{error}");
 }
 
 #[test]

@@ -125,7 +125,10 @@ fn lay<T: Element>(
 }
 
 /// Refuses what no kernel exists for.
-fn check_config<T: Element>(config: &Config) -> Result<()> {
+///
+/// # Errors
+/// `ZA_DEVICE_UNSUPPORTED`
+pub fn check_config<T: Element>(config: &Config) -> Result<()> {
     let refuse = |what: String, remedy: &'static str| Err(Error::DeviceUnsupported { what, remedy });
     let Config { hidden_size, head_dim, .. } = *config;
     // Every tensor then begins at a multiple of 16 bytes.
