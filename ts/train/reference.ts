@@ -90,7 +90,8 @@ export class FrozenReference {
   /** Log-prob sums of a batch's sequences. The session is made when it is first needed. */
   readonly logps: Logps = (batch) => {
     if (this.#policyScores) return this.#run.session.sequenceLogps(batch);
-    this.#session ??= openSession(this.model, this.#run.config);
+    const { model, config } = this.#run;
+    this.#session ??= openSession(this.model.on(model.device), config);
     return this.#session.sequenceLogps(batch);
   };
 

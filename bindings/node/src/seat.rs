@@ -86,6 +86,11 @@ impl Seat {
         Ok(Some(told.to_string()))
     }
 
+    /// Whether a card has trained what the model has not.
+    pub fn is_ahead(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_ahead)
+    }
+
     /// Brings what a card has trained to the model.
     pub fn fetch(&mut self) -> Result<(), Failure> {
         match &mut self.session {

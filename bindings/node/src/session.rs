@@ -115,9 +115,12 @@ impl NativeSession {
     pub fn fetch<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
         let (seat, writer) = (self.seat.clone(), self.writer.clone());
         submit(env, move || {
-            // What it is writing would have to be copied.
-            writer.wait();
-            lock(&seat).fetch()
+            let mut seat = lock(&seat);
+            if seat.is_ahead() {
+                // What it is writing would have to be copied.
+                writer.wait();
+            }
+            seat.fetch()
         })
     }
 
