@@ -8,7 +8,7 @@ import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
 import { followPolicy, referenceModel, startOf } from "./follow";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
-import { largestBatch, sizeOfPair } from "./memory";
+import { largestBatch, scoredBeside, sizeOfPair } from "./memory";
 import { nativePairs } from "./native-batch";
 import { packPairs } from "./packing";
 import { FrozenReference, meanOf, pick, type ReferenceLogps, scoredPairs, scoreNow, split } from "./reference";
@@ -112,7 +112,9 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           signal,
           report: examples.report,
           largest: () =>
-            largestBatch(plan, examples.rows, held ? held.rows : [], config.batchSize, (pair) => sizeOfPair(pair, config)),
+            largestBatch(plan, examples.rows, scoredBeside(examples.rows, held ? held.rows : [], config), (pair) =>
+              sizeOfPair(pair, config),
+            ),
           digests: { rowsHash, ...(evalRowsHash === undefined ? {} : { evalRowsHash }) },
           reference,
           ...(packing ? { packing } : {}),

@@ -13,9 +13,10 @@ const plan = (rows: number, batchSize: number) =>
 
 it("the largest batch of a run is that of its plan, each measure by itself, and of the evaluation", () => {
   const rows = [row(10, 1), row(4, 3), row(5, 3), row(5, 3), row(2, 1)];
-  expect(largestBatch(plan(5, 2), rows, [], 2, sizeOfRow)).toEqual({ tokens: 14, predictions: 6 });
+  expect(largestBatch(plan(5, 2), rows, [], sizeOfRow)).toEqual({ tokens: 14, predictions: 6 });
   const held = [row(3, 1), row(3, 1), row(20, 2)];
-  expect(largestBatch(plan(5, 2), rows, held, 2, sizeOfRow)).toEqual({ tokens: 20, predictions: 6 });
+  expect(largestBatch(plan(5, 2), rows, [{ rows: held, size: 2 }], sizeOfRow)).toEqual({ tokens: 20, predictions: 6 });
+  expect(largestBatch(plan(5, 2), rows, [{ rows, size: 4 }], sizeOfRow)).toEqual({ tokens: 24, predictions: 10 });
 });
 
 it("a shared prompt is there once, and prompts that are learnt are predicted", () => {

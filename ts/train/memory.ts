@@ -45,12 +45,29 @@ export function sizeOfPair({ chosen, rejected, promptLength }: EncodedPair, layo
   };
 }
 
-/** The most of each that a micro-batch of the run or a batch of the evaluation has. */
+/** Rows that are scored in their order, so many at once. */
+export interface ScoredRows<Row> {
+  rows: readonly Row[];
+  size: number;
+}
+
+/** What a run with a reference scores beside its steps: the held-out rows, and all rows where that is done beforehand. */
+export function scoredBeside<Row>(
+  rows: readonly Row[],
+  held: readonly Row[],
+  config: { readonly batchSize: number; readonly refBatchSize: number | null; readonly precomputeRefLogps: boolean },
+): ScoredRows<Row>[] {
+  const { batchSize, refBatchSize, precomputeRefLogps } = config;
+  const size = refBatchSize ?? batchSize;
+  const beforehand = precomputeRefLogps ? [rows, held].map((rows) => ({ rows, size })) : [];
+  return [{ rows: held, size: batchSize }, ...beforehand];
+}
+
+/** The most of each that a micro-batch of the run has, or a batch of what is `scored`. */
 export function largestBatch<Row>(
   plan: BatchPlan,
   rows: readonly Row[],
-  held: readonly Row[],
-  batchSize: number,
+  scored: readonly ScoredRows<Row>[],
   sizeOf: (row: Row) => BatchSize,
 ): BatchSize {
   const largest = { tokens: 0, predictions: 0 };
@@ -68,8 +85,10 @@ export function largestBatch<Row>(
   for (let step = 1; step <= plan.totalSteps; step++) {
     for (const batch of plan.step(step).microBatches) add(Array.from(batch, (row) => sizes[row]!));
   }
-  const heldSizes = held.map(sizeOf);
-  for (let start = 0; start < heldSizes.length; start += batchSize) add(heldSizes.slice(start, start + batchSize));
+  for (const { rows, size } of scored) {
+    const sizes = rows.map(sizeOf);
+    for (let start = 0; start < sizes.length; start += size) add(sizes.slice(start, start + size));
+  }
   return largest;
 }
 

@@ -86,7 +86,9 @@ export async function fitPolicyPairs(
         signal,
         report: examples.report,
         largest: () =>
-          largestBatch(plan, examples.rows, held ? held.rows : [], config.batchSize, (pair) => sizeOfPair(pair, layoutOf(run!))),
+          largestBatch(plan, examples.rows, held ? [{ rows: held.rows, size: config.batchSize }] : [], (pair) =>
+            sizeOfPair(pair, layoutOf(run!)),
+          ),
         digests: { rowsHash: hashPairs(examples), ...(held ? { evalRowsHash: hashPairs(held) } : {}) },
         ...(packing ? { packing } : {}),
       },

@@ -96,7 +96,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
           events: this.#events,
           signal,
           report: examples.report,
-          largest: () => largestBatch(plan, rows, held ? held.rows : [], config.batchSize, sizeOfRow),
+          largest: () => largestBatch(plan, rows, held ? [{ rows: held.rows, size: config.batchSize }] : [], sizeOfRow),
           digests: { rowsHash: hashRows(rows), ...(held ? { evalRowsHash: hashRows(held.rows) } : {}) },
           ...(packing ? { packing } : {}),
         },
