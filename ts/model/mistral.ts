@@ -68,8 +68,8 @@ export class Mistral {
   readonly frozen: boolean;
 
   /**
-   * Where it is trained and scored; for the CPU with what kept it from a card, if it was left to choose. Generating is the CPU's
-   * as yet.
+   * Where it is trained, and evaluated by log-probabilities; for the CPU with what kept it from a card, if it was left to
+   * choose. `generate` and `score` are the CPU's as yet.
    */
   readonly device: ChosenDevice;
 
