@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use zephyr_emulator::{Emulated, Watch};
 use zephyr_kernels::cuda::{Device, Free};
 use zephyr_mistral::train::Recompute;
-use zephyr_mistral::{Adapter, LoraConfig, Model, Storage, Weights};
+use zephyr_mistral::{Adapter, Config, Layout, LoraConfig, Model, Storage, Weights};
 
 use super::lora::{golden_adapter, run_pairs, tokenizer};
 use super::{
@@ -406,6 +406,30 @@ fn the_policy_that_fits_is_taken_or_the_numbers_are_told() {
     assert_eq!(given(Recompute::Layer).unwrap(), plans[2]);
     let error = given(Recompute::None).unwrap_err().to_string();
     assert!(error.contains("recompute \"none\"") && error.contains("leave recompute out"), "{error}");
+}
+
+/// By the plan alone, which takes no device: weights, gradients, rests and bf16 moments are ten bytes a parameter.
+#[test]
+fn all_of_mistral_7b_is_trained_in_80_gigabytes() {
+    let config = json!({
+        "model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-5, "hidden_act": "silu"
+    });
+    let config = Config::from_json(&config.to_string(), "test").unwrap();
+    let mut tiny = config.clone();
+    (tiny.layers, tiny.vocab_size) = (1, 8);
+    let mut model = Weights::zeros(tiny).released();
+    model.layout = Layout::new(&config);
+    model.config = config;
+    let options = SessionOptions { optimizer: OptimizerKind::AdamWBf16, head_chunk: 1024, ..SessionOptions::default() };
+    let work = Work { tokens: 8192, predictions: 4096, train: true };
+    let memory = Free { free: 80_000_000_000, total: 80_000_000_000 };
+    let plan = MemoryPlan::fitting((&model).into(), Precision::Bf16, &options, work, memory, None).unwrap();
+    let parameters = 7_241_732_096;
+    let held = plan.weights + plan.gradients + plan.states;
+    assert!(held > 10 * parameters && held < 10 * parameters + (50 << 20), "{plan}");
+    eprintln!("recompute {}: {plan}", plan.recompute.name());
 }
 
 #[test]
