@@ -90,7 +90,7 @@ def goals(speed, clock, compared):
         values = [row[key] for row in rows if row.get(key) is not None and (name is None or row.get("name", row.get("what")) == name)]
         return choose(values) if values else None
 
-    training = (speed or {}).get("training", [])
+    training = [] if (speed or {}).get("emulated") else (speed or {}).get("training", [])
     backward = [row["backward_tflops"] for row in (clock or {}).get("attention", []) if row["length"] == 2048]
     memory = best(training, "dpo", "peak_memory_gib")
     wanted = [
