@@ -29,6 +29,30 @@ describe.skipIf(!python)("bench/gpu/report.py", () => {
       kernels: [{ name: "rms_norm forward", shape: "8192×4096", ms: 0.05, gb_per_s: 2684 }],
       attention: [{ length: 2048, forward_tflops: 300, backward_tflops: 260 }],
     };
+    const speed = {
+      device: "NVIDIA H200",
+      emulated: false,
+      gemm_peak_tflops: 750,
+      training: [
+        {
+          name: "dpo",
+          sequences: 8,
+          length: 1024,
+          tokens_per_s: 13_000,
+          pairs_per_s: 6,
+          model_tflops: 440,
+          peak_memory_gib: 72,
+          recompute: "none",
+          plan: "weights 14.50 GB",
+          classes: {
+            adamw: { launches: 2, ms: 30, share: 0.05 },
+            products: { launches: 900, ms: 400, share: 0.7, tflops: 650 },
+          },
+        },
+      ],
+      left_out: [{ name: "sft 2048", reason: "no time left" }],
+    };
+    const golden = { steps: 50, identical_twice: true, losses: { "window, float32": [0.7, 0.1] } };
     const peer = {
       smoke: false,
       device: { name: "NVIDIA H200" },
@@ -68,6 +92,9 @@ describe.skipIf(!python)("bench/gpu/report.py", () => {
     ].join("\n");
     const { json, text } = report({
       "clock.json": JSON.stringify(clock),
+      "speed.json": JSON.stringify(speed),
+      "golden.json": JSON.stringify(golden),
+      "sessions.log": "running 1 test\ntest test::device::golden_dpo_on_a_device ... ok\n",
       "peer.json": JSON.stringify(peer),
       "proofs.log": proofs,
       "parts.tsv": "proofs\t101\t40\npeer\t0\t200\n",
@@ -81,19 +108,40 @@ describe.skipIf(!python)("bench/gpu/report.py", () => {
     });
     expect(json.compared.map(({ ratio }: { ratio: number }) => ratio)).toEqual([0.5, 1.3]);
     expect(json.peer.training[0].share_of_gemm_peak).toBe(0.5);
+    // The higher of the two peaks counts for both sides.
+    expect(json.speed.training[0].share_of_gemm_peak).toBe(440 / 800);
+    expect(json.compared_training).toEqual([{ what: "dpo", length: 1024, ours: 13_000, peer: 8000, ratio: 1.625 }]);
+    const met = Object.fromEntries(
+      json.goals.map((goal: { what: string; met: boolean | null }) => [goal.what, goal.met]),
+    );
+    expect(met).toEqual({
+      "full DPO, tok/s": true,
+      "full DPO, share of GEMM peak": false,
+      "LoRA DPO, tok/s": null,
+      "full DPO against PyTorch": true,
+      "LoRA DPO against PyTorch": null,
+      "full DPO, memory in GB": true,
+      "attention backward at 2048, TFLOP/s": true,
+    });
     expect(text).toContain("2 passed, 1 failed, 1 did not end");
     expect(text).toContain("swiglu::equals_its_twin_in_bf16: out[3] is 1 where 2 is expected");
     expect(text).toContain("| attention backward | 2048 | 260 | 200 | 1.30× |");
     expect(text).toContain("| PyTorch dpo (layers computed again) | 8×1024 | 8,000 | 4.0 | 400.00 | 50 % | 70.0 |");
+    expect(text).toContain("| zephyr-align dpo | 8×1024 | 13,000 | 6.0 | 440.00 | 55 % | 72.0 |");
+    expect(text).toContain("| dpo | 1024 | 13,000 | 8,000 | 1.62× |");
+    expect(text).toContain("| products | 900 | 400.00 | 70.0 % | 650 |");
+    expect(text).toContain("window, float32: loss 0.7000 to 0.1000");
+    expect(text).toContain("| LoRA DPO, tok/s | at least 19000 | not measured | — |");
     expect(text).toContain("- dpo-lora: no time left");
+    expect(text).toContain("- sft 2048: no time left");
   });
 
   it("makes a report of nothing but what ran", () => {
-    rmSync(at("clock.json"), { force: true });
+    for (const name of ["clock.json", "speed.json", "golden.json", "sessions.log"]) rmSync(at(name), { force: true });
     const { json, text } = report({ "peer.json": "{ broken" });
-    expect(json.missing).toEqual(["clock"]);
+    expect(json.missing).toEqual(["sessions", "golden", "speed", "clock"]);
     expect(json.peer).toBeNull();
-    expect(text).toContain("Missing: clock.");
+    expect(text).toContain("Missing: sessions, golden, speed, clock.");
   });
 });
 
@@ -112,7 +160,8 @@ describe.skipIf(!torch)("bench/gpu/run.sh", () => {
     expect(peer.attention[0].backward_ms).toBeGreaterThan(0);
     const names = peer.training.map(({ name }: { name: string }) => name);
     const without = peer.left_out.map(({ name }: { name: string }) => name);
-    expect([...names, ...without]).toEqual(["sft", "dpo", "sft-lora", "dpo-lora"]);
+    const known = [...names, ...without.map((name: string) => name.split(" ")[0])];
+    expect(known).toEqual(["sft", "dpo", "sft-lora", "dpo-lora"]);
     expect(names).toContain("dpo");
     // A model of random weights has learnt nothing of its 128 tokens.
     expect(Math.abs(peer.training[0].first_loss - Math.log(128))).toBeLessThan(0.2);

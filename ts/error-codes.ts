@@ -54,7 +54,7 @@ export const errorCodes = {
   ZA_DEVICE_LIBRARY: "A library of the CUDA toolkit was not found, or cannot be used.",
   ZA_DEVICE_INDEX: "There is no card of this index.",
   ZA_DEVICE_CARD_OLD: "A card is too old for the kernels.",
-  ZA_DEVICE_MEMORY: "A card has too little free memory.",
+  ZA_DEVICE_MEMORY: "A card has too little free memory, for the engine or for the training that was planned.",
   ZA_DEVICE_UNSUPPORTED: "A model or a training needs something that no kernel does on a card yet.",
   // Model files and models.
   ZA_MODEL_INVALID: "A model cannot be used for what is asked of it.",

@@ -107,6 +107,7 @@ export type {
 export { KtoTrainer, type KtoTrainerOptions } from "./train/kto-trainer";
 export type { LoggedRun, Logger } from "./train/loggers/logger";
 export { tensorBoard } from "./train/loggers/tensorboard";
+export type { MemoryPlan } from "./train/memory";
 export { OrpoTrainer, type OrpoTrainerOptions } from "./train/orpo-trainer";
 export type {
   CpoConfig,

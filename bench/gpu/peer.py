@@ -233,16 +233,19 @@ def measure_training():
     """Full parameters first, then an adapter over the same weights. Where it does not fit, layers are computed again."""
     model = new_model()
     jobs = [("sft", sft_loss, False), ("dpo", dpo_loss, False), ("sft-lora", sft_loss, True), ("dpo-lora", dpo_loss, True)]
-    sequences, length = (4, 32) if smoke else (8, 1024)
-    for name, loss_of, lora in jobs:
-        if seconds_left() < (1 if smoke else 25):
-            leave_out(name, "no time left")
+    shapes = [(4, 32)] if smoke else [(8, 1024), (4, 2048)]
+    planned = [(name, loss_of, lora, *shape) for part in (jobs[:2], jobs[2:]) for shape in shapes for name, loss_of, lora in part]
+    for name, loss_of, lora, sequences, length in planned:
+        # The longer shape is worth less than the adapter's first.
+        reserved = 25 if length == 1024 else 60 if not lora else 15
+        if seconds_left() < (1 if smoke else reserved):
+            leave_out(f"{name} {length}", "no time left")
             continue
         if lora and not hasattr(model, "peft_config"):
             try:
                 model = adapted(model)
             except ImportError as error:
-                leave_out(name, str(error))
+                leave_out(f"{name} {length}", str(error))
                 continue
         for checkpointing in (False, True):
             try:
@@ -254,7 +257,7 @@ def measure_training():
                 model.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
                 if checkpointing:
-                    leave_out(name, f"out of memory: {str(error).splitlines()[0]}")
+                    leave_out(f"{name} {length}", f"out of memory: {str(error).splitlines()[0]}")
         model.gradient_checkpointing_disable()
 
 

@@ -2,8 +2,9 @@
 
 usage: python3 report.py OUT
 
-Reads proofs.log (libtest), clock.json (ours), peer.json (PyTorch) and parts.tsv, each where it is there. A ratio is ours
-against PyTorch in the same run, above 1 is better; a part that is missing is listed as missing, never filled in.
+Reads proofs.log and sessions.log (libtest), golden.json, speed.json and clock.json (ours), peer.json (PyTorch) and parts.tsv,
+each where it is there. A ratio is ours against PyTorch in the same run, above 1 is better; a part that is missing is listed
+as missing, never filled in.
 """
 
 import json
@@ -63,24 +64,81 @@ def compare(ours, peer):
     return rows
 
 
-def peak_of(peer):
-    """The measured peak of matrix products, TFLOP/s."""
+def peak_of(speed, peer):
+    """The measured peak of matrix products, TFLOP/s: the higher of cublasLt under ours and cuBLAS under PyTorch."""
     squares = [row["tflops"] for row in (peer or {}).get("gemm", []) if row["name"] == "square"]
+    squares += [speed["gemm_peak_tflops"]] if speed else []
     return max(squares) if squares else None
 
 
+def compare_training(speed, peer):
+    """Steps of the same kind and lengths: tokens a second of both sides, and their ratio."""
+    theirs = {(row["name"], row["length"]): row for row in (peer or {}).get("training", [])}
+    rows = []
+    for row in (speed or {}).get("training", []):
+        other = theirs.get((row["name"], row["length"]))
+        his = other and other["tokens_per_s"]
+        mine = row["tokens_per_s"]
+        rows.append({"what": row["name"], "length": row["length"], "ours": mine, "peer": his, "ratio": his and mine / his})
+    return rows
+
+
+def goals(speed, clock, compared):
+    """What one H200 is to reach (issue 5); `found` is None where it was not measured."""
+
+    def best(rows, name, key, choose=max):
+        values = [row[key] for row in rows if row.get(key) is not None and (name is None or row.get("name", row.get("what")) == name)]
+        return choose(values) if values else None
+
+    training = [] if (speed or {}).get("emulated") else (speed or {}).get("training", [])
+    backward = [row["backward_tflops"] for row in (clock or {}).get("attention", []) if row["length"] == 2048]
+    memory = best(training, "dpo", "peak_memory_gib")
+    wanted = [
+        ("full DPO, tok/s", 13_000, best(training, "dpo", "tokens_per_s"), "at least"),
+        ("full DPO, share of GEMM peak", 0.6, best(training, "dpo", "share_of_gemm_peak"), "at least"),
+        ("LoRA DPO, tok/s", 19_000, best(training, "dpo-lora", "tokens_per_s"), "at least"),
+        ("full DPO against PyTorch", 1.5, best(compared, "dpo", "ratio"), "at least"),
+        ("LoRA DPO against PyTorch", 1.5, best(compared, "dpo-lora", "ratio"), "at least"),
+        ("full DPO, memory in GB", 80, memory and memory * 2**30 / 1e9, "at most"),
+        ("attention backward at 2048, TFLOP/s", 250, backward[0] if backward else None, "at least"),
+    ]
+    return [
+        {
+            "what": what,
+            "goal": goal,
+            "bound": bound,
+            "found": found,
+            "met": None if found is None else (found >= goal if bound == "at least" else found <= goal),
+        }
+        for what, goal, found, bound in wanted
+    ]
+
+
 def build(out):
-    ours, peer = read_json(out / "clock.json"), read_json(out / "peer.json")
-    peak = peak_of(peer)
-    for row in (peer or {}).get("training", []):
+    ours, peer, speed = (read_json(out / f"{name}.json") for name in ("clock", "peer", "speed"))
+    peak = peak_of(speed, peer)
+    for row in (peer or {}).get("training", []) + (speed or {}).get("training", []):
         row["share_of_gemm_peak"] = row["model_tflops"] / peak if peak else None
-    files = {"proofs": out / "proofs.log", "clock": out / "clock.json", "peer": out / "peer.json"}
+    files = {
+        "proofs": out / "proofs.log",
+        "sessions": out / "sessions.log",
+        "golden": out / "golden.json",
+        "speed": out / "speed.json",
+        "clock": out / "clock.json",
+        "peer": out / "peer.json",
+    }
+    compared_training = compare_training(speed, peer)
     return {
         "proofs": read_proofs(files["proofs"]),
+        "sessions": read_proofs(files["sessions"]),
+        "golden": read_json(files["golden"]),
+        "speed": speed,
         "ours": ours,
         "peer": peer,
         "gemm_peak_tflops": peak,
         "compared": compare(ours, peer),
+        "compared_training": compared_training,
+        "goals": goals(speed, ours, compared_training),
         "parts": read_parts(out / "parts.tsv"),
         "missing": [name for name, path in files.items() if not path.exists()],
     }
@@ -96,16 +154,29 @@ def number(value, digits=1):
 
 
 def markdown(report):
-    parts = ["# The CUDA kernels on a GPU", ""]
-    peer, ours, proofs = report["peer"], report["ours"], report["proofs"]
-    device = (ours or {}).get("device") or ((peer or {}).get("device") or {}).get("name") or "unknown"
+    parts = ["# The CUDA kernels and the training on a GPU", ""]
+    peer, ours, speed = report["peer"], report["ours"], report["speed"]
+    device = (ours or speed or {}).get("device") or ((peer or {}).get("device") or {}).get("name") or "unknown"
     versions = ", ".join(f"{name} {version}" for name, version in ((peer or {}).get("versions") or {}).items())
     parts += [f"{device}; {versions or 'no PyTorch'}." + (" A smoke run on the CPU: no figure means anything." if (peer or {}).get("smoke") else "")]
     if report["missing"]:
         parts += ["", f"Missing: {', '.join(report['missing'])}."]
-    if proofs:
-        parts += ["", f"Proofs against the CPU twins: {proofs['passed']} passed, {len(proofs['failed'])} failed, {len(proofs['unfinished'])} did not end."]
+    for title, proofs in [("Proofs of kernels against the CPU twins", report["proofs"]), ("Sessions against TRL and the CPU", report["sessions"])]:
+        if not proofs:
+            continue
+        parts += ["", f"{title}: {proofs['passed']} passed, {len(proofs['failed'])} failed, {len(proofs['unfinished'])} did not end."]
         parts += [f"- {name}: {proofs['faults'].get(name, '').splitlines()[0] if proofs['faults'].get(name) else 'no message'}" for name in proofs["failed"]]
+    golden = report["golden"]
+    if golden:
+        runs = "; ".join(f"{name}: loss {losses[0]:.4f} to {losses[-1]:.4f}" for name, losses in golden["losses"].items())
+        parts += ["", f"{golden['steps']} steps of the golden DPO runs, twice with the same bits: {runs}."]
+    if speed and speed.get("emulated"):
+        parts += ["", "Training ran tiny on the emulation: no figure means anything."]
+    rows = [
+        [row["what"], f"{row['bound']} {row['goal']:g}", "not measured" if row["found"] is None else f"{row['found']:,.2f}", {True: "yes", False: "no", None: "—"}[row["met"]]]
+        for row in report["goals"]
+    ]
+    parts += ["", table(["goal (one H200)", "", "found", "met"], rows)]
     if report["compared"]:
         rows = [
             [row["what"], row["length"], number(row["ours"], 0), number(row["peer"], 0), "—" if row["ratio"] is None else f"{row['ratio']:.2f}×"]
@@ -118,10 +189,15 @@ def markdown(report):
     if peer and peer["gemm"]:
         rows = [[row["name"], row["kind"], f"{row['m']}×{row['n']}×{row['k']}", f"{row['ms']:.3f}", number(row["tflops"], 0)] for row in peer["gemm"]]
         parts += ["", table(["cuBLAS", "", "m×n×k", "ms", "TFLOP/s"], rows)]
-    if peer and peer["training"]:
+    sides = [
+        (f"{who} {row['name']}" + (" (layers computed again)" if row.get("checkpointing") or row.get("recompute") == "layer" else ""), row)
+        for who, side in [("zephyr-align", speed), ("PyTorch", peer)]
+        for row in (side or {}).get("training", [])
+    ]
+    if sides:
         rows = [
             [
-                f"PyTorch {row['name']}" + (" (layers computed again)" if row["checkpointing"] else ""),
+                name,
                 f"{row['sequences']}×{row['length']}",
                 number(row["tokens_per_s"], 0),
                 number(row["pairs_per_s"]),
@@ -129,10 +205,21 @@ def markdown(report):
                 "—" if row["share_of_gemm_peak"] is None else f"{100 * row['share_of_gemm_peak']:.0f} %",
                 number(row["peak_memory_gib"]),
             ]
-            for row in peer["training"]
+            for name, row in sides
         ]
         parts += ["", table(["training", "batch", "tok/s", "pairs/s", "model TFLOP/s", "of GEMM peak", "peak GiB"], rows)]
-    left_out = (peer or {}).get("left_out", [])
+    if report["compared_training"]:
+        rows = [
+            [row["what"], row["length"], number(row["ours"], 0), number(row["peer"], 0), "—" if row["ratio"] is None else f"{row['ratio']:.2f}×"]
+            for row in report["compared_training"]
+        ]
+        parts += ["", table(["training", "length", "ours tok/s", "PyTorch tok/s", "ratio"], rows)]
+    for row in (speed or {}).get("training", []):
+        classes = sorted(row["classes"].items(), key=lambda item: -item[1]["ms"])
+        rows = [[name, each["launches"], f"{each['ms']:.2f}", f"{100 * each['share']:.1f} %", number(each.get("tflops"), 0)] for name, each in classes]
+        parts += ["", f"A step of {row['name']} at {row['length']}, recompute {row['recompute']} ({row['plan']}), class by class:"]
+        parts += ["", table(["class", "launches", "ms", "share", "TFLOP/s"], rows)]
+    left_out = [row for side in (speed, peer) for row in (side or {}).get("left_out", [])]
     if left_out:
         parts += ["", "Left out:", *[f"- {row['name']}: {row['reason']}" for row in left_out]]
     parts += ["", table(["part", "exit", "seconds"], [[row["part"], row["exit"], row["seconds"]] for row in report["parts"]])]

@@ -2,7 +2,7 @@
 // usage: node bindings/node/build.mjs [--update] [--features LIST] [--out FOLDER]
 //   --update writes index.d.ts instead of failing on a difference; FOLDER: where the addon goes [bindings/node]
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -28,6 +28,7 @@ try {
     console.error("bindings/node/index.d.ts is not what the addon declares. Run `npm run build:native -- --update`.");
     process.exit(1);
   }
+  mkdirSync(destination, { recursive: true });
   for (const name of readdirSync(out).filter((name) => name.endsWith(".node"))) {
     // Unlink first: overwriting a library that a running process has mapped would crash it.
     rmSync(join(destination, name), { force: true });

@@ -179,10 +179,17 @@ export declare class NativeSchedule {
 /** One training session on one model (its adapter, if it has one, else its weights): gradients, moments, workspace. */
 export declare class NativeSession {
   /**
-   * `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `optimizer`, `neftuneNoiseAlpha`,
-   * `seed`; `loss`: JSON of `method` (dpo, orpo, cpo, kto) with its constants, left out for SFT.
+   * `options`: JSON of `card`, `precision`, `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `optimizer`,
+   * `neftuneNoiseAlpha`, `seed`; `loss`: JSON of `method` (dpo, orpo, cpo, kto) with its constants, left out for SFT.
    */
   constructor(model: NativeModel, options: string, loss?: string | undefined | null)
+  /**
+   * On a card: plans the memory of a training whose largest micro-batch has so many tokens and predicts so many, chooses
+   * what is computed again unless it was told, and allocates all of it. Resolves to the plan (JSON), on the CPU to null.
+   */
+  reserve(tokens: number, predictions: number): Promise<string | null>
+  /** Brings what a card has trained to the model, which otherwise has it when a checkpoint is saved and at the end. */
+  fetch(): Promise<undefined>
   /** Adds a micro-batch of SFT to the step (`train`) or to the evaluation; resolves to its part of the loss. */
   accumulateSft(batch: NativeBatch, tokensInStep: number, train: boolean): Promise<number>
   /** Adds a micro-batch of DPO to the step (`train`) or to the evaluation; resolves to its part of the loss. */
@@ -224,7 +231,10 @@ export declare class NativeSession {
    * `present` are there, `planned` will be written) and `more` bytes; `with_reference`: its weights are saved as well.
    */
   checkSpace(folder: string, keep: number, present: number, planned: number, more: number, withReference: boolean): void
-  /** Gives gradients, moments and workspace back at once; waiting for the garbage collector could take long. */
+  /**
+   * Brings what a card has trained to the model, and gives gradients, moments and workspace back at once; waiting for the
+   * garbage collector could take long.
+   */
   release(): Promise<undefined>
   /** Bytes of gradients, moments and workspace. */
   bytes(): Promise<number>
@@ -278,10 +288,10 @@ export declare function chooseDevice(wanted: string): Promise<string>
 export declare function loadKernels(card: number): Promise<number>
 
 /**
- * Measures f32 products on the compute threads for about so many seconds, at least two of them after a first one. Resolves to the
- * operations in a second of the fastest.
+ * Measures products for about so many seconds, at least two of them after a first one: of f32 on the compute threads, or of
+ * `precision` (bfloat16, float32) on a card. Resolves to the operations in a second of the fastest.
  */
-export declare function measureGemmPeak(seconds: number): Promise<number>
+export declare function measureGemmPeak(seconds: number, card: number | undefined | null, precision: string): Promise<number>
 
 /** What an adapter's folder says about its base. */
 export interface NativeAdapterBase {

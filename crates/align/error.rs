@@ -28,7 +28,7 @@ pub enum Error {
          Remedy: the reference log-probs belong to another model or other rows; compute them again"
     )]
     ReferenceMismatch { what: String },
-    #[error("the training does not fit on the device: {plan} with recompute \"layer\", {:.2} GB are free. Remedy: {remedy}", *free as f64 / 1e9)]
+    #[error("the training does not fit on the device: {plan} with recompute {:?}, {:.2} GB are free. Remedy: {remedy}", plan.recompute.name(), *free as f64 / 1e9)]
     DeviceMemory { plan: MemoryPlan, free: usize, remedy: &'static str },
     #[error("{}: {reason}. Remedy: {remedy}", path.display())]
     State { path: PathBuf, reason: String, remedy: &'static str },

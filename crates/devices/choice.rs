@@ -37,8 +37,6 @@ impl Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Build {
     WithoutCuda,
-    /// The kernels, but not the engine.
-    Kernels,
     Cuda,
 }
 
@@ -47,7 +45,6 @@ impl Build {
     pub fn problem(self) -> Option<Error> {
         match self {
             Self::WithoutCuda => Some(Error::NoBuild),
-            Self::Kernels => Some(Error::NoEngine),
             Self::Cuda => None,
         }
     }
@@ -82,11 +79,9 @@ pub fn choose(wanted: Wanted, build: Build, surroundings: &Surroundings) -> Resu
         }
         Wanted::Cuda(index) => {
             let mut survey = Survey::of(surroundings);
-            // Without kernels no card helps; without the engine it is told last, as the card can be known to be good.
-            let found = match build {
-                Build::WithoutCuda => Err(Error::NoBuild),
-                Build::Kernels => card(index, &mut survey).and(Err(Error::NoEngine)),
-                Build::Cuda => card(index, &mut survey),
+            let found = match build.problem() {
+                Some(problem) => Err(problem),
+                None => card(index, &mut survey),
             };
             found.map(Choice::Card).map_err(|error| Refusal { error, attempts: survey.attempts })
         }

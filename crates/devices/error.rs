@@ -14,9 +14,6 @@ pub enum Error {
     #[error("this build of zephyr-align has no CUDA")]
     NoBuild,
 
-    #[error("this build of zephyr-align has the CUDA kernels, but not the engine that runs models on them")]
-    NoEngine,
-
     #[error("NVIDIA's driver ({soname}) was not found")]
     NoDriver { soname: &'static str },
 
@@ -50,7 +47,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Error::Unknown { .. } => "ZA_DEVICE_UNKNOWN",
-            Error::NoBuild | Error::NoEngine => "ZA_DEVICE_NO_BUILD",
+            Error::NoBuild => "ZA_DEVICE_NO_BUILD",
             Error::NoDriver { .. } => "ZA_DEVICE_NO_DRIVER",
             Error::DriverOld { .. } => "ZA_DEVICE_DRIVER_OLD",
             Error::DriverFails { .. } | Error::CardFails { .. } => "ZA_DEVICE_FAILS",
@@ -69,7 +66,6 @@ impl Error {
             Error::NoBuild => {
                 "Take device \"cpu\", or build the addon with CUDA: npm run build:cuda in a clone of the repository.".into()
             }
-            Error::NoEngine => "Take device \"cpu\".".into(),
             Error::NoDriver { soname } => {
                 format!("Install NVIDIA's driver, or put the folder of {soname} into LD_LIBRARY_PATH; in a container, start it with the GPU (--gpus all).")
             }

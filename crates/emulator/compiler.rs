@@ -80,13 +80,15 @@ fn version(compiler: &str) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Where compiled kernels are kept from run to run, named after everything that they are made of.
+/// Where compiled kernels are kept from run to run, named after everything that they are made of: ZEPHYR_EMULATED_KERNELS, or
+/// the target folder of a program of cargo's.
 fn cache() -> PathBuf {
-    let program = std::env::current_exe().expect("the tests' own program");
-    // target/<profile>/deps/<program>
-    let target = program.ancestors().nth(3).expect("a program of cargo's");
-    let folder = target.join("tmp/emulated");
-    std::fs::create_dir_all(&folder).expect("target/tmp can be written");
+    let folder = std::env::var_os("ZEPHYR_EMULATED_KERNELS").map(PathBuf::from).unwrap_or_else(|| {
+        let program = std::env::current_exe().expect("the tests' own program");
+        // target/<profile>/deps/<program>
+        program.ancestors().nth(3).expect("a program of cargo's").join("tmp/emulated")
+    });
+    std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     folder
 }
 

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::config::Config;
 use crate::splitmix;
 use crate::storage::Frozen;
@@ -136,21 +138,53 @@ impl Weights {
                 values.fill(1.0);
                 continue;
             }
-            for pair in values.chunks_mut(2) {
-                let (first, second) = normal_pair(&mut state);
-                pair[0] = (first * deviation) as f32;
-                if let Some(value) = pair.get_mut(1) {
-                    *value = (second * deviation) as f32;
+            let len = values.len();
+            values.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, values)| {
+                // A pair takes two numbers of the generator: one for each value.
+                let mut state = splitmix::after(state, chunk * CHUNK);
+                for pair in values.chunks_mut(2) {
+                    let (first, second) = normal_pair(&mut state);
+                    pair[0] = (first * deviation) as f32;
+                    if let Some(value) = pair.get_mut(1) {
+                        *value = (second * deviation) as f32;
+                    }
                 }
-            }
+            });
+            state = splitmix::after(state, len.next_multiple_of(2));
         }
         weights
     }
 }
+
+/// Random values made at one time by a thread; an even number.
+const CHUNK: usize = 1 << 16;
 
 /// Two independent standard normals (Box–Muller over splitmix64).
 fn normal_pair(state: &mut u64) -> (f64, f64) {
     let mut uniform = || ((splitmix::next(state) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     let (radius, angle) = ((-2.0 * uniform().ln()).sqrt(), std::f64::consts::TAU * uniform());
     (radius * angle.cos(), radius * angle.sin())
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    /// Whatever the threads, and in tensors of odd lengths and of several chunks.
+    #[test]
+    fn random_weights_are_those_of_one_generator_in_order() {
+        let config = r#"{"model_type": "mistral", "vocab_size": 4097, "hidden_size": 33, "intermediate_size": 5,
+            "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 4, "max_position_embeddings": 8,
+            "rms_norm_eps": 1e-5, "hidden_act": "silu", "initializer_range": 0.5}"#;
+        let weights = Weights::random(Config::from_json(config, "config").unwrap(), 7);
+        assert!(weights.layout.embed.len() > 2 * CHUNK);
+        let mut state = 7;
+        for tensor in weights.layout.tensors.iter().filter(|tensor| tensor.shape.len() == 2) {
+            for pair in weights.data[tensor.range.clone()].chunks(2) {
+                let (first, second) = normal_pair(&mut state);
+                let expected = [(first * 0.5) as f32, (second * 0.5) as f32];
+                assert_eq!(pair, &expected[..pair.len()], "{}", tensor.name);
+            }
+        }
+    }
 }

@@ -16,9 +16,14 @@ pub(crate) fn next(state: &mut u64) -> u64 {
     mix(*state)
 }
 
+/// The state after that many numbers.
+pub(crate) fn after(state: u64, numbers: usize) -> u64 {
+    state.wrapping_add(GAMMA.wrapping_mul(numbers as u64))
+}
+
 #[cfg(test)]
 mod test {
-    use super::next;
+    use super::{after, next};
 
     #[test]
     fn gives_the_published_sequence() {
@@ -26,5 +31,6 @@ mod test {
         let mut state = 1_234_567;
         let first: Vec<u64> = (0..3).map(|_| next(&mut state)).collect();
         assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+        assert_eq!(next(&mut after(1_234_567, 2)), first[2]);
     }
 }

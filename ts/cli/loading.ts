@@ -49,7 +49,7 @@ export function loadingOf({ tokenizer, dtype, quantization, device }: LoadingFla
   return {
     ...(tokenizer === undefined ? {} : { tokenizer }),
     ...(dtype === undefined ? {} : { dtype }),
-    ...(quantization === undefined || quantization === "none" ? {} : { quantization }),
+    ...(quantization === undefined ? {} : { quantization }),
     ...(device === undefined ? {} : { device }),
     hub: { onProgress: showDownload() },
   };

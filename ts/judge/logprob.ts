@@ -3,7 +3,7 @@
  * pairs. Every figure comes with the number of rows and its standard error.
  */
 import { type DatasetInput, pairDataset, sftDataset } from "../data";
-import { throwIfAborted } from "../errors";
+import { fromNative, throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import { resolveConfig, type SftConfigInput, sftConfig } from "../train/config";
 import { type ExampleReport, pairExamples, predictedTokens, sftExamples } from "../train/examples";
@@ -81,6 +81,8 @@ export async function evaluateConversations(
       rows.push({ loss: loss * tokens, correct: accuracy * tokens, tokens });
       options.onRow?.(rows.length, examples.rows.length);
     }
+  } catch (error) {
+    throw fromNative(error);
   } finally {
     await session.release();
   }
@@ -141,6 +143,8 @@ export async function evaluatePairs(
       }
       options.onRow?.(index + 1, examples.rows.length);
     }
+  } catch (error) {
+    throw fromNative(error);
   } finally {
     await policySession.release();
     await refSession?.release();

@@ -1,7 +1,7 @@
 /** Multiple choice by log-probability, as lm-evaluation-harness computes it: `acc` and `acc_norm` with their standard errors. */
 import { z } from "zod";
 import type { NativeSession } from "../../bindings/node/index";
-import { DataError, type Place, throwIfAborted } from "../errors";
+import { DataError, fromNative, type Place, throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedRow, Tokenizer } from "../model/tokenizer";
 import { resolveConfig, sftConfig } from "../train/config";
@@ -199,6 +199,8 @@ export async function evaluateChoices(
       rows.push({ answer, picked, pickedNorm, logprobs });
       options.onRow?.(rows.length, questions.length);
     }
+  } catch (error) {
+    throw fromNative(error);
   } finally {
     await session.release();
   }

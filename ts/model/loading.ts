@@ -7,8 +7,9 @@ import { native } from "../native/load";
 /** How a model is loaded. */
 export interface LoadOptions {
   /**
-   * Where the model computes: "auto" is the first card that can be used, else the CPU; "cuda" that card, "cuda:1" the second
-   * one. What can be used, and why not, is told by {@link devices} and `zephyr-align doctor`. @default "auto"
+   * Where the model is trained, and evaluated by log-probabilities; it generates on the CPU. "auto" is the first card that can be
+   * used, else the CPU; "cuda" that card, "cuda:1" the second one. What can be used, and why not, is told by {@link devices} and
+   * `zephyr-align doctor`. @default "auto"
    */
   device?: DeviceName;
   /** Jinja source of a chat template that replaces the model's own, or `"zephyr"`. */
@@ -34,9 +35,11 @@ export interface LoadOptions {
    *   to a few thousandths in their log-probabilities, at a fraction of its memory and several times its speed.
    * - "auto" is "gguf" for a GGUF file with quantised tensors, all of types that can be kept; else what `dtype` says.
    *
-   * @default none: float32, which alone can be trained itself
+   * - "none" is what `dtype` says: float32 alone can be trained itself.
+   *
+   * @default "none"
    */
-  quantization?: "nf4" | "gguf" | "auto";
+  quantization?: "none" | "nf4" | "gguf" | "auto";
 }
 
 /** The core's name of the form in which the weights of `path` are kept. */
@@ -49,6 +52,7 @@ export function storageOf(path: string, { dtype = "float32", quantization }: Loa
   if (dtype !== "float32" && dtype !== "bfloat16") throw wrong("dtype", dtype, 'Take "float32" or "bfloat16".');
   switch (quantization) {
     case undefined:
+    case "none":
       return dtype;
     case "nf4":
     case "gguf":
@@ -56,6 +60,6 @@ export function storageOf(path: string, { dtype = "float32", quantization }: Loa
     case "auto":
       return native().NativeModel.keepsGguf(path) ? "gguf" : dtype;
     default:
-      throw wrong("quantization", quantization, 'Take "nf4", "gguf" or "auto", or leave it out.');
+      throw wrong("quantization", quantization, 'Take "none", "nf4", "gguf" or "auto".');
   }
 }

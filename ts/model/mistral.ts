@@ -54,7 +54,10 @@ export class Mistral implements LanguageModel {
   /** Parameters that training has changed no more: see {@link Mistral.frozenCopy}. */
   readonly frozen: boolean;
 
-  /** Where it computes; for the CPU with what kept it from a card, if it was left to choose. */
+  /**
+   * Where it is trained, and evaluated by log-probabilities; for the CPU with what kept it from a card, if it was left to
+   * choose. `generate` and `score` are the CPU's as yet.
+   */
   readonly device: ChosenDevice;
 
   /** @internal Use {@link Mistral.fromPretrained}. */
@@ -282,6 +285,11 @@ export class Mistral implements LanguageModel {
     const tokenizer = this.tokenizer.withTemplate(template);
     if (tokenizer === this.tokenizer) return this;
     return new Mistral(this.native, tokenizer, this.source, this.device, this.frozen);
+  }
+
+  /** @internal The same weights, not copied, to be trained and scored elsewhere. */
+  on(device: ChosenDevice): Mistral {
+    return new Mistral(this.native, this.tokenizer, this.source, device, this.frozen);
   }
 
   /** Answers a conversation, or continues plain text (a string) or tokens. */

@@ -130,9 +130,15 @@ export const sharedFields = {
   outputDir: z.string().min(1).nullable().optional(),
   /**
    * What the backward computes again instead of keeping: "none" is fastest, "norms-and-swiglu" saves a third of the
-   * activations, "layer" keeps only each layer's input (TRL `gradient_checkpointing`). The same bits. @default "norms-and-swiglu"
+   * activations, "layer" keeps only each layer's input (TRL `gradient_checkpointing`). The same bits. "auto" is the fastest
+   * that fits a card, and "norms-and-swiglu" on the CPU. @default "auto"
    */
-  recompute: z.enum(["none", "norms-and-swiglu", "layer"]).optional(),
+  recompute: z.enum(["auto", "none", "norms-and-swiglu", "layer"]).optional(),
+  /**
+   * Type of weights and activations on a card; sums, and what the optimizer adds up, are float32 either way. "float32" is to
+   * compare with the CPU, which always computes in it. @default "bfloat16"
+   */
+  precision: z.enum(["bfloat16", "float32"]).optional(),
   /**
    * Measure once how fast this machine multiplies matrices (half a second, kept in the cache), so that the speed of a step is
    * told as a share of it. @default true

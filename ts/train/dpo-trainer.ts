@@ -8,6 +8,7 @@ import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
 import { followPolicy, referenceModel, startOf } from "./follow";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
+import { largestBatch, scoredBeside, sizeOfPair } from "./memory";
 import { nativePairs } from "./native-batch";
 import { packPairs } from "./packing";
 import { FrozenReference, meanOf, pick, type ReferenceLogps, scoredPairs, scoreNow, split } from "./reference";
@@ -110,6 +111,10 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
           events: this.#events,
           signal,
           report: examples.report,
+          largest: () =>
+            largestBatch(plan, examples.rows, scoredBeside(examples.rows, held ? held.rows : [], config), (pair) =>
+              sizeOfPair(pair, config),
+            ),
           digests: { rowsHash, ...(evalRowsHash === undefined ? {} : { evalRowsHash }) },
           reference,
           ...(packing ? { packing } : {}),

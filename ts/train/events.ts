@@ -1,3 +1,4 @@
+import type { MemoryPlan } from "./memory";
 import type { Method } from "./methods";
 import type { Reference } from "./trainer";
 
@@ -29,6 +30,8 @@ export interface StartEvent {
   reference?: Reference;
   /** Packs and their fill rate (0 to 1), when packing. */
   packing?: { packs: number; fillRate: number };
+  /** Where it is trained; on a card with the memory that it takes there. */
+  device: { id: string; name: string; memory?: MemoryPlan };
   /** How the rows are read, one sentence. */
   format: string;
 }

@@ -42,6 +42,7 @@ export async function followPolicy(run: Run): Promise<void> {
   const { following, doneSteps } = run;
   const { refModelMixupAlpha, refModelSyncSteps } = run.config as TrainConfig & Following;
   if (!following || doneSteps === following.step || doneSteps % refModelSyncSteps !== 0) return;
+  await run.session.fetch();
   await following.model.native.follow(run.model.native, refModelMixupAlpha);
   following.step = doneSteps;
 }

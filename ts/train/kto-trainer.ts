@@ -9,6 +9,7 @@ import { EventStream, type TrainerEvent } from "./events";
 import { answerExamples, type EncodedAnswer, type Examples } from "./examples";
 import { followPolicy, referenceModel, startOf } from "./follow";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
+import { largestBatch, scoredBeside, sizeOfRow } from "./memory";
 import { nativeBatch } from "./native-batch";
 import { type KtoConfig, type KtoConfigInput, ktoConfig } from "./preference-config";
 import { FrozenReference, type Scored, scoreNow } from "./reference";
@@ -108,6 +109,8 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
           events: this.#events,
           signal,
           report: examples.report,
+          largest: () =>
+            largestBatch(plan, examples.rows, scoredBeside(examples.rows, held ? held.rows : [], config), sizeOfRow),
           digests: { rowsHash: hashAnswers(examples), ...(held ? { evalRowsHash: hashAnswers(held) } : {}) },
           reference,
         },

@@ -45,7 +45,7 @@ export async function logSteps(run: Run, { step, epoch }: StepFacts): Promise<vo
   const tokensPerSecond = (run.tokens - run.loggedTokens) / since;
   const flopsPerSecond = run.flops / since;
   // Faster than the peak: the machine was busy with something else when that was measured.
-  if (run.peak !== undefined && flopsPerSecond > run.peak) run.peak = await forgetPeak(run.config);
+  if (run.peak !== undefined && flopsPerSecond > run.peak) run.peak = await forgetPeak(run.config, run.model.device);
   const peakShare = run.peak === undefined ? undefined : flopsPerSecond / run.peak;
   run.loggedAt = now;
   run.loggedTokens = run.tokens;

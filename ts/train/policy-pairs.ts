@@ -10,6 +10,7 @@ import { planBatches } from "./batches";
 import type { EventStream } from "./events";
 import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
+import { largestBatch, sizeOfPair } from "./memory";
 import { nativePairs } from "./native-batch";
 import { packPairs } from "./packing";
 import type { CpoConfig, OrpoConfig, SimpoConfig } from "./preference-config";
@@ -84,6 +85,10 @@ export async function fitPolicyPairs(
         events,
         signal,
         report: examples.report,
+        largest: () =>
+          largestBatch(plan, examples.rows, held ? [{ rows: held.rows, size: config.batchSize }] : [], (pair) =>
+            sizeOfPair(pair, layoutOf(run!)),
+          ),
         digests: { rowsHash: hashPairs(examples), ...(held ? { evalRowsHash: hashPairs(held) } : {}) },
         ...(packing ? { packing } : {}),
       },

@@ -68,6 +68,7 @@ describe("showProgress", () => {
       rows: 5,
       tokens: 100,
       supervisedTokens: 40,
+      device: { id: "cpu", name: "a processor" },
       format: "Each row is x.",
     },
     { type: "watch", url: "http://127.0.0.1:4600" },

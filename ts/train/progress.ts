@@ -1,4 +1,5 @@
 import type { TrainerEvent } from "./events";
+import { memoryText } from "./memory";
 import { type Method, methods } from "./methods";
 
 /** What a progress line shows. */
@@ -95,6 +96,11 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
         line(
           `${method}: ${event.rows} ${methods[method].rows}, ${event.tokens} tokens (${event.supervisedTokens} supervised)${packs}; ${event.totalSteps} steps${resumed}`,
         );
+        const { id, name, memory } = event.device;
+        if (memory) {
+          const { precision, recompute } = memory;
+          line(`${method} on ${id} (${name}) in ${precision}, recompute ${recompute}: ${memoryText(memory)}`);
+        }
         if (event.adapter) {
           const { parameters, frozen } = event.adapter;
           line(`${method}: an adapter of ${parameters} parameters is trained, the ${frozen} of the model are frozen`);

@@ -9,6 +9,7 @@ import { fromNative } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair, EncodedRow } from "../model/tokenizer";
 import type { DpoConfig } from "./config";
+import { reserveMemory } from "./memory";
 import { nativePairs } from "./native-batch";
 import type { KtoConfig } from "./preference-config";
 import { ReferenceCache } from "./reference-cache";
@@ -75,6 +76,8 @@ export class FrozenReference {
   readonly #run: Run;
   /** Before the first step the policy is its own start: its session scores, no second workspace is needed. */
   readonly #policyScores: boolean;
+  /** All log-probs are computed before the first step. */
+  readonly #beforehand: boolean;
   #session: NativeSession | undefined;
   #fingerprint: Promise<string> | undefined;
 
@@ -83,14 +86,20 @@ export class FrozenReference {
     this.model = model;
     this.#run = run;
     const { precomputeRefLogps, syncRefModel } = run.config as DpoConfig | KtoConfig;
+    this.#beforehand = precomputeRefLogps;
     this.#policyScores = isStart && precomputeRefLogps;
     if (syncRefModel) run.following = { model, step: 0 };
   }
 
   /** Log-prob sums of a batch's sequences. The session is made when it is first needed. */
-  readonly logps: Logps = (batch) => {
-    if (this.#policyScores) return this.#run.session.sequenceLogps(batch);
-    this.#session ??= openSession(this.model, this.#run.config);
+  readonly logps: Logps = async (batch) => {
+    const { session, model, config } = this.#run;
+    if (this.#policyScores) return session.sequenceLogps(batch);
+    if (!this.#session) {
+      // No two models are on a card then: the policy makes room.
+      if (this.#beforehand && model.device.kind === "cuda") await session.release();
+      this.#session = openSession(this.model.on(model.device), config);
+    }
     return this.#session.sequenceLogps(batch);
   };
 
@@ -114,8 +123,10 @@ export class FrozenReference {
 
   /** Gives the workspace back; nothing is scored any more. */
   async release(): Promise<void> {
-    await this.#session?.release();
+    if (!this.#session) return;
+    await this.#session.release();
     this.#session = undefined;
+    if (this.#beforehand) await reserveMemory(this.#run);
   }
 
   async #open(path: string, { sequences, hash }: Scored): Promise<ReferenceCache> {

@@ -33,6 +33,7 @@ function runOf(answers: (Record<string, number | null> | string)[]) {
     signal: undefined,
     report: {} as ExampleReport,
     digests: {},
+    largest: () => ({ tokens: 0, predictions: 0 }),
   });
   const step = (number: number) =>
     makeStep(run, { step: number, epoch: number / 9, learningRate: 10 - number }, async () => 1);

@@ -27,6 +27,7 @@ import { logSteps, withSpeed } from "./log";
 import { AttachedLoggers } from "./loggers/attached";
 import type { Logger } from "./loggers/logger";
 import { tensorBoard } from "./loggers/tensorboard";
+import { type BatchSize, reserveMemory } from "./memory";
 import { type Method, methods } from "./methods";
 import type { CpoConfig, KtoConfig, OrpoConfig, SimpoConfig } from "./preference-config";
 import { type MetricsLine, RunFolder, type SpeedLine } from "./run-folder";
@@ -50,6 +51,8 @@ export interface Run {
   signal: AbortSignal | undefined;
   /** Hashes of what is trained on: encoded rows, held-out rows. */
   digests: Record<string, string>;
+  /** The most that a micro-batch has. */
+  largest(): BatchSize;
   packing: { packs: number; fillRate: number } | undefined;
   report: ExampleReport;
   /** Lines of metrics.jsonl so far. */
@@ -95,9 +98,9 @@ export interface Run {
  * on the data.
  */
 export async function prepareModel(given: Mistral, config: TrainConfig): Promise<{ start: Mistral; model: Mistral }> {
-  // "auto" is where the model is; a card by name must be one that can be used.
-  if (config.device !== "auto") await chooseDevice(config.device);
-  const start = given.withTemplate(config.template);
+  // "auto" is where the model is.
+  const placed = config.device === "auto" ? given : given.on(await chooseDevice(config.device));
+  const start = placed.withTemplate(config.template);
   const model = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
   if (model.storage === "float32" || model.adapter) return { start, model };
   throw new ModelError("ZA_MODEL_FROZEN", `the weights are kept as ${model.storage}, which cannot be trained`, {
@@ -110,7 +113,17 @@ export async function prepareModel(given: Mistral, config: TrainConfig): Promise
 export function newRun(
   parts: Pick<
     Run,
-    "method" | "model" | "config" | "session" | "plan" | "folder" | "events" | "signal" | "report" | "digests"
+    | "method"
+    | "model"
+    | "config"
+    | "session"
+    | "plan"
+    | "folder"
+    | "events"
+    | "signal"
+    | "report"
+    | "digests"
+    | "largest"
   > &
     Partial<Pick<Run, "packing" | "reference">>,
   loggers: readonly Logger[] = [],
@@ -162,8 +175,9 @@ export async function announce(run: Run): Promise<void> {
   // An adapter's checkpoint does not hold the base: it must be the same one.
   if (model.adapter) run.digests.baseHash = await model.native.fingerprint();
   const warnings = await openCheckpoints(run);
+  run.peak = await gemmPeak(run.config, model.device);
+  const memory = await reserveMemory(run);
   await run.folder?.writeConfig(configRecord(run));
-  run.peak = await gemmPeak(run.config);
   run.events.push({
     type: "start",
     method,
@@ -175,6 +189,7 @@ export async function announce(run: Run): Promise<void> {
     ...(model.adapter ? { adapter: { parameters: model.trainableParameters, frozen: model.parameters } } : {}),
     ...(packing ? { packing } : {}),
     ...(reference ? { reference } : {}),
+    device: { id: model.device.id, name: model.device.name, ...(memory ? { memory } : {}) },
     format: report.description,
   });
   warnAboutData(run);
@@ -221,11 +236,15 @@ export function openSession(
   options: { loss?: Record<string, unknown>; referenceIsStart?: boolean } = {},
 ): NativeSession {
   if (config.threads !== null) native().setThreads(config.threads);
-  const { maxLength, recompute, optimizer, seed } = config;
+  const { maxLength, precision, recompute, optimizer, seed } = config;
+  const { kind, index } = model.device;
   const settings = {
+    card: kind === "cuda" ? index : null,
+    precision,
     recompute,
-    // Without a gradient of the head, small chunks cost little time and save fifty megabytes at 50 000 tokens.
-    headChunk: model.adapter ? 64 : 256,
+    // A card wants large products. On the CPU small chunks cost little time without a gradient of the head, and save fifty
+    // megabytes at 50 000 tokens.
+    headChunk: kind === "cuda" ? 1024 : model.adapter ? 64 : 256,
     maxLength,
     referenceIsStart: options.referenceIsStart ?? false,
     optimizer,

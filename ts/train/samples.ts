@@ -67,8 +67,9 @@ function promptOf(row: SftRow | PairRow | UnpairedRow): Message[] | undefined {
   return answer > 0 ? row.messages.slice(0, answer) : undefined;
 }
 
-async function answer({ model, signal }: Run, prompts: readonly Message[][]): Promise<string[]> {
+async function answer({ model, session, signal }: Run, prompts: readonly Message[][]): Promise<string[]> {
   if (prompts.length === 0) return [];
+  await session.fetch();
   const room = model.config.max_position_embeddings - maxTokens;
   const fitting = prompts.filter((prompt) => model.tokenizer.encodePrompt(prompt).length <= room);
   const answers = await model.generateBatch(fitting, { maxTokens, ...(signal ? { signal } : {}) });

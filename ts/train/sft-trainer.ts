@@ -7,6 +7,7 @@ import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from ".
 import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, predictedTokens, sftExamples } from "./examples";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
+import { largestBatch, sizeOfRow } from "./memory";
 import { nativeBatch } from "./native-batch";
 import { pack } from "./packing";
 import { hashRows } from "./reference-cache";
@@ -95,6 +96,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
           events: this.#events,
           signal,
           report: examples.report,
+          largest: () => largestBatch(plan, rows, held ? [{ rows: held.rows, size: config.batchSize }] : [], sizeOfRow),
           digests: { rowsHash: hashRows(rows), ...(held ? { evalRowsHash: hashRows(held.rows) } : {}) },
           ...(packing ? { packing } : {}),
         },

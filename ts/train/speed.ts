@@ -5,6 +5,7 @@ import { dirname, join } from "node:path";
 import type { NativeBatch } from "../../bindings/node/index";
 import { cacheFolder } from "../data/cache-folder";
 import { fromNative } from "../errors";
+import type { Device } from "../native/devices";
 import { native, packageVersion } from "../native/load";
 import type { Run, TrainConfig } from "./run";
 
@@ -18,16 +19,17 @@ export function counted(run: Run, batch: NativeBatch): NativeBatch {
 const measuring = 0.3;
 
 /**
- * Floating-point operations a second of f32 matrix products by our own kernel on this many threads. Measured once for a
- * processor, a number of threads and a version, and kept in the cache; undefined when the run does not want it.
+ * Floating-point operations a second of matrix products: on the CPU of f32 by our own kernel on this many threads, on a card of
+ * the run's precision by cublasLt. Measured once for a processor, a number of threads and a version, and kept in the cache;
+ * undefined when the run does not want it.
  */
-export async function gemmPeak(config: TrainConfig): Promise<number | undefined> {
+export async function gemmPeak(config: TrainConfig, device: Device): Promise<number | undefined> {
   if (!config.measurePeak) return undefined;
-  const { file, key } = placeOf(config);
+  const { file, key } = placeOf(config, device);
   const kept = (await readPeaks(file))[key];
   if (typeof kept === "number" && kept > 0) return kept;
   const measured = await native()
-    .measureGemmPeak(measuring)
+    .measureGemmPeak(measuring, device.kind === "cuda" ? device.index : null, config.precision)
     .catch((error) => {
       throw fromNative(error);
     });
@@ -36,16 +38,20 @@ export async function gemmPeak(config: TrainConfig): Promise<number | undefined>
 }
 
 /** Forgets a peak that was none: the next run measures it again. */
-export async function forgetPeak(config: TrainConfig): Promise<undefined> {
-  const { file, key } = placeOf(config);
+export async function forgetPeak(config: TrainConfig, device: Device): Promise<undefined> {
+  const { file, key } = placeOf(config, device);
   const { [key]: _, ...others } = await readPeaks(file);
   await keepPeaks(file, others);
 }
 
-function placeOf({ threads }: TrainConfig): { file: string; key: string } {
+function placeOf({ threads, precision }: TrainConfig, device: Device): { file: string; key: string } {
+  const file = join(cacheFolder(), "gemm-peak.json");
+  if (device.kind === "cuda") {
+    return { file, key: `${device.name} ${device.uuid}, ${precision}, ${packageVersion()}` };
+  }
   const count = threads ?? native().nativeInfo().threads;
   const processor = cpus()[0]?.model.trim() ?? process.arch;
-  return { file: join(cacheFolder(), "gemm-peak.json"), key: `${processor}, ${count} threads, ${packageVersion()}` };
+  return { file, key: `${processor}, ${count} threads, ${packageVersion()}` };
 }
 
 async function readPeaks(file: string): Promise<Record<string, unknown>> {

@@ -6,13 +6,11 @@ use napi::Env;
 use napi::bindgen_prelude::{Object, ToNapiValue};
 use napi_derive::napi;
 use serde_json::{Value, json};
-use zephyr_devices::{Build, Choice, Error, Surroundings, Survey, Wanted, choose};
+use zephyr_devices::{Choice, Error, Surroundings, Survey, Wanted};
 
+use crate::card::{BUILD, choose};
 use crate::engine::{Promised, promise};
 use crate::failure::Failure;
-
-/// What this addon can do with a card.
-const BUILD: Build = if cfg!(feature = "cuda") { Build::Kernels } else { Build::WithoutCuda };
 
 fn beside<'env, T>(
     env: &'env Env,
@@ -67,8 +65,8 @@ pub fn load_kernels(env: &Env, card: u32) -> napi::Result<Object<'_>> {
 #[cfg(feature = "cuda")]
 fn kernels_on(card: usize) -> Result<u32, Failure> {
     use zephyr_kernels::cuda::launch::Launcher;
-    // Also where the engine is missing: the card is what is asked about. It opens the driver's library, too.
-    choose(Wanted::Cuda(Some(card)), Build::Cuda, &Surroundings::of_process())?;
+    // It opens the driver's library, too.
+    choose(Wanted::Cuda(Some(card)))?;
     let refused = |what: String| {
         Failure::new("ZA_DEVICE_FAILS", format!("card {card}: {what}. Remedy: install driver 580 or newer (CUDA 13)"))
     };
@@ -86,7 +84,7 @@ fn kernels_on(_: usize) -> Result<u32, Failure> {
 #[napi(ts_return_type = "Promise<string>")]
 pub fn choose_device(env: &Env, wanted: String) -> napi::Result<Object<'_>> {
     beside(env, move || {
-        let chosen = match choose(Wanted::parse(&wanted)?, BUILD, &Surroundings::of_process())? {
+        let chosen = match choose(Wanted::parse(&wanted)?)? {
             Choice::Card(card) => json!({ "kind": "cuda", "card": card }),
             Choice::Cpu { because, card_here } => {
                 json!({ "kind": "cpu", "because": because.as_ref().map(problem_of), "cardHere": card_here })

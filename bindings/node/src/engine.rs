@@ -58,6 +58,11 @@ fn queue(job: Job) -> Result<(), Failure> {
     engine.as_ref().expect("set above").send(job).map_err(|error| gone(error.to_string()))
 }
 
+/// Queues what nobody waits for.
+pub fn behind(work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    queue(Box::new(move |_| work()))
+}
+
 type Resolver<T> = Box<dyn FnOnce(Env) -> napi::Result<T>>;
 
 /// The promise of a job that outlives its turn on the engine thread.

@@ -50,6 +50,12 @@ impl From<zephyr_devices::Refusal> for Failure {
     }
 }
 
+impl From<zephyr_kernels::cuda::DeviceError> for Failure {
+    fn from(error: zephyr_kernels::cuda::DeviceError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
 impl From<zephyr_journal::Error> for Failure {
     fn from(error: zephyr_journal::Error) -> Self {
         Self::of_journal(&error)

@@ -7,6 +7,8 @@
 // napi exports functions only outside of test builds, where clippy then finds them unused.
 #![cfg_attr(test, allow(dead_code))]
 
+mod batch;
+mod card;
 mod checkpoint;
 mod devices;
 mod engine;
@@ -16,5 +18,7 @@ mod journal;
 mod memory;
 mod model;
 mod peak;
+mod schedule;
+mod seat;
 mod session;
 mod tokenizer;

@@ -24,9 +24,21 @@ use crate::tokenizer::NativeTokenizer;
 pub struct Parts {
     pub weights: Arc<Weights>,
     pub adapter: Option<Arc<Adapter>>,
+    /// How often the weights were changed by others than a session on them, which may have copies on a card.
+    pub changes: u64,
 }
 
 impl Parts {
+    fn new(weights: Weights) -> Self {
+        Self { weights: Arc::new(weights), adapter: None, changes: 0 }
+    }
+
+    /// The weights, to change them behind the backs of sessions.
+    pub fn changed_weights(&mut self) -> &mut Weights {
+        self.changes += 1;
+        Arc::make_mut(&mut self.weights)
+    }
+
     pub fn model(&self) -> Model<'_> {
         Model { weights: &self.weights, adapter: self.adapter.as_deref() }
     }
@@ -113,7 +125,7 @@ impl NativeModel {
         Self {
             config: Arc::new(weights.config.clone()),
             parameters: weights.layout.len as f64,
-            parts: Arc::new(RwLock::new(Parts { weights: Arc::new(weights), adapter: None })),
+            parts: Arc::new(RwLock::new(Parts::new(weights))),
             gguf_tokenizer,
             unused,
             kept: Arc::default(),
@@ -206,7 +218,7 @@ impl NativeModel {
                 let text = "a reference cannot follow an adapter. Remedy: merge() it first, or turn syncRefModel off";
                 return Err(Failure::new("ZA_CONFIG_INVALID", text));
             }
-            Ok(zephyr_align::reference::blend(Arc::make_mut(&mut parts.weights), &policy.weights, alpha as f32)?)
+            Ok(zephyr_align::reference::blend(parts.changed_weights(), &policy.weights, alpha as f32)?)
         })
     }
 
@@ -269,7 +281,7 @@ impl NativeModel {
             let adapter = parts.adapter()?;
             let mut weights = parts.weights.converted(Storage::F32)?;
             lora::merge(&mut weights, adapter);
-            Ok(NativeModel::of(Parts { weights: Arc::new(weights), adapter: None }, config))
+            Ok(NativeModel::of(Parts::new(weights), config))
         })
     }
 
@@ -294,7 +306,7 @@ impl NativeModel {
         }
         if Arc::strong_count(&self.parts) == 1 {
             let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
-            *parts = Parts { weights: Arc::new(parts.weights.released()), adapter: None };
+            *parts = Parts::new(parts.weights.released());
         }
     }
 

@@ -1,124 +1,35 @@
 //! Training: packed batches in, sums out.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::Env;
-use napi::bindgen_prelude::{Float64Array, Object, Uint8Array, Uint32Array};
+use napi::bindgen_prelude::{Float64Array, Object, Uint8Array};
 use napi_derive::napi;
 use serde::Deserialize;
 use zephyr_align::checkpoint::{self, Disk, Snapshot, Writer};
 use zephyr_align::losses::{Denominator, Objective, PolicyLoss};
 use zephyr_align::metrics::StepFacts;
-use zephyr_align::schedule::{Schedule, ScheduleOptions, Warmup};
-use zephyr_align::session::{EmbeddingNoise, OptimizerKind, PairObjective, ReferenceLogps, Sums, Unpaired};
-use zephyr_align::{Packed, Pair, Sequence, Session, SessionOptions, Update};
+use zephyr_align::session::{
+    EmbeddingNoise, OptimizerKind, PairObjective, Precision, ReferenceLogps, Sums, Unpaired, Work,
+};
+use zephyr_align::{Session, SessionOptions, Update};
 use zephyr_mistral::train::Recompute;
 
+use crate::batch::NativeBatch;
 use crate::checkpoint::{NativeCheckpoints, NativeSaved};
-use crate::engine::{submit, submit_detached};
+use crate::engine::{behind, submit, submit_detached};
 use crate::failure::{Failure, guard};
 use crate::model::{NativeModel, SharedParts};
-
-/// Sequences laid end to end, with the mask of supervised tokens. Pairs are interleaved: chosen 0, rejected 0, chosen 1, …
-#[napi]
-pub struct NativeBatch {
-    packed: Arc<Packed>,
-}
-
-#[napi]
-impl NativeBatch {
-    /// `ids` and `supervised` (0 or 1) of all sequences end to end, `lengths` one entry a sequence.
-    #[napi(constructor)]
-    pub fn new(ids: Uint32Array, supervised: Uint8Array, lengths: Uint32Array) -> napi::Result<Self> {
-        guard(|| {
-            let mask: Vec<bool> = supervised.iter().map(|&flag| flag != 0).collect();
-            Ok(Self { packed: Arc::new(Packed::new(sequences(&ids, &mask, &lengths)?)?) })
-        })
-    }
-
-    /// Preference pairs: sequences as for the constructor, chosen 0, rejected 0, chosen 1, …, each with its prompt, and
-    /// the prompt's length of each pair. With `shared` each prompt is computed once, for both of its answers. With
-    /// `chosen_prompts` the chosen sequences' prompts are learnt too (ORPO). `ld_alpha` weighs the tokens of the longer
-    /// answer of a pair that the shorter one does not have (LD-DPO).
-    #[napi(factory)]
-    pub fn pairs(
-        ids: Uint32Array,
-        supervised: Uint8Array,
-        lengths: Uint32Array,
-        prompt_lengths: Uint32Array,
-        shared: bool,
-        chosen_prompts: bool,
-        ld_alpha: Option<f64>,
-    ) -> napi::Result<Self> {
-        guard(|| {
-            if lengths.len() != 2 * prompt_lengths.len() {
-                let message = format!("{} sequences are not {} pairs", lengths.len(), prompt_lengths.len());
-                return Err(Failure::new("ZA_ARGUMENT", message));
-            }
-            let mask: Vec<bool> = supervised.iter().map(|&flag| flag != 0).collect();
-            let sequences = sequences(&ids, &mask, &lengths)?;
-            let pairs = sequences
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .zip(prompt_lengths.iter())
-                .map(|(&[chosen, rejected], &prompt)| Pair { prompt: prompt as usize, chosen, rejected });
-            let packed = Packed::pairs(pairs, shared)?;
-            let packed = if chosen_prompts { packed.with_chosen_prompts() } else { packed };
-            let packed = match ld_alpha {
-                Some(alpha) => packed.with_discounted_tails(alpha as f32),
-                None => packed,
-            };
-            Ok(Self { packed: Arc::new(packed) })
-        })
-    }
-
-    /// Tokens of all sequences, prompts included, those of a shared prompt for each side.
-    #[napi(getter)]
-    pub fn tokens(&self) -> u32 {
-        self.packed.tokens() as u32
-    }
-
-    /// Floating-point operations of training on it, forward and backward: the measure of a step's speed.
-    #[napi]
-    pub fn training_flops(&self, model: &NativeModel) -> f64 {
-        let parts = model.parts.read().unwrap_or_else(PoisonError::into_inner);
-        zephyr_align::flops::training(parts.model(), &self.packed)
-    }
-
-    /// Tokens that go through the decoder: those of a shared prompt once.
-    #[napi(getter)]
-    pub fn computed_tokens(&self) -> u32 {
-        self.packed.computed_tokens() as u32
-    }
-
-    /// Predicted tokens of each sequence, |y|.
-    #[napi(getter)]
-    pub fn predicted(&self) -> Uint32Array {
-        Uint32Array::new(self.packed.predicted.clone())
-    }
-}
-
-/// Sequences that lie end to end, apart.
-fn sequences<'a>(ids: &'a [u32], mask: &'a [bool], lengths: &[u32]) -> Result<Vec<Sequence<'a>>, Failure> {
-    let total: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
-    if total != ids.len() as u64 || ids.len() != mask.len() {
-        let message =
-            format!("lengths add up to {total}, but there are {} ids and {} mask entries", ids.len(), mask.len());
-        return Err(Failure::new("ZA_ARGUMENT", message));
-    }
-    let mut start = 0;
-    let sequence = |&length: &u32| {
-        let range = start..start + length as usize;
-        start = range.end;
-        Sequence { ids: &ids[range.clone()], supervised: &mask[range] }
-    };
-    Ok(lengths.iter().map(sequence).collect())
-}
+use crate::seat::{Place, Seat};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Options {
+    /// The card to compute on; left out for the CPU.
+    card: Option<usize>,
+    /// Of weights and activations on a card: bfloat16 or float32.
+    precision: String,
+    /// none, norms-and-swiglu or layer; auto: on a card what fits, elsewhere norms-and-swiglu.
     recompute: String,
     head_chunk: usize,
     max_length: usize,
@@ -133,7 +44,7 @@ struct Options {
 #[napi]
 pub struct NativeSession {
     parts: SharedParts,
-    session: Arc<Mutex<Session>>,
+    seat: Arc<Mutex<Seat>>,
     loss: Option<Arc<Objective>>,
     optimizer: OptimizerKind,
     writer: Writer,
@@ -153,40 +64,63 @@ pub struct NativeUpdate {
 
 #[napi]
 impl NativeSession {
-    /// `options`: JSON of `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `optimizer`, `neftuneNoiseAlpha`,
-    /// `seed`; `loss`: JSON of `method` (dpo, orpo, cpo, kto) with its constants, left out for SFT.
+    /// `options`: JSON of `card`, `precision`, `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `optimizer`,
+    /// `neftuneNoiseAlpha`, `seed`; `loss`: JSON of `method` (dpo, orpo, cpo, kto) with its constants, left out for SFT.
     #[napi(constructor)]
     pub fn new(model: &NativeModel, options: String, loss: Option<String>) -> napi::Result<Self> {
         guard(|| {
             let options: Options = serde_json::from_str(&options)?;
-            let recompute = Recompute::parse(&options.recompute).ok_or_else(|| {
-                let text =
-                    format!("recompute is {:?}. Remedy: take none, norms-and-swiglu or layer", options.recompute);
-                Failure::new("ZA_CONFIG_INVALID", text)
-            })?;
-            let optimizer = OptimizerKind::parse(&options.optimizer).ok_or_else(|| {
-                let text =
-                    format!("optimizer is {:?}. Remedy: take adamw, adamw-8bit or adamw-bf16", options.optimizer);
-                Failure::new("ZA_CONFIG_INVALID", text)
-            })?;
-            let loss = loss.map(|json| Objective::parse(&json)).transpose()?.map(Arc::new);
-            let parts = model.parts.clone();
-            let session = {
-                let locked = parts.read().unwrap_or_else(PoisonError::into_inner);
-                Session::new(
-                    &locked.weights,
-                    SessionOptions {
-                        recompute,
-                        head_chunk: options.head_chunk,
-                        max_length: options.max_length,
-                        reference_is_start: options.reference_is_start,
-                        optimizer,
-                        embedding_noise: options.neftune_noise_alpha.map(|alpha| EmbeddingNoise { alpha }),
-                        seed: options.seed,
-                    },
-                )
+            let invalid = |field: &str, value: &str, remedy: &str| {
+                Failure::new("ZA_CONFIG_INVALID", format!("{field} is {value:?}. Remedy: take {remedy}"))
             };
-            Ok(Self { parts, session: Arc::new(Mutex::new(session)), loss, optimizer, writer: Writer::default() })
+            let recompute = match options.recompute.as_str() {
+                "auto" => None,
+                name => Some(
+                    Recompute::parse(name)
+                        .ok_or_else(|| invalid("recompute", name, "auto, none, norms-and-swiglu or layer"))?,
+                ),
+            };
+            let precision = Precision::parse(&options.precision)
+                .ok_or_else(|| invalid("precision", &options.precision, "bfloat16 or float32"))?;
+            let optimizer = OptimizerKind::parse(&options.optimizer)
+                .ok_or_else(|| invalid("optimizer", &options.optimizer, "adamw, adamw-8bit or adamw-bf16"))?;
+            let loss = loss.map(|json| Objective::parse(&json)).transpose()?.map(Arc::new);
+            let settings = SessionOptions {
+                recompute: recompute.unwrap_or_default(),
+                head_chunk: options.head_chunk,
+                max_length: options.max_length,
+                reference_is_start: options.reference_is_start,
+                optimizer,
+                embedding_noise: options.neftune_noise_alpha.map(|alpha| EmbeddingNoise { alpha }),
+                seed: options.seed,
+            };
+            let parts = model.parts.clone();
+            let place = options.card.map(|card| Place { card, precision });
+            let seat = Arc::new(Mutex::new(Seat::new(parts.clone(), settings, place, recompute)));
+            Ok(Self { parts, seat, loss, optimizer, writer: Writer::default() })
+        })
+    }
+
+    /// On a card: plans the memory of a training whose largest micro-batch has so many tokens and predicts so many, chooses
+    /// what is computed again unless it was told, and allocates all of it. Resolves to the plan (JSON), on the CPU to null.
+    #[napi(ts_return_type = "Promise<string | null>")]
+    pub fn reserve<'env>(&self, env: &'env Env, tokens: u32, predictions: u32) -> napi::Result<Object<'env>> {
+        let seat = self.seat.clone();
+        let work = Work { tokens: tokens as usize, predictions: predictions as usize, train: true };
+        submit(env, move || lock(&seat).reserve(work))
+    }
+
+    /// Brings what a card has trained to the model, which otherwise has it when a checkpoint is saved and at the end.
+    #[napi(ts_return_type = "Promise<undefined>")]
+    pub fn fetch<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let (seat, writer) = (self.seat.clone(), self.writer.clone());
+        submit(env, move || {
+            let mut seat = lock(&seat);
+            if seat.is_ahead() {
+                // What it is writing would have to be copied.
+                writer.wait();
+            }
+            seat.fetch()
         })
     }
 
@@ -388,15 +322,19 @@ impl NativeSession {
         extra: String,
         reference: Option<&NativeModel>,
     ) -> napi::Result<Object<'env>> {
-        let (session, parts, writer) = (self.session.clone(), self.parts.clone(), self.writer.clone());
+        let (seat, parts, writer) = (self.seat.clone(), self.parts.clone(), self.writer.clone());
         let reference = reference.map(|model| model.parts.clone());
         submit_detached::<NativeSaved>(env, move |promised, _| {
+            let mut seat = lock(&seat);
+            let session = match seat.fetch().and_then(|()| seat.session()) {
+                Ok(session) => session,
+                Err(failure) => return promised.settle(|| Err(failure)),
+            };
             let snapshot = {
-                let session = session.lock().unwrap_or_else(PoisonError::into_inner);
                 let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
                 let reference =
                     reference.map(|parts| parts.read().unwrap_or_else(PoisonError::into_inner).weights.clone());
-                Snapshot::of(&session, parts.shared(), step as u64, extra).with_reference(reference)
+                Snapshot::of(session, parts.shared(), step as u64, extra).with_reference(reference)
             };
             writer.start(move || {
                 promised.settle(move || {
@@ -424,7 +362,7 @@ impl NativeSession {
             let newest = newest.ok_or_else(|| Failure::new("ZA_ARGUMENT", "there is no checkpoint to restore"))?;
             let mut parts = parts.write().unwrap_or_else(PoisonError::into_inner);
             let mut reference = reference.as_ref().map(|parts| parts.write().unwrap_or_else(PoisonError::into_inner));
-            let reference = reference.as_mut().map(|parts| &mut Arc::make_mut(&mut parts.weights).data[..]);
+            let reference = reference.as_mut().map(|parts| &mut parts.changed_weights().data[..]);
             Ok(checkpoint::restore(session, parts.trained(), reference, newest, &Disk)?)
         })
     }
@@ -450,14 +388,14 @@ impl NativeSession {
         })
     }
 
-    /// Gives gradients, moments and workspace back at once; waiting for the garbage collector could take long.
+    /// Brings what a card has trained to the model, and gives gradients, moments and workspace back at once; waiting for the
+    /// garbage collector could take long.
     #[napi(ts_return_type = "Promise<undefined>")]
     pub fn release<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
-        let writer = self.writer.clone();
-        self.job(env, move |session, _| {
+        let (seat, writer) = (self.seat.clone(), self.writer.clone());
+        submit(env, move || {
             writer.wait();
-            session.release();
-            Ok(())
+            lock(&seat).release()
         })
     }
 
@@ -475,53 +413,24 @@ impl NativeSession {
     where
         T: napi::bindgen_prelude::ToNapiValue + Send + 'static,
     {
-        let (session, parts) = (self.session.clone(), self.parts.clone());
-        submit(env, move || {
-            let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut session, &parts)
-        })
+        let (seat, parts) = (self.seat.clone(), self.parts.clone());
+        submit(env, move || work(lock(&seat).session()?, &parts))
     }
+}
+
+impl Drop for NativeSession {
+    /// The garbage collector's thread is not to work with a card, nor to wait for one.
+    fn drop(&mut self) {
+        let seat = self.seat.clone();
+        // An engine that is gone has nothing left to give back.
+        let _ = behind(move || drop(seat));
+    }
+}
+
+fn lock(seat: &Mutex<Seat>) -> MutexGuard<'_, Seat> {
+    seat.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn no_loss(wanted: &str) -> Failure {
     Failure::new("ZA_CONFIG_INVALID", format!("this session was made without a loss of {wanted}"))
-}
-
-/// A learning-rate schedule of transformers.
-#[napi]
-pub struct NativeSchedule {
-    schedule: Schedule,
-}
-
-#[napi]
-impl NativeSchedule {
-    /// `kind`: transformers' name. Give `warmup_steps` or `warmup_ratio`, not both. `options`: JSON of what only some kinds
-    /// read: `minLr`, `minLrRate`, `decaySteps`, `warmupType`, `decayType`, `power`.
-    #[napi(constructor)]
-    pub fn new(
-        kind: String,
-        learning_rate: f64,
-        warmup_steps: Option<f64>,
-        warmup_ratio: Option<f64>,
-        total_steps: f64,
-        options: String,
-    ) -> napi::Result<Self> {
-        guard(|| {
-            let options: ScheduleOptions = serde_json::from_str(&options)?;
-            let kind = serde_json::from_value(serde_json::Value::String(kind))?;
-            let warmup = match warmup_ratio {
-                Some(ratio) => Warmup::Ratio(ratio),
-                None => Warmup::Steps(warmup_steps.unwrap_or(0.0) as u64),
-            };
-            let schedule = Schedule::with_options(kind, learning_rate, warmup, total_steps as u64, options)
-                .map_err(|error| Failure::new("ZA_CONFIG_INVALID", error.to_string()))?;
-            Ok(Self { schedule })
-        })
-    }
-
-    /// Rate of the optimizer step with this 0-based index.
-    #[napi]
-    pub fn rate(&self, step: f64) -> f64 {
-        self.schedule.lr(step as u64)
-    }
 }

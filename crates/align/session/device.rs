@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use zephyr_kernels::cuda::{Arena, Device, Element, Reserved};
 use zephyr_kernels::head::Stats;
-use zephyr_mistral::device::{Decoder, Gradients, Loaded, Planned, Sizes, Workspace, download};
+use zephyr_mistral::device::{Decoder, Gradients, Loaded, Planned, Sizes, Workspace, check_config, download};
 use zephyr_mistral::{Model, Parameters};
 
 use self::training::Training;
@@ -71,14 +71,19 @@ impl<T: Element> OnDevice<T> {
                 let decoder = Decoder::new(self.device.clone(), model, self.options.max_length)?;
                 self.model = Some(Held { decoder, weights, adapter, stale: false });
             }
+            // Before its place is looked at: whoever changed it may have moved it.
+            Some(held) if held.stale => {
+                held.decoder.write(model)?;
+                held.weights = weights;
+                // The base alone says nothing about the adapter over it.
+                if adapter.is_some() || held.adapter.is_none() {
+                    (held.adapter, held.stale) = (adapter, false);
+                }
+            }
             Some(held) if held.weights != weights || (adapter.is_some() && adapter != held.adapter) => {
                 let text =
                     "a session on a device computes with one model. Remedy: make another session for another model";
                 return Err(Error::Config(text.to_owned()));
-            }
-            Some(held) if held.stale => {
-                held.decoder.write(model)?;
-                held.stale = false;
             }
             Some(_) => {}
         }
@@ -117,7 +122,8 @@ impl<T: Element> OnDevice<T> {
 }
 
 /// Refuses to train what only the CPU does yet.
-fn check<T: Element>(model: Model, options: &SessionOptions) -> Result<()> {
+pub(super) fn check<T: Element>(model: Model, options: &SessionOptions) -> Result<()> {
+    check_config::<T>(&model.weights.config)?;
     let refuse = |what: &str, remedy| {
         Err(Error::Model(zephyr_mistral::Error::DeviceUnsupported { what: what.to_owned(), remedy }))
     };

@@ -8,7 +8,7 @@ use zephyr_mistral::device::{Decoder, Sizes, plan_workspace};
 use zephyr_mistral::train::Recompute;
 
 use super::SessionOptions;
-use super::device::training;
+use super::device::{check, training};
 use crate::error::{Error, Result};
 
 /// The type of weights and activations on a device. Sums and logits are f32 either way.
@@ -27,6 +27,14 @@ impl Precision {
             "float32" => Some(Self::F32),
             "bfloat16" => Some(Self::Bf16),
             _ => None,
+        }
+    }
+
+    /// As [`Self::parse`] takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
         }
     }
 }
@@ -88,34 +96,48 @@ impl MemoryPlan {
         self.weights + self.gradients + self.states + self.activations + self.workspace
     }
 
-    /// The plan of the recompute policy that computes least again and fits.
+    /// The plan for the recompute policy that is given, or for the one that computes least again and fits.
     ///
     /// # Errors
-    /// [`Error::DeviceMemory`] when none does: the numbers, and what would help.
+    /// `ZA_DEVICE_UNSUPPORTED` for what only the CPU does; [`Error::DeviceMemory`] when nothing fits: the numbers, and what
+    /// would help.
     pub fn fitting(
         model: Model,
         precision: Precision,
         options: &SessionOptions,
         work: Work,
         memory: Free,
+        recompute: Option<Recompute>,
     ) -> Result<Self> {
+        match precision {
+            Precision::F32 => check::<f32>(model, options)?,
+            Precision::Bf16 => check::<Bf16>(model, options)?,
+        }
         let plan = |recompute| {
             let options = SessionOptions { recompute, ..options.clone() };
             Self::new(model, precision, &options, work)
         };
-        let plans = [Recompute::None, Recompute::NormsAndSwiglu, Recompute::Layer].map(plan);
-        let fits = |plan: &&Self| plan.total() <= memory.free;
-        match plans.iter().find(fits) {
-            Some(plan) => Ok(*plan),
-            None => Err(Error::DeviceMemory { plan: plans[2], free: memory.free, remedy: remedy(&plans[2], memory) }),
+        let any = [Recompute::None, Recompute::NormsAndSwiglu, Recompute::Layer];
+        let policies = recompute.map_or(any.to_vec(), |given| vec![given]);
+        let mut least = None;
+        for policy in policies {
+            let plan = plan(policy);
+            if plan.total() <= memory.free {
+                return Ok(plan);
+            }
+            least = Some(plan);
         }
+        let plan = least.expect("there is a policy");
+        Err(Error::DeviceMemory { plan, free: memory.free, remedy: remedy(&plan, memory) })
     }
 }
 
 /// What would make it fit, judged by what takes the most.
 fn remedy(plan: &MemoryPlan, memory: Free) -> &'static str {
     let fixed = plan.weights + plan.gradients + plan.states;
-    if fixed <= memory.free {
+    if fixed <= memory.free && plan.recompute != Recompute::Layer {
+        "leave recompute out, which then is what fits, or take a smaller batchSize or maxLength"
+    } else if fixed <= memory.free {
         "take a smaller batchSize or maxLength, with gradientAccumulation for the same step"
     } else if plan.weights > memory.free {
         "take a card with more memory, or end what else uses this one"

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use zephyr_emulator::{Emulated, Watch};
-use zephyr_kernels::cuda::Free;
+use zephyr_kernels::cuda::{Device, Free};
 use zephyr_mistral::train::Recompute;
-use zephyr_mistral::{Adapter, LoraConfig, Model, Storage, Weights};
+use zephyr_mistral::{Adapter, Config, Layout, LoraConfig, Model, Storage, Weights};
 
 use super::lora::{golden_adapter, run_pairs, tokenizer};
 use super::{
@@ -25,12 +25,31 @@ fn emulated() -> Option<Arc<Emulated>> {
     Emulated::new(Watch::Off, 0)
 }
 
-/// A session with room for small chunks of logits, so that there are several.
-fn on(device: &Arc<Emulated>, precision: Precision, options: SessionOptions) -> Session {
-    Session::on(device.clone(), precision, SessionOptions { head_chunk: 100, max_length: 256, ..options })
+/// Where tests named `on_a_device` run: on the emulation, or with the feature `card` (bench/gpu) on the first card that can be
+/// used.
+#[cfg(not(feature = "card"))]
+fn device() -> Option<Arc<dyn Device>> {
+    Some(emulated()?)
 }
 
-fn in_f32(device: &Arc<Emulated>) -> Session {
+#[cfg(feature = "card")]
+fn device() -> Option<Arc<dyn Device>> {
+    use zephyr_devices::{Build, Choice, Surroundings, Wanted, choose};
+    static CARD: std::sync::LazyLock<Arc<dyn Device>> =
+        std::sync::LazyLock::new(|| match choose(Wanted::Cuda(None), Build::Cuda, &Surroundings::of_process()) {
+            Ok(Choice::Card(card)) => zephyr_kernels::cuda::open(card.index).unwrap_or_else(|error| panic!("{error}")),
+            Ok(Choice::Cpu { .. }) => unreachable!("a card was asked for"),
+            Err(refusal) => panic!("{refusal}"),
+        });
+    Some(CARD.clone())
+}
+
+/// A session with room for small chunks of logits, so that there are several.
+fn on(device: Arc<dyn Device>, precision: Precision, options: SessionOptions) -> Session {
+    Session::on(device, precision, SessionOptions { head_chunk: 100, max_length: 256, ..options })
+}
+
+fn in_f32(device: Arc<dyn Device>) -> Session {
     on(device, Precision::F32, SessionOptions::default())
 }
 
@@ -43,25 +62,33 @@ fn batch<R: Clone>(rows: &[R], step: usize, count: usize) -> Vec<R> {
     (0..count).map(|at| rows[(step * count + at) % rows.len()].clone()).collect()
 }
 
-/// TRL's DPO run on a device with a reference of its own; the weights at the end.
-fn dpo_run(folder: &Path, pairs: &[[Row; 2]], steps: usize) -> Option<Vec<f32>> {
+/// TRL's DPO run on a device with a reference of its own, and on after its last step with no rate left; the losses, and the
+/// weights at the end. In f32 every step that TRL made is TRL's.
+fn dpo_run(folder: &Path, pairs: &[[Row; 2]], precision: Precision, steps: usize) -> Option<(Vec<f64>, Vec<f32>)> {
     let run = GoldenRun::open(folder, "dpo_run.json");
-    let device = emulated()?;
+    let device = device()?;
     let mut policy = weights(folder.join("model.safetensors"));
     let reference = weights(folder.join("ref.safetensors"));
-    let (mut session, mut of_reference) = (in_f32(&device), in_f32(&device));
+    let new = || on(device.clone(), precision, SessionOptions::default());
+    let (mut session, mut of_reference) = (new(), new());
     let config = LossConfig { beta: run.number("beta"), ..LossConfig::default() };
+    let mut losses = Vec::new();
     for step in 0..steps {
         let rows = batch(pairs, step, run.count("batch"));
         let packed = packed_pairs(&rows);
         let (chosen, rejected) = sides(&of_reference.sequence_logps(&reference, &packed).unwrap());
         let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
-        session.accumulate_dpo(&policy, &packed, reference, &config, denominator(&rows)).unwrap();
-        let result = session.apply(&mut policy, &run.update(step)).unwrap();
-        run.check(step, &result);
+        losses.push(session.accumulate_dpo(&policy, &packed, reference, &config, denominator(&rows)).unwrap().loss);
+        // TRL's rates end at 0: what comes after is as fast as its middle.
+        let recorded = step < run.count("steps");
+        let rates = if recorded { run.update(step) } else { run.update(run.count("steps") / 2) };
+        let result = session.apply(&mut policy, &rates).unwrap();
+        if recorded && precision == Precision::F32 {
+            run.check(step, &result);
+        }
     }
     session.fetch(&mut policy).unwrap();
-    Some(policy.data)
+    Some((losses, policy.data))
 }
 
 #[test]
@@ -70,10 +97,38 @@ fn golden_dpo_on_a_device_follows_trl_and_is_the_same_twice() {
     for folder in models() {
         let pairs = run_pairs(&folder, &tokenizer);
         let steps = GoldenRun::open(&folder, "dpo_run.json").count("steps");
-        let Some(first) = dpo_run(&folder, &pairs, steps) else { return };
+        let run = || dpo_run(&folder, &pairs, Precision::F32, steps);
+        let Some((_, first)) = run() else { return };
         if folder.ends_with("window") {
-            assert!(bits(&first) == bits(&dpo_run(&folder, &pairs, steps).unwrap()), "two runs differ");
+            assert!(bits(&first) == bits(&run().unwrap().1), "two runs differ");
         }
+    }
+}
+
+/// Fifty steps on a card; a few on the emulation, which takes seconds for one. What a card did is written to the file that
+/// ZEPHYR_REPORT names.
+#[test]
+#[ignore = "npm run test:cuda-emulated"]
+fn a_long_dpo_run_on_a_device_is_the_same_bits_twice() {
+    let steps = if cfg!(feature = "card") { 50 } else { 3 };
+    let Some(tokenizer) = tokenizer() else { return };
+    let mut report = Map::new();
+    for folder in models() {
+        let pairs = run_pairs(&folder, &tokenizer);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let run = || dpo_run(&folder, &pairs, precision, steps);
+            let Some((losses, first)) = run() else { return };
+            let (again, second) = run().unwrap();
+            assert!(bits(&first) == bits(&second) && losses == again, "two runs differ");
+            assert!(steps < 50 || losses[49] < 0.5 * losses[0], "{losses:?}");
+            let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+            report.insert(format!("{name}, {}", precision.name()), json!(losses));
+        }
+    }
+    if let Some(file) = std::env::var_os("ZEPHYR_REPORT") {
+        let device = device().unwrap().name();
+        let text = json!({ "device": device, "steps": steps, "identical_twice": true, "losses": report });
+        std::fs::write(file, text.to_string()).unwrap();
     }
 }
 
@@ -82,11 +137,11 @@ fn golden_dpo_on_a_device_follows_trl_and_is_the_same_twice() {
 fn golden_sft_on_a_device_follows_trl() {
     for folder in models() {
         let run = GoldenRun::open(&folder, "sft_run.json");
-        let Some(device) = emulated() else { return };
+        let Some(device) = device() else { return };
         let mut model = weights(folder.join("model.safetensors"));
         let rows: Vec<Row> = run.record["input_ids"].as_array().unwrap().iter().map(numbers).map(whole).collect();
         let (size, accumulation) = (run.count("batch"), run.count("grad_accum"));
-        let mut session = in_f32(&device);
+        let mut session = in_f32(device.clone());
         for step in 0..run.count("steps") {
             let rows = batch(&rows, step, size * accumulation);
             let tokens = f64::from(packed(&rows).predicted.iter().sum::<u32>());
@@ -113,13 +168,13 @@ fn golden_lora_dpo_on_a_device_follows_trl() {
     let Some(tokenizer) = tokenizer() else { return };
     for folder in models() {
         let run = GoldenRun::open(&folder, "lora_dpo_run.json");
-        let Some(device) = emulated() else { return };
+        let Some(device) = device() else { return };
         let base = weights(folder.join("model.safetensors"));
         let mut adapter = golden_adapter(&folder, &base, "initial.safetensors");
         let pairs = run_pairs(&folder, &tokenizer);
         let config = LossConfig { beta: run.number("beta"), ..LossConfig::default() };
         let options = SessionOptions { reference_is_start: true, ..SessionOptions::default() };
-        let mut session = on(&device, Precision::F32, options);
+        let mut session = on(device.clone(), Precision::F32, options);
         for step in 0..run.count("steps") {
             let rows = batch(&pairs, step, run.count("batch"));
             let packed = packed_pairs(&rows);
@@ -141,7 +196,7 @@ fn golden_lora_dpo_on_a_device_follows_trl() {
 
 /// Loss, gradient, and weights after some steps, beside the host's.
 fn beside_the_host(folder: &Path, precision: Precision, kind: OptimizerKind, steps: usize) -> Option<[f64; 3]> {
-    let device = emulated()?;
+    let device = device()?;
     let start = weights(folder.join("model.safetensors"));
     let rows = documents(folder);
     let options = SessionOptions { optimizer: kind, ..SessionOptions::default() };
@@ -161,12 +216,12 @@ fn beside_the_host(folder: &Path, precision: Precision, kind: OptimizerKind, ste
         )
     };
     let expected = run(Session::new(&start, options.clone()));
-    let found = run(on(&device, precision, options));
+    let found = run(on(device.clone(), precision, options));
     Some([(found.0 - expected.0).abs() / expected.0, relative(&found.1, &expected.1), relative(&found.2, &expected.2)])
 }
 
 #[test]
-fn every_optimizer_in_f32_is_the_hosts() {
+fn every_optimizer_in_f32_on_a_device_is_the_hosts() {
     for folder in models() {
         for kind in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit] {
             let Some([loss, gradient, moved]) = beside_the_host(&folder, Precision::F32, kind, 3) else { return };
@@ -179,7 +234,7 @@ fn every_optimizer_in_f32_is_the_hosts() {
 
 /// bf16 keeps eight bits: the loss to 1 %, the gradient to 5 %, the way of the weights to a third.
 #[test]
-fn every_optimizer_in_bf16_learns_what_the_host_learns() {
+fn every_optimizer_in_bf16_on_a_device_learns_what_the_host_learns() {
     for folder in models() {
         for kind in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit, OptimizerKind::AdamWBf16] {
             let Some([loss, gradient, moved]) = beside_the_host(&folder, Precision::Bf16, kind, 3) else { return };
@@ -200,9 +255,9 @@ fn adapter(base: &Weights, dropout: f64) -> Adapter {
 }
 
 #[test]
-fn an_adapter_over_frozen_bf16_weights_learns_in_bf16() {
+fn an_adapter_over_frozen_bf16_weights_on_a_device_learns_in_bf16() {
     for folder in models() {
-        let Some(device) = emulated() else { return };
+        let Some(device) = device() else { return };
         let base = weights(folder.join("model.safetensors")).converted(Storage::Bf16).unwrap();
         let rows = packed_pairs(&golden_pairs(&json(folder.join("dpo.json"))));
         let run = |mut session: Session| {
@@ -219,7 +274,7 @@ fn an_adapter_over_frozen_bf16_weights_learns_in_bf16() {
             losses
         };
         let expected = run(Session::new(&base, SessionOptions::default()));
-        let found = run(on(&device, Precision::Bf16, SessionOptions::default()));
+        let found = run(on(device.clone(), Precision::Bf16, SessionOptions::default()));
         for (found, expected) in found.iter().zip(&expected) {
             assert!((found - expected).abs() < 2e-2 * expected, "{found} for {expected}");
         }
@@ -229,7 +284,7 @@ fn an_adapter_over_frozen_bf16_weights_learns_in_bf16() {
 
 /// Saved, and resumed by another session: the same bits as the undisturbed run, whatever the form of the state.
 #[test]
-fn a_saved_run_goes_on_with_every_form_of_the_state() {
+fn a_saved_run_on_a_device_goes_on_with_every_form_of_the_state() {
     let Some(folder) = models().into_iter().next() else { return };
     let place = tempfile::tempdir().unwrap();
     let rows = documents(&folder);
@@ -239,8 +294,8 @@ fn a_saved_run_goes_on_with_every_form_of_the_state() {
         (Precision::Bf16, OptimizerKind::AdamWBf16),
     ];
     for (index, (precision, kind)) in forms.into_iter().enumerate() {
-        let Some(device) = emulated() else { return };
-        let new = || on(&device, precision, SessionOptions { optimizer: kind, ..SessionOptions::default() });
+        let Some(device) = device() else { return };
+        let new = || on(device.clone(), precision, SessionOptions { optimizer: kind, ..SessionOptions::default() });
         let steps = |session: &mut Session, model: &mut Weights| {
             for step in 0..2 {
                 session.accumulate_sft(&*model, &packed(&rows[step..][..2]), 100.0).unwrap();
@@ -273,7 +328,7 @@ fn nothing_is_allocated_in_a_step_and_the_host_waits_for_loss_and_norm_alone() {
     let Some(device) = emulated() else { return };
     let mut model = weights(folder.join("model.safetensors"));
     let rows = documents(&folder);
-    let mut session = in_f32(&device);
+    let mut session = in_f32(device.clone());
     let mut step = |rows: &[Row]| {
         let before = (device.allocations(), device.waits());
         session.accumulate_sft(&model, &packed(rows), 100.0).unwrap();
@@ -335,7 +390,7 @@ fn the_policy_that_fits_is_taken_or_the_numbers_are_told() {
     assert!(plans.is_sorted_by(|a, b| a.total() > b.total()), "{plans:?}");
     let fitting = |free| {
         let memory = Free { free, total: free };
-        MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory)
+        MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory, None)
     };
     for plan in plans {
         assert_eq!(fitting(plan.total()).unwrap(), plan);
@@ -346,6 +401,37 @@ fn the_policy_that_fits_is_taken_or_the_numbers_are_told() {
     let error = fitting(plans[2].weights + 1).unwrap_err();
     assert!(error.to_string().contains("LoRA"), "{error}");
     assert!(fitting(1).unwrap_err().to_string().contains("a card with more memory"));
+
+    let memory = Free { free: plans[2].total(), total: plans[2].total() };
+    let given =
+        |recompute| MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory, Some(recompute));
+    assert_eq!(given(Recompute::Layer).unwrap(), plans[2]);
+    let error = given(Recompute::None).unwrap_err().to_string();
+    assert!(error.contains("recompute \"none\"") && error.contains("leave recompute out"), "{error}");
+}
+
+/// By the plan alone, which takes no device: weights, gradients, rests and bf16 moments are ten bytes a parameter.
+#[test]
+fn all_of_mistral_7b_is_trained_in_80_gigabytes() {
+    let config = json!({
+        "model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-5, "hidden_act": "silu"
+    });
+    let config = Config::from_json(&config.to_string(), "test").unwrap();
+    let mut tiny = config.clone();
+    (tiny.layers, tiny.vocab_size) = (1, 8);
+    let mut model = Weights::zeros(tiny).released();
+    model.layout = Layout::new(&config);
+    model.config = config;
+    let options = SessionOptions { optimizer: OptimizerKind::AdamWBf16, head_chunk: 1024, ..SessionOptions::default() };
+    let work = Work { tokens: 8192, predictions: 4096, train: true };
+    let memory = Free { free: 80_000_000_000, total: 80_000_000_000 };
+    let plan = MemoryPlan::fitting((&model).into(), Precision::Bf16, &options, work, memory, None).unwrap();
+    let parameters = 7_241_732_096;
+    let held = plan.weights + plan.gradients + plan.states;
+    assert!(held > 10 * parameters && held < 10 * parameters + (50 << 20), "{plan}");
+    eprintln!("recompute {}: {plan}", plan.recompute.name());
 }
 
 #[test]
@@ -375,11 +461,11 @@ fn a_loss_or_gradient_that_is_no_number_changes_nothing() {
     let rows = packed(&documents(&folder));
     let mut broken = start.clone();
     broken.data[start.layout.final_norm.clone()].fill(f32::NAN);
-    let error = in_f32(&device).accumulate_sft(&broken, &rows, 100.0).unwrap_err();
+    let error = in_f32(device.clone()).accumulate_sft(&broken, &rows, 100.0).unwrap_err();
     assert_eq!(error.code(), "ZA_TRAIN_NOT_FINITE");
 
     let mut model = start.clone();
-    let mut session = in_f32(&device);
+    let mut session = in_f32(device.clone());
     session.accumulate_sft(&model, &rows, 100.0).unwrap();
     session.apply(&mut model, &update(1e-3)).unwrap();
     let before = session.sequence_logps(&model, &rows).unwrap();
@@ -404,14 +490,14 @@ fn what_a_device_cannot_do_is_refused_by_name() {
         assert!(error.to_string().contains(words) && error.to_string().contains("Remedy: "), "{error}");
     };
     let dropped = adapter(&model, 0.1);
-    refused(&mut in_f32(&device), Model::adapted(&model, &dropped), "dropout");
+    refused(&mut in_f32(device.clone()), Model::adapted(&model, &dropped), "dropout");
     let noise = SessionOptions { embedding_noise: Some(EmbeddingNoise { alpha: 5.0 }), ..SessionOptions::default() };
-    refused(&mut on(&device, Precision::F32, noise), (&model).into(), "NEFTune");
+    refused(&mut on(device.clone(), Precision::F32, noise), (&model).into(), "NEFTune");
     let halves = SessionOptions { optimizer: OptimizerKind::AdamWBf16, ..SessionOptions::default() };
-    refused(&mut on(&device, Precision::F32, halves), (&model).into(), "adamw-bf16");
+    refused(&mut on(device.clone(), Precision::F32, halves), (&model).into(), "adamw-bf16");
     assert_eq!(device.used(), 0, "what was refused holds nothing");
 
-    let mut session = in_f32(&device);
+    let mut session = in_f32(device.clone());
     session.sequence_logps(&model, &rows).unwrap();
     let error = session.sequence_logps(&model.clone(), &rows).unwrap_err();
     assert!(error.to_string().contains("one model"), "{error}");
@@ -419,9 +505,9 @@ fn what_a_device_cannot_do_is_refused_by_name() {
 
 /// Pairs, weights of rows, prompts among the rows, single answers: the losses are the host's, and so are the numbers.
 #[test]
-fn sums_and_gradients_of_shared_prompts_are_the_hosts() {
+fn sums_and_gradients_of_shared_prompts_on_a_device_are_the_hosts() {
     for folder in models() {
-        let Some(device) = emulated() else { return };
+        let Some(device) = device() else { return };
         let policy = weights(folder.join("model.safetensors"));
         let pairs = golden_pairs(&json(folder.join("dpo.json")));
         let (chosen, rejected) = logps(&weights(folder.join("ref.safetensors")), &pairs);
@@ -436,7 +522,7 @@ fn sums_and_gradients_of_shared_prompts_are_the_hosts() {
         let shared = shared.unwrap().with_discounted_tails(0.5);
         assert!(shared.computed_tokens() < packed_pairs(&pairs).computed_tokens());
         let (expected, gradients) = step(&mut super::session(&policy), &shared);
-        let (found, found_gradients) = step(&mut in_f32(&device), &shared);
+        let (found, found_gradients) = step(&mut in_f32(device.clone()), &shared);
         assert!((found.loss - expected.loss).abs() < 1e-5 * expected.loss.max(1.0));
         assert_eq!(
             (found.pairs, found.wins, found.chosen.correct),

@@ -1,6 +1,9 @@
 //! Matrix products on a GPU, as plain data: a library makes them (cublasLt), in f32 sums of f32 or bf16 products.
 
-use crate::cuda::{Element, Pointer};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cuda::{Arena, Device, DeviceError, Element, Pointer};
 
 /// The type of a matrix's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,4 +145,38 @@ pub fn nn<C: Element, T: Element>(c: Mat<C>, a: Mat<T>, b: Mat<T>, alpha: f32) -
 /// `C[m,n] = alpha·A[k,m]ᵀ·B[k,n]`
 pub fn tn<C: Element, T: Element>(c: Mat<C>, a: Mat<T>, b: Mat<T>, alpha: f32) -> Product {
     Product::new(c, (a, true), (b, false), alpha)
+}
+
+/// Products of one measurement, so that the wait for the last counts little.
+const IN_A_ROW: u32 = 4;
+
+/// The operations in a second of square products on a device, the fastest of about so many seconds; at least two
+/// measurements after a first one.
+///
+/// # Errors
+/// The device's: there must be room for three matrices.
+pub fn peak<T: Element>(device: &Arc<dyn Device>, size: usize, seconds: f64) -> Result<f64, DeviceError> {
+    let lay =
+        |arena: &mut Arena| [arena.part("a", size * size), arena.part("b", size * size), arena.part("c", size * size)];
+    let (_memory, [a, b, c]) = Arena::reserve(device, "The measurement of products", lay)?;
+    // Products of zeros take less power and go faster.
+    let factor: Vec<T> = (0..size * size).map(|index| T::from_f32((index % 17) as f32 - 8.0)).collect();
+    device.upload(&factor, a)?;
+    device.upload(&factor, b)?;
+    let product = nt(Mat::new(c, size, size), Mat::new(a, size, size), Mat::new(b, size, size), 1.0);
+    let mut first = [T::default()];
+    let (mut fastest, begin, mut runs) = (Duration::MAX, Instant::now(), 0);
+    while runs < 3 || begin.elapsed().as_secs_f64() < seconds {
+        let start = Instant::now();
+        for _ in 0..IN_A_ROW {
+            device.multiply(&product)?;
+        }
+        device.download(c, &mut first)?;
+        // The first run wakes the card, and chooses how to multiply.
+        if runs > 0 {
+            fastest = fastest.min(start.elapsed());
+        }
+        runs += 1;
+    }
+    Ok(f64::from(2 * IN_A_ROW) * (size as f64).powi(3) / fastest.as_secs_f64())
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use zephyr_kernels::attention::cuda::HEAD_DIMS;
 use zephyr_kernels::cuda::{Arena, Device, DeviceError, Element, Pointer, Reserved};
 use zephyr_kernels::rope;
@@ -15,7 +16,7 @@ use crate::model::Model;
 use crate::train::rope_table;
 
 /// Values that are on their way between host and device at one time.
-const PIECE: usize = 1 << 20;
+pub const PIECE: usize = 1 << 20;
 
 /// A model on a device: its weights, frozen or not, the adapter over them if there is one, and the rotary table.
 #[derive(Debug)]
@@ -125,7 +126,10 @@ fn lay<T: Element>(
 }
 
 /// Refuses what no kernel exists for.
-fn check_config<T: Element>(config: &Config) -> Result<()> {
+///
+/// # Errors
+/// `ZA_DEVICE_UNSUPPORTED`
+pub fn check_config<T: Element>(config: &Config) -> Result<()> {
     let refuse = |what: String, remedy: &'static str| Err(Error::DeviceUnsupported { what, remedy });
     let Config { hidden_size, head_dim, .. } = *config;
     // Every tensor then begins at a multiple of 16 bytes.
@@ -149,8 +153,7 @@ fn check_config<T: Element>(config: &Config) -> Result<()> {
 pub fn upload<T: Element>(device: &dyn Device, values: &[f32], to: Pointer<T>) -> std::result::Result<(), DeviceError> {
     let mut rounded = Vec::new();
     for (piece, values) in values.chunks(PIECE).enumerate() {
-        rounded.clear();
-        rounded.extend(values.iter().map(|&value| T::from_f32(value)));
+        values.par_iter().map(|&value| T::from_f32(value)).collect_into_vec(&mut rounded);
         device.upload(&rounded, to.offset(piece * PIECE))?;
     }
     Ok(())
@@ -166,7 +169,7 @@ pub fn download<T: Element>(
     for (piece, values) in values.chunks_mut(PIECE).enumerate() {
         held.resize(values.len(), T::default());
         device.download(from.offset(piece * PIECE), &mut held)?;
-        values.iter_mut().zip(&held).for_each(|(value, held)| *value = held.to_f32());
+        values.par_iter_mut().zip(&held).for_each(|(value, held)| *value = held.to_f32());
     }
     Ok(())
 }

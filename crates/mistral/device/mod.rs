@@ -21,5 +21,5 @@ mod linear;
 mod test;
 mod workspace;
 
-pub use decoder::{Decoder, Gradients, download, upload};
+pub use decoder::{Decoder, Gradients, PIECE, check_config, download, upload};
 pub use workspace::{Loaded, Planned, Sizes, Workspace, plan_workspace};

@@ -26,6 +26,15 @@ impl Recompute {
             _ => None,
         }
     }
+
+    /// As [`Self::parse`] takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::NormsAndSwiglu => "norms-and-swiglu",
+            Self::Layer => "layer",
+        }
+    }
 }
 
 /// What one layer's backward needs and cannot get cheaply. Sizes in floats; T tokens.

@@ -15,7 +15,7 @@ use zephyr_kernels::adamw::cuda::{Codes, Moments, Weights, step, tables};
 use zephyr_kernels::adamw::{self, BLOCK, Blocks};
 use zephyr_kernels::cuda::{Arena, Bf16, Device, DeviceError, Element, Pointer, Reserved};
 use zephyr_kernels::norm::cuda as norm;
-use zephyr_mistral::device::{Decoder, Gradients, download, upload};
+use zephyr_mistral::device::{Decoder, Gradients, PIECE, download, upload};
 use zephyr_mistral::{Model, TensorSpec};
 
 use super::super::{Optimizer, OptimizerKind, Update, decay_runs};
@@ -184,10 +184,14 @@ impl<T: Element> Training<T> {
             // Once the optimizer has made a step, the host's weights are rounded, and their rests are the optimizer's.
             Exact::Rests(_) if optimizer.steps() > 0 => {}
             Exact::Rests(rests) => {
-                let (mut values, mut own) = (model.parameters().to_vec(), vec![0; self.len]);
-                adamw::split(&mut values, &mut own);
-                upload(device, &values, self.target(decoder))?;
-                device.upload(&own, rests)?;
+                // By the piece: no second copy of the weights on the host.
+                let mut own = vec![0; PIECE];
+                for (piece, values) in model.parameters().chunks(PIECE).enumerate() {
+                    let (mut values, own) = (values.to_vec(), &mut own[..values.len()]);
+                    adamw::split(&mut values, own);
+                    upload(device, &values, self.target(decoder).offset(piece * PIECE))?;
+                    device.upload(own, rests.offset(piece * PIECE))?;
+                }
             }
         }
         if let Held::Coded { tables: there, .. } = self.state.moments {
