@@ -33,7 +33,7 @@ describe.runIf(wasmBuilt)("zephyr-align/browser in Node", () => {
 
   describe.runIf(present(golden) && present(cases) && present(smollm2))("says what the native core says", () => {
     it.each(comparisons())("$name", async ({ path, conversations, quantization, bound }) => {
-      using native = await Mistral.fromPretrained(path, quantization === "auto" ? { quantization } : {});
+      using native = await Mistral.fromPretrained(path, { quantization });
       using model = await load(path, { quantization });
       expect([model.parameters, model.storage, model.stopTokenIds]).toEqual([
         native.parameters,

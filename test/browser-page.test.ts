@@ -85,7 +85,7 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
     const addresses = ["/models/smollm2.gguf", "/models/smollm2.gguf", "/models/case-09", "/models/base"];
     it.each(comparisons().map((each, index) => ({ ...each, address: addresses[index]! })))("$name", async (each) => {
       const { path, address, conversations, quantization, bound } = each;
-      using native = await Mistral.fromPretrained(path, quantization === "auto" ? { quantization } : {});
+      using native = await Mistral.fromPretrained(path, { quantization });
       const there = await ask(native, conversations);
       const here = await inPage<Said[]>(
         `const ask = ${ask.toString()};

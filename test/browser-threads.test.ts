@@ -58,7 +58,7 @@ describe.runIf(threadsBuilt)("threads in Node", () => {
 
   describe.runIf(goldenThere)("say what the native core says, and what one thread says to the last bit", () => {
     it.each(comparisons())("$name", async ({ path, conversations, quantization, bound }) => {
-      using native = await Mistral.fromPretrained(path, quantization === "auto" ? { quantization } : {});
+      using native = await Mistral.fromPretrained(path, { quantization });
       using one = await load(path, { quantization, threads: 1 });
       using two = await load(path, { quantization, threads: 2 });
       expect(two.config).toEqual(native.config);
@@ -233,7 +233,7 @@ describe.runIf(threadsBuilt && browsable)("threads in Chromium", () => {
     })),
   )("two say what the native core says, and the bits of one: $name", async (each) => {
     const { path, address, conversations, quantization, bound } = each;
-    using native = await Mistral.fromPretrained(path, quantization === "auto" ? { quantization } : {});
+    using native = await Mistral.fromPretrained(path, { quantization });
     const there = await ask(native, conversations);
     const { page, faults, run } = await pageOf(isolated);
     const found = await run<{ isolated: boolean; said: Said[][] }>(
