@@ -1,5 +1,5 @@
 /** Several threads in WebAssembly: in Node, and in Chromium where the page is cross-origin isolated. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, openAsBlob, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -160,6 +160,18 @@ describe.runIf(threadsBuilt)("threads in Node", () => {
     const { worker, threads } = starter();
     using _model = await load(base, { threads: "auto", worker });
     expect(threads.length).toBe(Math.min(4, (await import("node:os")).availableParallelism()));
+  });
+
+  it("a file that cannot be sent to a worker is refused with what can", async () => {
+    const file = await openAsBlob(join(base, "model.safetensors"));
+    const [config, tokenizer] = [urlOf(join(base, "config.json")), urlOf(join(base, "tokenizer.json"))];
+    const source = { config, tokenizer, weights: file };
+    expect(await failure(browser.Mistral.fromPretrained(source, { threads: 2 }))).toMatchObject({
+      code: "ZA_MODEL_INVALID",
+      remedy: "Give the file's address, or its bytes.",
+    });
+    const model = await load(base, { threads: 2 });
+    model.dispose();
   });
 
   it("refuses what cannot be", async () => {

@@ -3,12 +3,12 @@
  *
  * usage: node bench/wasm/node.mjs MODEL.gguf ANSWERS THREADS
  */
-import { openAsBlob } from "node:fs";
+import { pathToFileURL } from "node:url";
 import { Mistral } from "../../dist/web/browser.js";
 
 const [file, answers, threads] = process.argv.slice(2);
 const started = performance.now();
-const model = await Mistral.fromPretrained(await openAsBlob(file), { threads: Number(threads) });
+const model = await Mistral.fromPretrained(pathToFileURL(file), { threads: Number(threads) });
 const load_ms = performance.now() - started;
 const ids = await model.tokenizer.encode("The quick brown fox jumps over the lazy dog. ".repeat(51));
 const runs = [];

@@ -1,5 +1,5 @@
 /** Calls of a {@link Work}, here or in a worker: the same function for whoever asks. */
-import { aborted, errorFromCode, fromNative, type Place, throwIfAborted, ZephyrError } from "../errors";
+import { aborted, errorFromCode, fromNative, ModelError, type Place, throwIfAborted, ZephyrError } from "../errors";
 import type { LoadProgress } from "./model-source";
 import type { WorkerEvent, WorkerLike, WorkerScope } from "./platform";
 import { isStopped, joinThreads, type Shared, stoppedBy } from "./runtime";
@@ -174,7 +174,15 @@ export function workerThread(worker: WorkerLike): WorkerThread {
       try {
         return await new Promise<never>((resolve, reject) => {
           waiting.set(id, { resolve, reject, onEvent });
-          worker.postMessage({ id, name, args } satisfies Question);
+          try {
+            worker.postMessage({ id, name, args } satisfies Question);
+          } catch (error) {
+            waiting.delete(id);
+            // In Node, a Blob over a file.
+            const problem = `what was given cannot be sent to a worker: ${error instanceof Error ? error.message : error}`;
+            const remedy = "Give the file's address, or its bytes.";
+            reject(new ModelError("ZA_MODEL_INVALID", problem, { remedy, cause: error }));
+          }
         });
       } catch (error) {
         throw signal?.aborted ? aborted(signal.reason) : error;
