@@ -3,13 +3,13 @@ import { request as httpRequest } from "node:http";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { buildProgram } from "../shared";
-import { base, chat, type Serving, say, startServing } from "./serving";
+import { base, chat, type Serving, say, startDemo, startServing } from "./serving";
 
 let server: Serving;
 
 beforeAll(async () => {
   buildProgram();
-  server = await startServing(["--model", `demo=${base}`]);
+  server = await startDemo();
 });
 
 afterAll(async () => {

@@ -3,9 +3,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Mistral } from "../../ts/index";
 import { buildProgram } from "../shared";
-import { base, chat, eventsIn, refusal, type Serving, say, settled, startServing } from "./serving";
+import { chat, eventsIn, refusal, type Serving, saveSlow, say, settled, startServing } from "./serving";
 
 const folder = mkdtempSync(join(tmpdir(), "zephyr-serve-load-"));
 const at = (name: string) => join(folder, name);
@@ -16,16 +15,7 @@ let slow: Serving;
 
 beforeAll(async () => {
   buildProgram();
-  const small = await Mistral.fromPretrained(base);
-  // Large enough to be caught at work, and without an end: random weights rarely say the end token, greedily never.
-  const config = {
-    ...small.config,
-    hidden_size: 512,
-    intermediate_size: 1536,
-    head_dim: 128,
-    max_position_embeddings: 32_768,
-  };
-  await (await Mistral.random(config, small.tokenizer, 5)).save(at("slow"));
+  await saveSlow(at("slow"), 512);
   slow = await startServing(["--model", at("slow"), "--queue", "3"]);
 });
 

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Mistral } from "../../ts/index";
 import { browsable, drawingFaults, launch, looks, watchedPage } from "../chromium";
 import { buildProgram } from "../shared";
-import { base, type Serving, startServing } from "./serving";
+import { base, type Serving, saveSlow, startServing } from "./serving";
 
 const folder = mkdtempSync(join(tmpdir(), "zephyr-serve-page-"));
 /** Where pictures of the page are kept to be looked at. */
@@ -18,15 +18,7 @@ describe.runIf(browsable)("the chat page", () => {
   let locked: Serving;
   beforeAll(async () => {
     buildProgram();
-    const small = await Mistral.fromPretrained(base);
-    const config = {
-      ...small.config,
-      hidden_size: 256,
-      intermediate_size: 768,
-      head_dim: 64,
-      max_position_embeddings: 32_768,
-    };
-    await (await Mistral.random(config, small.tokenizer, 5)).save(join(folder, "slow"));
+    await saveSlow(join(folder, "slow"), 256);
     server = await startServing(["--model", `demo=${base}`, "--model", join(folder, "slow")]);
     locked = await startServing(["--model", `demo=${base}`, "--api-key-env", "ZEPHYR_SERVE_KEY"], {
       ZEPHYR_SERVE_KEY: "sesame-4711",

@@ -2,13 +2,13 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Mistral } from "../../ts/index";
 import { buildProgram } from "../shared";
-import { base, chat, eventsIn, refusal, type Serving, say, startServing } from "./serving";
+import { base, chat, eventsIn, refusal, type Serving, say, startDemo } from "./serving";
 
 let server: Serving;
 
 beforeAll(async () => {
   buildProgram();
-  server = await startServing(["--model", `demo=${base}`]);
+  server = await startDemo();
 });
 
 afterAll(async () => {

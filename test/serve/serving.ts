@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import OpenAI from "openai";
 import { expect } from "vitest";
+import { Mistral } from "../../ts/index";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const program = join(root, "dist", "cli.js");
@@ -73,6 +74,20 @@ export async function startServing(flags: readonly string[], env: Record<string,
       return exited;
     },
   };
+}
+
+/** A server of the demo's base model, under the name `demo`. */
+export const startDemo = () => startServing(["--model", `demo=${base}`]);
+
+/**
+ * Saves a model with random weights and hidden states of that width that answers long enough to be caught at work, and without
+ * an end: random weights rarely say the end token, greedily never.
+ */
+export async function saveSlow(folder: string, width: number): Promise<void> {
+  const small = await Mistral.fromPretrained(base);
+  const sizes = { hidden_size: width, intermediate_size: 3 * width, head_dim: width / 4 };
+  const config = { ...small.config, ...sizes, max_position_embeddings: 32_768 };
+  await (await Mistral.random(config, small.tokenizer, 5)).save(folder);
 }
 
 /** The events of a body, each checked to be framed as `data: …` and a blank line. */
