@@ -62,9 +62,7 @@ pub struct NativeDecoding {
 
 impl NativeDecoding {
     fn cache(&self) -> Result<Option<CacheType>, Failure> {
-        let Some(name) = &self.kv_cache else { return Ok(None) };
-        let text = || format!("kvCache is {name:?}. Remedy: take float32, float16 or q8");
-        generate::cache_type(name).map(Some).ok_or_else(|| Failure::new("ZA_GENERATE_OPTION", text()))
+        Ok(self.kv_cache.as_deref().map(generate::cache_type).transpose()?)
     }
 }
 

@@ -118,10 +118,17 @@ pub struct Generation {
     pub finish: FinishReason,
 }
 
-/// A cache's name: `float32`, `float16`, `q8`.
-pub fn cache_type(name: &str) -> Option<CacheType> {
+/// The cache of a name: `float32`, `float16`, `q8`.
+///
+/// # Errors
+/// `ZA_GENERATE_OPTION`
+pub fn cache_type(name: &str) -> Result<CacheType> {
     let names = [("float32", CacheType::F32), ("float16", CacheType::F16), ("q8", CacheType::Q8)];
-    names.into_iter().find(|(own, _)| *own == name).map(|(_, kind)| kind)
+    names.into_iter().find(|(own, _)| *own == name).map(|(_, kind)| kind).ok_or_else(|| Error::GenerateOption {
+        field: "kvCache",
+        value: format!("{name:?}"),
+        remedy: "Take float32, float16 or q8.",
+    })
 }
 
 /// One sequence of a batch.
