@@ -23,6 +23,11 @@ pub struct Pair<'a> {
     pub rejected: Sequence<'a>,
 }
 
+/// Values of sequences that lie as in pairs (chosen 0, rejected 0, chosen 1, …), as those of the chosen and of the rejected.
+pub fn sides(values: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    values.as_chunks::<2>().0.iter().map(|&[chosen, rejected]| (chosen, rejected)).unzip()
+}
+
 /// Sequences without padding, with the rows of the head: row `rows[k]` predicts `targets[k]`, a supervised token of
 /// sequence `owner[k]`. A row that ends a shared prompt stands twice in `rows`, with the first token of either answer.
 #[derive(Clone, Debug, Default)]

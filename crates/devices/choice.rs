@@ -88,6 +88,13 @@ pub fn choose(wanted: Wanted, build: Build, surroundings: &Surroundings) -> Resu
     }
 }
 
+/// The first card that can be used, for programs that are for a card alone.
+pub fn first_card() -> Result<Card, Refusal> {
+    let mut survey = Survey::of(&Surroundings::of_process());
+    let found = card(None, &mut survey);
+    found.map_err(|error| Refusal { error, attempts: survey.attempts })
+}
+
 /// The card of that index, or the first that can be used; where none can, what is wrong with the first.
 fn card(index: Option<usize>, survey: &mut Survey) -> Result<Card, Error> {
     if let Some(index) = index {

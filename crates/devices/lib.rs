@@ -14,7 +14,7 @@ mod survey;
 #[cfg(all(test, target_os = "linux"))]
 mod test;
 
-pub use choice::{Build, Choice, Wanted, choose};
+pub use choice::{Build, Choice, Wanted, choose, first_card};
 pub use driver::Card;
 pub use error::{Error, Refusal};
 pub use library::Attempt;

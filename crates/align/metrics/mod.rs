@@ -317,7 +317,7 @@ fn eval_log(loss: f64, means: impl Serialize) -> Map<String, Value> {
 #[cfg(test)]
 mod test {
     use super::*;
-    use crate::batch::Sequence;
+    use crate::batch::{Sequence, sides};
     use crate::losses::{Denominator, LossConfig, PairLogps, pair_loss};
 
     /// Pairs of 2 chosen and 3 rejected tokens behind one prompt token; row k has entropy k, logit mean −k, log-prob
@@ -328,8 +328,7 @@ mod test {
         let packed = Packed::new((0..2 * count).map(|side| if side % 2 == 0 { chosen } else { rejected })).unwrap();
         let stats = stats(first_row..first_row + packed.rows.len());
         let sums = packed.sum_by_sequence(&stats.logp);
-        let side = |offset: usize| sums.iter().skip(offset).step_by(2).copied().collect::<Vec<f64>>();
-        let (policy_chosen, policy_rejected) = (side(0), side(1));
+        let (policy_chosen, policy_rejected) = sides(&sums);
         let reference = vec![-3.0; count];
         let logps = PairLogps {
             policy_chosen: &policy_chosen,

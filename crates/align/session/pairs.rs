@@ -5,7 +5,7 @@ use zephyr_mistral::Model;
 
 use super::Session;
 use super::backend::Pass;
-use crate::batch::Packed;
+use crate::batch::{Packed, sides};
 use crate::error::{Error, Result};
 use crate::losses::{self, Denominator, DpoLoss, LossConfig, PairLogps, PairLoss, PolicyLogps, PolicyLoss};
 use crate::metrics::PairSums;
@@ -114,10 +114,9 @@ impl Session {
         self.forward(model, packed, Pass { keep, ..Pass::default() })?;
         let stats = self.backend.stats();
         let sums = packed.sum_by_sequence(&stats.logp);
-        let side = |values: &[f64], offset: usize| values.iter().skip(offset).step_by(2).copied().collect::<Vec<f64>>();
         let lengths: Vec<f64> = packed.predicted.iter().map(|&count| f64::from(count)).collect();
-        let (chosen, rejected) = (side(&sums, 0), side(&sums, 1));
-        let (chosen_tokens, rejected_tokens) = (side(&lengths, 0), side(&lengths, 1));
+        let (chosen, rejected) = sides(&sums);
+        let (chosen_tokens, rejected_tokens) = sides(&lengths);
         let loss = match objective {
             PairObjective::Dpo(config, reference) => {
                 let pair_weights = if config.use_weighting { pair_weights(packed, stats) } else { Vec::new() };

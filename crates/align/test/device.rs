@@ -1,4 +1,4 @@
-//! Sessions on a device (the emulation): TRL's runs step by step, the host's numbers, memory, and what is refused.
+//! Sessions on a device (the emulation): TRL's runs ([`golden`]), the host's numbers, memory, and what is refused.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,10 +9,9 @@ use zephyr_kernels::cuda::{Device, Free};
 use zephyr_mistral::train::Recompute;
 use zephyr_mistral::{Adapter, Config, Layout, LoraConfig, Model, Storage, Weights};
 
-use super::lora::{golden_adapter, run_pairs, tokenizer};
 use super::{
-    GoldenRun, Row, bits, denominator, documents, golden_pairs, json, logps, models, numbers, packed, packed_pairs,
-    relative, update, weights,
+    Row, bits, denominator, documents, golden_pairs, json, logps, models, packed, packed_pairs, relative, update,
+    weights,
 };
 use crate::batch::Packed;
 use crate::checkpoint::{self, Disk, Snapshot, Trained, on_disk};
@@ -20,6 +19,8 @@ use crate::losses::LossConfig;
 use crate::session::{
     EmbeddingNoise, MemoryPlan, OptimizerKind, Precision, ReferenceLogps, Session, SessionOptions, Work,
 };
+
+mod golden;
 
 fn emulated() -> Option<Arc<Emulated>> {
     Emulated::new(Watch::Off, 0)
@@ -34,13 +35,10 @@ fn device() -> Option<Arc<dyn Device>> {
 
 #[cfg(feature = "card")]
 fn device() -> Option<Arc<dyn Device>> {
-    use zephyr_devices::{Build, Choice, Surroundings, Wanted, choose};
-    static CARD: std::sync::LazyLock<Arc<dyn Device>> =
-        std::sync::LazyLock::new(|| match choose(Wanted::Cuda(None), Build::Cuda, &Surroundings::of_process()) {
-            Ok(Choice::Card(card)) => zephyr_kernels::cuda::open(card.index).unwrap_or_else(|error| panic!("{error}")),
-            Ok(Choice::Cpu { .. }) => unreachable!("a card was asked for"),
-            Err(refusal) => panic!("{refusal}"),
-        });
+    static CARD: std::sync::LazyLock<Arc<dyn Device>> = std::sync::LazyLock::new(|| {
+        let card = zephyr_devices::first_card().unwrap_or_else(|refusal| panic!("{refusal}"));
+        zephyr_kernels::cuda::open(card.index).unwrap_or_else(|error| panic!("{error}"))
+    });
     Some(CARD.clone())
 }
 
@@ -51,147 +49,6 @@ fn on(device: Arc<dyn Device>, precision: Precision, options: SessionOptions) ->
 
 fn in_f32(device: Arc<dyn Device>) -> Session {
     on(device, Precision::F32, SessionOptions::default())
-}
-
-fn sides(sums: &[f64]) -> (Vec<f64>, Vec<f64>) {
-    (sums.iter().step_by(2).copied().collect(), sums.iter().skip(1).step_by(2).copied().collect())
-}
-
-/// The rows of a step.
-fn batch<R: Clone>(rows: &[R], step: usize, count: usize) -> Vec<R> {
-    (0..count).map(|at| rows[(step * count + at) % rows.len()].clone()).collect()
-}
-
-/// TRL's DPO run on a device with a reference of its own, and on after its last step with no rate left; the losses, and the
-/// weights at the end. In f32 every step that TRL made is TRL's.
-fn dpo_run(folder: &Path, pairs: &[[Row; 2]], precision: Precision, steps: usize) -> Option<(Vec<f64>, Vec<f32>)> {
-    let run = GoldenRun::open(folder, "dpo_run.json");
-    let device = device()?;
-    let mut policy = weights(folder.join("model.safetensors"));
-    let reference = weights(folder.join("ref.safetensors"));
-    let new = || on(device.clone(), precision, SessionOptions::default());
-    let (mut session, mut of_reference) = (new(), new());
-    let config = LossConfig { beta: run.number("beta"), ..LossConfig::default() };
-    let mut losses = Vec::new();
-    for step in 0..steps {
-        let rows = batch(pairs, step, run.count("batch"));
-        let packed = packed_pairs(&rows);
-        let (chosen, rejected) = sides(&of_reference.sequence_logps(&reference, &packed).unwrap());
-        let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
-        losses.push(session.accumulate_dpo(&policy, &packed, reference, &config, denominator(&rows)).unwrap().loss);
-        // TRL's rates end at 0: what comes after is as fast as its middle.
-        let recorded = step < run.count("steps");
-        let rates = if recorded { run.update(step) } else { run.update(run.count("steps") / 2) };
-        let result = session.apply(&mut policy, &rates).unwrap();
-        if recorded && precision == Precision::F32 {
-            run.check(step, &result);
-        }
-    }
-    session.fetch(&mut policy).unwrap();
-    Some((losses, policy.data))
-}
-
-#[test]
-fn golden_dpo_on_a_device_follows_trl_and_is_the_same_twice() {
-    let Some(tokenizer) = tokenizer() else { return };
-    for folder in models() {
-        let pairs = run_pairs(&folder, &tokenizer);
-        let steps = GoldenRun::open(&folder, "dpo_run.json").count("steps");
-        let run = || dpo_run(&folder, &pairs, Precision::F32, steps);
-        let Some((_, first)) = run() else { return };
-        if folder.ends_with("window") {
-            assert!(bits(&first) == bits(&run().unwrap().1), "two runs differ");
-        }
-    }
-}
-
-/// Fifty steps on a card; a few on the emulation, which takes seconds for one. What a card did is written to the file that
-/// ZEPHYR_REPORT names.
-#[test]
-#[ignore = "npm run test:cuda-emulated"]
-fn a_long_dpo_run_on_a_device_is_the_same_bits_twice() {
-    let steps = if cfg!(feature = "card") { 50 } else { 3 };
-    let Some(tokenizer) = tokenizer() else { return };
-    let mut report = Map::new();
-    for folder in models() {
-        let pairs = run_pairs(&folder, &tokenizer);
-        for precision in [Precision::F32, Precision::Bf16] {
-            let run = || dpo_run(&folder, &pairs, precision, steps);
-            let Some((losses, first)) = run() else { return };
-            let (again, second) = run().unwrap();
-            assert!(bits(&first) == bits(&second) && losses == again, "two runs differ");
-            assert!(steps < 50 || losses[49] < 0.5 * losses[0], "{losses:?}");
-            let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-            report.insert(format!("{name}, {}", precision.name()), json!(losses));
-        }
-    }
-    if let Some(file) = std::env::var_os("ZEPHYR_REPORT") {
-        let device = device().unwrap().name();
-        let text = json!({ "device": device, "steps": steps, "identical_twice": true, "losses": report });
-        std::fs::write(file, text.to_string()).unwrap();
-    }
-}
-
-#[test]
-#[ignore = "npm run test:cuda-emulated"]
-fn golden_sft_on_a_device_follows_trl() {
-    for folder in models() {
-        let run = GoldenRun::open(&folder, "sft_run.json");
-        let Some(device) = device() else { return };
-        let mut model = weights(folder.join("model.safetensors"));
-        let rows: Vec<Row> = run.record["input_ids"].as_array().unwrap().iter().map(numbers).map(whole).collect();
-        let (size, accumulation) = (run.count("batch"), run.count("grad_accum"));
-        let mut session = in_f32(device.clone());
-        for step in 0..run.count("steps") {
-            let rows = batch(&rows, step, size * accumulation);
-            let tokens = f64::from(packed(&rows).predicted.iter().sum::<u32>());
-            for rows in rows.chunks(size) {
-                session.accumulate_sft(&model, &packed(rows), tokens).unwrap();
-            }
-            run.check(step, &session.apply(&mut model, &run.update(step)).unwrap());
-        }
-        let mut found = model.clone();
-        assert!(session.is_ahead() && bits(&found.data) == bits(&model.data));
-        session.fetch(&mut found).unwrap();
-        assert!(!session.is_ahead() && relative(&found.data, &model.data) > 1e-3);
-    }
-}
-
-/// A document of which every token is learnt.
-fn whole(ids: Vec<u32>) -> Row {
-    Row { supervised: vec![true; ids.len()], ids }
-}
-
-/// The reference is the same session's model with its adapter off: there is no second copy of the base.
-#[test]
-fn golden_lora_dpo_on_a_device_follows_trl() {
-    let Some(tokenizer) = tokenizer() else { return };
-    for folder in models() {
-        let run = GoldenRun::open(&folder, "lora_dpo_run.json");
-        let Some(device) = device() else { return };
-        let base = weights(folder.join("model.safetensors"));
-        let mut adapter = golden_adapter(&folder, &base, "initial.safetensors");
-        let pairs = run_pairs(&folder, &tokenizer);
-        let config = LossConfig { beta: run.number("beta"), ..LossConfig::default() };
-        let options = SessionOptions { reference_is_start: true, ..SessionOptions::default() };
-        let mut session = on(device.clone(), Precision::F32, options);
-        for step in 0..run.count("steps") {
-            let rows = batch(&pairs, step, run.count("batch"));
-            let packed = packed_pairs(&rows);
-            let (chosen, rejected) = sides(&session.sequence_logps(&base, &packed).unwrap());
-            let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
-            let model = Model::adapted(&base, &adapter);
-            session.accumulate_dpo(model, &packed, reference, &config, denominator(&rows)).unwrap();
-            run.check(step, &session.apply(&mut adapter, &run.update(step)).unwrap());
-        }
-        session.fetch(&mut adapter).unwrap();
-        let last = golden_adapter(&folder, &base, "final.safetensors");
-        for tensor in &adapter.layout.tensors {
-            let range = tensor.range.clone();
-            let error = relative(&adapter.data[range.clone()], &last.data[range]);
-            assert!(error <= 1e-3, "{}: {} is off by {error:e}", folder.display(), tensor.name);
-        }
-    }
 }
 
 /// Loss, gradient, and weights after some steps, beside the host's.

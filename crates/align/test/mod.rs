@@ -18,7 +18,7 @@ use serde_json::Value;
 use zephyr_kernels::norm;
 use zephyr_mistral::Weights;
 
-use crate::batch::{Packed, Sequence};
+use crate::batch::{Packed, Sequence, sides};
 use crate::losses::Denominator;
 use crate::schedule::{Schedule, Warmup};
 use crate::session::{Session, SessionOptions, StepResult, Sums, Update};
@@ -125,8 +125,7 @@ fn denominator(pairs: &[[Row; 2]]) -> Denominator {
 
 /// Log-prob sums, `(chosen, rejected)`.
 fn logps(weights: &Weights, pairs: &[[Row; 2]]) -> (Vec<f64>, Vec<f64>) {
-    let sums = session(weights).sequence_logps(weights, &packed_pairs(pairs)).unwrap();
-    (sums.iter().step_by(2).copied().collect(), sums.iter().skip(1).step_by(2).copied().collect())
+    sides(&session(weights).sequence_logps(weights, &packed_pairs(pairs)).unwrap())
 }
 
 fn session(weights: &Weights) -> Session {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
 use cudarc::driver::{CudaContext, CudaStream, result};
-use zephyr_devices::{Build, Choice, Surroundings, Wanted, choose};
+use zephyr_devices::first_card;
 use zephyr_kernels::adamw::cuda::{Codes, Moments, Weights};
 use zephyr_kernels::attention::Shape;
 use zephyr_kernels::attention::cuda::{ForwardTile, Plan};
@@ -39,11 +39,7 @@ struct Clock {
 
 impl Clock {
     fn on_first_card() -> (Self, String) {
-        let wanted = choose(Wanted::Cuda(None), Build::Cuda, &Surroundings::of_process());
-        let card = match wanted.unwrap_or_else(|refusal| panic!("{refusal}")) {
-            Choice::Card(card) => card,
-            Choice::Cpu { .. } => unreachable!("a card was asked for"),
-        };
+        let card = first_card().unwrap_or_else(|refusal| panic!("{refusal}"));
         let stream = CudaContext::new(card.index).expect("the card can be opened").default_stream();
         let launcher = Launcher::new(stream.clone()).unwrap_or_else(|error| panic!("{error}"));
         (Self { stream, launcher, allocated: Vec::new() }, card.name)

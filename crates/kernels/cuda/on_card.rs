@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaStream, result};
-use zephyr_devices::{Build, Choice, Surroundings, Wanted, choose};
+use zephyr_devices::first_card;
 // What a card counts none of, and what is put into no compiled source: the proofs name both.
 pub use zephyr_emulator::{Mutation, Statistics};
 use zephyr_kernels::cuda::launch::Launcher;
@@ -28,12 +28,8 @@ struct Card {
 }
 
 static CARD: LazyLock<Card> = LazyLock::new(|| {
-    let wanted = choose(Wanted::Cuda(None), Build::Cuda, &Surroundings::of_process());
-    let index = match wanted.unwrap_or_else(|refusal| panic!("{refusal}")) {
-        Choice::Card(card) => card.index,
-        Choice::Cpu { .. } => unreachable!("a card was asked for"),
-    };
-    let context = CudaContext::new(index).expect("the card can be opened");
+    let card = first_card().unwrap_or_else(|refusal| panic!("{refusal}"));
+    let context = CudaContext::new(card.index).expect("the card can be opened");
     let stream = context.default_stream();
     let launcher = Launcher::new(stream.clone()).unwrap_or_else(|error| panic!("{error}"));
     Card { stream, launcher: Mutex::new(launcher) }

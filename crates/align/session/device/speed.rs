@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use zephyr_align::batch::sides;
 use zephyr_align::losses::{Denominator, LossConfig};
 use zephyr_align::session::{MemoryPlan, OptimizerKind, Precision, ReferenceLogps, Work};
 use zephyr_align::{Packed, Sequence, Session, SessionOptions, Update, flops};
@@ -48,12 +49,8 @@ fn shape() -> Shape {
 
 #[cfg(feature = "card")]
 fn card() -> Arc<dyn Device> {
-    use zephyr_devices::{Build, Choice, Surroundings, Wanted, choose};
-    match choose(Wanted::Cuda(None), Build::Cuda, &Surroundings::of_process()) {
-        Ok(Choice::Card(card)) => zephyr_kernels::cuda::open(card.index).unwrap_or_else(|error| panic!("{error}")),
-        Ok(Choice::Cpu { .. }) => unreachable!("a card was asked for"),
-        Err(refusal) => panic!("{refusal}"),
-    }
+    let card = zephyr_devices::first_card().unwrap_or_else(|refusal| panic!("{refusal}"));
+    zephyr_kernels::cuda::open(card.index).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[cfg(not(feature = "card"))]
@@ -256,10 +253,6 @@ impl Job<'_> {
         assert!(loss.is_finite() && norm > 0.0, "{}: loss {loss}, norm {norm}", self.name);
         loss
     }
-}
-
-fn sides(sums: &[f64]) -> (Vec<f64>, Vec<f64>) {
-    (sums.iter().step_by(2).copied().collect(), sums.iter().skip(1).step_by(2).copied().collect())
 }
 
 /// Times a job; a row of the report.
