@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 /// Looks before a waiting thread lets others run: some tens of microseconds.
 const LOOKS: u32 = 4096;
 
+/// Added to the number of those who are here when nobody else is let in.
+const CLOSED: usize = usize::MAX / 2 + 1;
+
 /// Most tasks of a generation.
 pub(super) const MOST: usize = u16::MAX as usize;
 
@@ -40,6 +43,8 @@ pub(super) struct Team {
     job: AtomicPtr<()>,
     /// Finished tasks of the generation.
     done: AtomicUsize,
+    /// Threads that came to serve, and whether the leader has begun.
+    here: AtomicUsize,
     over: AtomicBool,
 }
 
@@ -49,7 +54,7 @@ thread_local! {
 }
 
 /// Runs `body` on the calling thread, with the other threads of its pool waiting for what it hands out by [`super::run`].
-/// Work that it gives to rayon otherwise is done by the calling thread alone.
+/// Work that it gives to rayon otherwise is done by the calling thread alone, and by threads that came too late.
 pub fn team<R: Send>(body: impl FnOnce() -> R + Send) -> R {
     let Some(leader) = rayon::current_thread_index() else { return body() };
     if rayon::current_num_threads() == 1 || LED.get().is_some() {
@@ -63,7 +68,9 @@ pub fn team<R: Send>(body: impl FnOnce() -> R + Send) -> R {
                 team.serve();
             }
         });
-        LED.set(Some(&team));
+        if team.begin(rayon::current_num_threads() - 1) {
+            LED.set(Some(&team));
+        }
         let result = catch_unwind(AssertUnwindSafe(body));
         LED.set(None);
         team.over.store(true, Ordering::Release);
@@ -105,8 +112,24 @@ impl Team {
         }
     }
 
+    /// Waits some microseconds for the `others`, and goes on with those who are here; `false` if nobody is.
+    fn begin(&self, others: usize) -> bool {
+        for _ in 0..LOOKS {
+            if self.here.load(Ordering::Relaxed) == others {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        self.here.fetch_add(CLOSED, Ordering::Relaxed) > 0
+    }
+
     /// Takes tasks until the team is dissolved.
     fn serve(&self) {
+        // One who comes later may hold a part of what the leader has given to rayon, below this call: it would wait for the
+        // leader, and the leader for that part.
+        if self.here.fetch_add(1, Ordering::Relaxed) >= CLOSED {
+            return;
+        }
         let mut looks = 0;
         while !self.over.load(Ordering::Acquire) {
             if self.take_one() {
@@ -147,9 +170,10 @@ fn wait(looks: &mut u32) {
 #[cfg(test)]
 mod test {
     use super::super::run;
-    use super::team;
+    use super::{Team, team};
     use crate::oracle::with_threads;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
 
     #[test]
     fn every_task_runs_once_and_is_done_on_return() {
@@ -186,6 +210,55 @@ mod test {
             })
         });
         assert_eq!(sum, 10);
+    }
+
+    #[test]
+    fn who_comes_late_does_not_wait_for_the_leader() {
+        let team = Team::default();
+        assert!(!team.begin(1), "nobody is here");
+        // Would look for tasks until the leader is done.
+        team.serve();
+        team.serve();
+        let team = Team::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| team.serve());
+            while team.here.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            assert!(team.begin(1));
+            team.serve();
+            team.over.store(true, Ordering::Release);
+        });
+    }
+
+    /// A thread that has taken a part of the leader's work must not wait, on top of it, for the leader. That took a thread
+    /// that the system stopped between two of its looks for work, and came after seconds of this, or a minute.
+    #[test]
+    fn work_of_the_pool_never_waits_for_the_team() {
+        let (turned, turns) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            with_threads(2, || {
+                for turn in 0.. {
+                    let spin = |times: u64| (0..times).for_each(|_| std::hint::spin_loop());
+                    let parts = || (0..50).for_each(|_| _ = rayon::join(|| spin(60), || spin(60)));
+                    team(|| rayon::join(|| spin(turn * 7919 % 4000), parts));
+                    if turned.send(()).is_err() {
+                        break;
+                    }
+                }
+            });
+        });
+        let (start, over) = (Instant::now(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            // One thread too many for two cores.
+            scope.spawn(|| while !over.load(Ordering::Relaxed) {});
+            let mut turned = Ok(());
+            while turned.is_ok() && start.elapsed() < Duration::from_secs(5) {
+                turned = turns.recv_timeout(Duration::from_secs(30));
+            }
+            over.store(true, Ordering::Relaxed);
+            turned.expect("every turn ends");
+        });
     }
 
     #[test]
