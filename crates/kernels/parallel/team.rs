@@ -251,7 +251,11 @@ mod test {
         let (start, over) = (Instant::now(), AtomicBool::new(false));
         std::thread::scope(|scope| {
             // One thread too many for two cores.
-            scope.spawn(|| while !over.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
             let mut turned = Ok(());
             while turned.is_ok() && start.elapsed() < Duration::from_secs(5) {
                 turned = turns.recv_timeout(Duration::from_secs(30));
