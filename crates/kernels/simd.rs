@@ -52,6 +52,18 @@ pub(crate) fn level() -> Level {
 /// Whether the baseline has a fused multiply-add instruction; where it has none, `f32::mul_add` is a slow library call.
 pub(crate) const BASELINE_FMA: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 
+/// Asks for a cache line that is read soon; `from` may point anywhere.
+#[inline(always)]
+pub(crate) fn prefetch(from: *const u8) {
+    // SAFETY: the instruction never faults.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(from.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = from;
+}
+
 /// Compiles a function once per instruction set and calls the best one.
 ///
 /// The body sees `FMA: bool`, a constant for [`mul_add`].

@@ -18,6 +18,9 @@ const TASK_GROUPS: usize = 2;
 /// Their rows.
 const TASK_ROWS: usize = TASK_GROUPS * GROUP;
 
+/// How far ahead of one token's products weights are asked for. A core's own prefetching stops at each page.
+const AHEAD: usize = 2048;
+
 /// Tasks a thread, so that one that is held up does not hold up the other.
 const TASKS: usize = 4;
 
@@ -305,6 +308,9 @@ unsafe fn products<L: Lanes, F: Format, const VECTORS: usize, const TOKENS: usiz
         let mut column = 0;
         for index in 0..spans {
             let span = span.add(index * F::BYTES);
+            if TOKENS == 1 {
+                (0..F::BYTES).step_by(VECTOR).for_each(|line| simd::prefetch(span.wrapping_add(AHEAD + line)));
+            }
             for run in 0..F::SPAN / F::RUN {
                 let mut dots = Dots::<L, VECTORS, TOKENS> {
                     codes: tile.codes.add(column * TOKENS),
