@@ -35,4 +35,4 @@ pub mod rope;
 mod simd;
 pub mod swiglu;
 
-pub use parallel::team;
+pub use parallel::{leads, run, team};

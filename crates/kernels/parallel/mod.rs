@@ -4,7 +4,7 @@ mod team;
 
 use rayon::prelude::*;
 
-pub use team::team;
+pub use team::{leads, team};
 
 /// Below this many touched elements a second thread costs more than it brings (a wake-up is about 5 µs).
 const SERIAL_ELEMENTS: usize = 16 * 1024;
@@ -18,7 +18,7 @@ pub(crate) fn rows_per_task(rows: usize, width: usize) -> usize {
 /// Runs `body` on every task; a lone task runs on the calling thread.
 ///
 /// Which thread takes which task is open, so tasks must not share sums.
-pub(crate) fn run<T: Send>(tasks: impl Iterator<Item = T>, body: impl Fn(T) + Sync + Send) {
+pub fn run<T: Send>(tasks: impl Iterator<Item = T>, body: impl Fn(T) + Sync + Send) {
     let mut tasks: Vec<T> = tasks.collect();
     if tasks.len() <= 1 || rayon::current_num_threads() == 1 {
         for task in tasks.drain(..) {
@@ -45,7 +45,7 @@ fn lead<T: Send>(tasks: &mut Vec<T>, body: &(impl Fn(T) + Sync)) -> bool {
     let count = tasks.len();
     let list = Tasks(tasks.as_ptr());
     // Emptied before: a task that panics must not be dropped again, and one that never ran is leaked with it.
-    let led = team::leads();
+    let led = leads();
     if led {
         // SAFETY: no element is lost but to `take`; the memory stays where it is.
         unsafe { tasks.set_len(0) };

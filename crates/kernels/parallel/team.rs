@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 /// Looks before a waiting thread lets others run: some tens of microseconds.
 const LOOKS: u32 = 4096;
 
+/// Looks of a leader who waits for the others: a thread that sleeps can take longer, a short step should not.
+const FIRST_LOOKS: u32 = 512;
+
 /// Added to the number of those who are here when nobody else is let in.
 const CLOSED: usize = usize::MAX / 2 + 1;
 
@@ -55,13 +58,16 @@ thread_local! {
 
 /// Runs `body` on the calling thread, with the other threads of its pool waiting for what it hands out by [`super::run`].
 /// Work that it gives to rayon otherwise is done by the calling thread alone, and by threads that came too late.
-pub fn team<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+///
+/// Where a thread has gone to sleep it can take longer to come than a short `body` lasts: better one team for many steps than
+/// one for each.
+pub fn team<R>(body: impl FnOnce() -> R) -> R {
     let Some(leader) = rayon::current_thread_index() else { return body() };
     if rayon::current_num_threads() == 1 || LED.get().is_some() {
         return body();
     }
     let team = Team::default();
-    let result = rayon::scope(|scope| {
+    let result = rayon::in_place_scope(|scope| {
         // The leader's own turn may come while it waits for something else.
         scope.spawn_broadcast(|_, context| {
             if context.index() != leader {
@@ -80,7 +86,7 @@ pub fn team<R: Send>(body: impl FnOnce() -> R + Send) -> R {
 }
 
 /// Whether this thread leads a team, and is not in one of its tasks.
-pub(super) fn leads() -> bool {
+pub fn leads() -> bool {
     LED.get().is_some()
 }
 
@@ -114,7 +120,7 @@ impl Team {
 
     /// Waits some microseconds for the `others`, and goes on with those who are here; `false` if nobody is.
     fn begin(&self, others: usize) -> bool {
-        for _ in 0..LOOKS {
+        for _ in 0..FIRST_LOOKS {
             if self.here.load(Ordering::Relaxed) == others {
                 break;
             }

@@ -4,9 +4,8 @@ use super::decoder::Cache;
 use super::sampler::{Choice, Sampler};
 use super::{FinishReason, Generation, Generator, Halt, Request, check_tokens};
 use crate::error::{Error, Result};
-use rayon::prelude::*;
 use std::ops::ControlFlow;
-use zephyr_kernels::{head, team};
+use zephyr_kernels::{head, leads, run, team};
 
 /// Tokens up to which a step is many short tasks, for which threads should be at hand.
 const FEW: usize = 32;
@@ -53,12 +52,45 @@ impl Batch {
         Ok(Self { requests, waiting: 0, active: Vec::new(), caches: Vec::new(), logits: Vec::new(), answers })
     }
 
+    /// All steps, always with the same generator, until nothing is left or it is aborted. `on_token` as in [`Batch::step`].
+    ///
+    /// # Errors
+    /// `ZA_NOT_FINITE`.
+    pub(super) fn steps(
+        &mut self,
+        generator: &mut Generator,
+        mut on_token: impl FnMut(usize, u32, f32) -> ControlFlow<Halt>,
+    ) -> Result<()> {
+        let mut more = true;
+        while more && !generator.aborted() {
+            let few = self.takes_few(generator);
+            let turn = || {
+                let mut more = self.turn(generator, &mut on_token)?;
+                // One team for all such steps: threads that slept between two would come too late.
+                while more && few && leads() && self.takes_few(generator) && !generator.aborted() {
+                    more = self.turn(generator, &mut on_token)?;
+                }
+                Ok::<_, Error>(more)
+            };
+            more = with_team(few, turn)?;
+        }
+        Ok(())
+    }
+
     /// One step, always with the same generator: a piece of the prompts, or one token of every sequence. Gives whether there is
     /// more to do. `on_token` gets the request's place, a token and its log-probability.
     ///
     /// # Errors
     /// `ZA_NOT_FINITE`.
     pub fn step(
+        &mut self,
+        generator: &mut Generator,
+        on_token: impl FnMut(usize, u32, f32) -> ControlFlow<Halt>,
+    ) -> Result<bool> {
+        with_team(self.takes_few(generator), || self.turn(generator, on_token))
+    }
+
+    fn turn(
         &mut self,
         generator: &mut Generator,
         mut on_token: impl FnMut(usize, u32, f32) -> ControlFlow<Halt>,
@@ -69,9 +101,7 @@ impl Batch {
         if active.is_empty() {
             return Ok(false);
         }
-        let tokens: usize = active.iter().map(|sequence| sequence.pending.len()).sum();
-        let mut step = || advance(generator, active, caches, logits);
-        let ready = if tokens <= FEW { team(step) } else { step() };
+        let ready = advance(generator, active, caches, logits);
         let chosen = choose(active, &ready, logits, config.vocab_size, caches)?;
         let mut finished = Vec::new();
         let mut halted = false;
@@ -124,6 +154,13 @@ impl Batch {
         answers
     }
 
+    /// Whether the next step is so few tokens that threads should be at hand.
+    fn takes_few(&self, generator: &Generator) -> bool {
+        let free = generator.max_active - self.active.len();
+        let begun = self.requests[self.waiting..].iter().take(free).map(|request| request.prompt.len());
+        self.active.iter().map(|sequence| sequence.pending.len()).chain(begun).sum::<usize>() <= FEW
+    }
+
     fn begin_waiting(&mut self, generator: &mut Generator) {
         while self.active.len() < generator.max_active {
             let Some(request) = self.requests.get(self.waiting) else { break };
@@ -145,6 +182,10 @@ impl Batch {
             self.caches.push(cache);
         }
     }
+}
+
+fn with_team<R>(wanted: bool, body: impl FnOnce() -> R) -> R {
+    if wanted { team(body) } else { body() }
 }
 
 /// The network's part of a step: a token of every sequence, and as much of waiting prompts as fits in a step's rows.
@@ -203,12 +244,11 @@ fn choose(
         .filter(|(place, _)| places.next_if(|next| *next == place).is_some())
         .map(|(_, sequence)| &mut sequence.sampler)
         .collect();
-    samplers
-        .into_par_iter()
-        .zip(logits.par_chunks_exact(vocabulary))
-        .zip(ready)
-        .map(|((sampler, logits), place)| {
-            sampler.next(logits).ok_or_else(|| Error::NotFinite { position: caches[*place].length() })
-        })
+    let mut chosen: Vec<Option<Choice>> = ready.iter().map(|_| None).collect();
+    let tasks = samplers.into_iter().zip(logits.chunks_exact(vocabulary)).zip(&mut chosen);
+    run(tasks, |((sampler, logits), choice)| *choice = sampler.next(logits));
+    let choices = chosen.into_iter().zip(ready);
+    choices
+        .map(|(choice, place)| choice.ok_or_else(|| Error::NotFinite { position: caches[*place].length() }))
         .collect()
 }

@@ -239,10 +239,10 @@ impl<'a> Generator<'a> {
     pub fn generate_batch(
         &mut self,
         requests: &[Request],
-        mut on_token: impl FnMut(usize, u32, f32) -> ControlFlow<Halt>,
+        on_token: impl FnMut(usize, u32, f32) -> ControlFlow<Halt>,
     ) -> Result<Vec<Generation>> {
         let mut batch = Batch::new(self, requests.to_vec())?;
-        while !self.aborted() && batch.step(self, &mut on_token)? {}
+        batch.steps(self, on_token)?;
         Ok(batch.finish(self))
     }
 
