@@ -137,20 +137,28 @@ pub(crate) struct Linear<'a> {
     model: Model<'a>,
     layer: usize,
     group: Group,
+    exact: bool,
 }
 
 impl<'a> Model<'a> {
     pub(crate) fn linear(self, layer: usize, group: Group) -> Linear<'a> {
-        Linear { model: self, layer, group }
+        Linear { model: self, layer, group, exact: false }
     }
 }
 
 impl<'a> Linear<'a> {
+    /// Whether forwards no input is rounded, even where the weights have faster products that do ([`matrix::Matrix::exact`]).
+    pub fn exactly(self, exact: bool) -> Self {
+        Self { exact, ..self }
+    }
+
     /// `y[T, out] = beta·y + x[T, in]·Wᵀ` and what the adapter adds. `dropout`: the key of this micro-batch, when training.
     pub fn forward(&self, y: &mut [f32], x: &[f32], beta: f32, dropout: Option<u64>, scratch: &mut LoraScratch) {
         let (outputs, inputs) = self.shape();
         let rows = x.len() / inputs;
-        let parts: Vec<_> = self.model.weights.matrices(&self.range()).collect();
+        let range = self.range();
+        let parts = self.model.weights.matrices(&range);
+        let parts: Vec<_> = parts.map(|part| if self.exact { part.exact() } else { part }).collect();
         matrix::stacked_nt(MatMut::new(y, rows, outputs), Mat::new(x, rows, inputs), &parts, beta);
         for (pair, a, b, columns) in self.pairs() {
             let rank = pair.rank;
@@ -222,7 +230,7 @@ impl<'a> Linear<'a> {
 
     /// The adapted projections of the group, their A `[r, in]` and B `[out, r]`, and their columns of the output.
     fn pairs(&self) -> impl Iterator<Item = (&'a LowRank, Mat<'a>, Mat<'a>, Range<usize>)> + use<'a> {
-        let Self { model: Model { weights, adapter }, layer, group } = *self;
+        let Self { model: Model { weights, adapter }, layer, group, .. } = *self;
         let (_, inputs) = self.shape();
         adapter.into_iter().flat_map(move |adapter| {
             group.pairs(&weights.config, &adapter.layout, layer).map(move |(pair, columns)| {

@@ -3,7 +3,8 @@
 //! Weights that are trained are f32. Frozen ones may be bf16, f16 or NF4: a panel of their rows at a time is turned into f32
 //! (on all threads) and multiplied as any other, so that sums are f32 in one order, and no more than a panel is ever
 //! unpacked. The bits of a result are those of the same product with the whole matrix unpacked, panel by panel. Weights in
-//! the blocks of a GGUF file have integer products of their own forwards ([`crate::quantised`]), and panels backwards.
+//! the blocks of a GGUF file have products of their own forwards, of integers or of f32 ([`crate::quantised`]), and panels
+//! backwards.
 
 use std::cell::Cell;
 
@@ -29,6 +30,8 @@ pub enum Matrix<'a> {
     F16(&'a [u16]),
     Nf4(&'a Nf4),
     Quantised(&'a Quantised),
+    /// The same with products that round no activation.
+    Exact(&'a Quantised),
 }
 
 impl<'a> From<&'a [f32]> for Matrix<'a> {
@@ -38,13 +41,28 @@ impl<'a> From<&'a [f32]> for Matrix<'a> {
 }
 
 impl Matrix<'_> {
+    /// The matrix with products of f32.
+    pub fn exact(self) -> Self {
+        match self {
+            Self::Quantised(values) => Self::Exact(values),
+            exact => exact,
+        }
+    }
+
+    fn quantised(&self) -> Option<&Quantised> {
+        match self {
+            Self::Quantised(values) | Self::Exact(values) => Some(values),
+            _ => None,
+        }
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
             Self::Bf16(values) | Self::F16(values) => values.len(),
             Self::Nf4(values) => values.len(),
-            Self::Quantised(values) => values.len(),
+            Self::Quantised(values) | Self::Exact(values) => values.len(),
         }
     }
 
@@ -62,7 +80,7 @@ impl Matrix<'_> {
                 widen_halves(&values[start..start + out.len()], out);
             }
             Self::Nf4(values) => values.dequantise(start, out),
-            Self::Quantised(values) => values.read(start, out),
+            Self::Quantised(values) | Self::Exact(values) => values.read(start, out),
         }
     }
 }
@@ -89,6 +107,7 @@ pub fn nt(c: MatMut, a: Mat, w: Matrix, beta: f32) {
             gemm::nt(c, a, w, 1.0, beta);
         }
         Matrix::Quantised(values) => quantised::nt(c, a, &[values], beta),
+        Matrix::Exact(values) => quantised::exact_nt(c, a, &[values], beta),
         _ => {
             let (rows, stride) = (c.rows, c.stride);
             panels(w, a.cols, |first, panel| {
@@ -100,16 +119,10 @@ pub fn nt(c: MatMut, a: Mat, w: Matrix, beta: f32) {
 
 /// [`nt`] with several matrices `[nᵢ, k]` one below the other, which share what can be shared.
 pub fn stacked_nt(c: MatMut, a: Mat, parts: &[Matrix], beta: f32) {
-    let quantised = |part: &Matrix<'_>| matches!(part, Matrix::Quantised(_));
-    if parts.len() > 1 && parts.iter().all(quantised) {
-        let parts: Vec<&Quantised> = parts
-            .iter()
-            .filter_map(|part| match part {
-                Matrix::Quantised(part) => Some(*part),
-                _ => None,
-            })
-            .collect();
-        return quantised::nt(c, a, &parts, beta);
+    let kept: Vec<&Quantised> = parts.iter().filter_map(Matrix::quantised).collect();
+    let exact = parts.iter().any(|part| matches!(part, Matrix::Exact(_)));
+    if parts.len() > 1 && kept.len() == parts.len() {
+        return if exact { quantised::exact_nt(c, a, &kept, beta) } else { quantised::nt(c, a, &kept, beta) };
     }
     let (rows, stride) = (c.rows, c.stride);
     let mut start = 0;

@@ -23,6 +23,21 @@ pub(super) struct Tile {
     pub width: usize,
 }
 
+impl Tile {
+    /// Fills `tiles` with so many tokens, the widest first, and gives the number of their places. `widths` are those that the
+    /// products know, ascending from 1.
+    pub fn divide(tiles: &mut Vec<Self>, tokens: usize, widths: &[usize]) -> usize {
+        tiles.clear();
+        let widest = widths[widths.len() - 1];
+        for first in (0..tokens).step_by(widest) {
+            let tokens = widest.min(tokens - first);
+            let width = widths.iter().copied().find(|&width| width >= tokens).unwrap_or(widest);
+            tiles.push(Self { first, tokens, width });
+        }
+        tiles.last().map_or(0, |tile| tile.first + tile.width)
+    }
+}
+
 /// Tokens rounded to 16 bits, tile by tile.
 ///
 /// A tile of w places holds, for each pair of columns, the pairs of its tokens; and for each run of columns their steps
@@ -49,14 +64,8 @@ impl Activations {
     pub fn round(&mut self, x: Mat, widths: &[usize]) {
         assert!(x.cols.is_multiple_of(RUN), "{} columns are not whole runs of {RUN}", x.cols);
         self.columns = x.cols;
-        self.tiles.clear();
         let widest = widths[widths.len() - 1];
-        for first in (0..x.rows).step_by(widest) {
-            let tokens = widest.min(x.rows - first);
-            let width = widths.iter().copied().find(|&width| width >= tokens).unwrap_or(widest);
-            self.tiles.push(Tile { first, tokens, width });
-        }
-        let places = self.tiles.last().map_or(0, |tile| tile.first + tile.width);
+        let places = Tile::divide(&mut self.tiles, x.rows, widths);
         let runs = x.cols / RUN;
         self.codes.resize(places * x.cols, 0);
         self.steps.resize(places * runs, 0.0);

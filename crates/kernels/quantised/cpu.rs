@@ -14,9 +14,9 @@ use crate::simd::{self, Vector};
 /// Most columns of a panel: a widened group of so many and the codes of a tile stay in the first cache level.
 const PANEL: usize = 576;
 /// Groups of a task of many tokens, so few that the threads end together.
-const TASK_GROUPS: usize = 2;
+pub(super) const TASK_GROUPS: usize = 2;
 /// Their rows.
-const TASK_ROWS: usize = TASK_GROUPS * GROUP;
+pub(super) const TASK_ROWS: usize = TASK_GROUPS * GROUP;
 
 /// How far ahead of one token's products weights are asked for. A core's own prefetching stops at each page.
 const AHEAD: usize = 2048;
@@ -31,18 +31,34 @@ thread_local! {
 }
 
 /// Groups of rows of one part of W.
-struct Task<'a> {
-    part: &'a Quantised,
-    groups: std::ops::Range<usize>,
+pub(super) struct Task<'a> {
+    pub part: &'a Quantised,
+    pub groups: std::ops::Range<usize>,
     /// Column of C of the part's first row.
-    column: usize,
+    pub column: usize,
+}
+
+impl<'a> Task<'a> {
+    /// All groups of the parts, so many a task.
+    pub fn divide(parts: &[&'a Quantised], per_task: usize) -> Vec<Self> {
+        let mut tasks = Vec::new();
+        let mut column = 0;
+        for part in parts {
+            for first in (0..part.groups()).step_by(per_task) {
+                let groups = first..(first + per_task).min(part.groups());
+                tasks.push(Self { part, groups, column });
+            }
+            column += part.rows;
+        }
+        tasks
+    }
 }
 
 /// Where results go.
-struct Out {
-    data: Shared,
-    stride: usize,
-    beta: f32,
+pub(super) struct Out {
+    pub data: Shared,
+    pub stride: usize,
+    pub beta: f32,
 }
 
 impl Out {
@@ -50,7 +66,7 @@ impl Out {
     ///
     /// # Safety
     /// No two tasks write the same columns.
-    unsafe fn write(&self, token: usize, column: usize, sums: &[f32]) {
+    pub unsafe fn write(&self, token: usize, column: usize, sums: &[f32]) {
         // SAFETY: the caller's.
         let to = unsafe { self.data.slice_mut(token * self.stride + column, sums.len()) };
         if self.beta == 0.0 {
@@ -72,22 +88,13 @@ pub(super) fn nt(c: MatMut, a: Mat, parts: &[&Quantised], beta: f32) {
     let mut activations = ACTIVATIONS.take();
     activations.round(a, tile_widths());
     let out = Out { data: Shared::new(c.data), stride: c.stride, beta };
-    let mut tasks = Vec::new();
-    let mut column = 0;
     let groups: usize = parts.iter().map(|part| part.groups()).sum();
     let per_task = if activations.tiles.len() == 1 {
         parallel::rows_per_task(groups, GROUP * a.cols).div_ceil(TASKS)
     } else {
         TASK_GROUPS
     };
-    for part in parts {
-        for first in (0..part.groups()).step_by(per_task) {
-            let groups = first..(first + per_task).min(part.groups());
-            tasks.push(Task { part, groups, column });
-        }
-        column += part.rows;
-    }
-    parallel::run(tasks.into_iter(), |task| {
+    parallel::run(Task::divide(parts, per_task).into_iter(), |task| {
         // SAFETY: each task has rows of W of its own, so columns of C; the shapes are the caller's, who has checked them.
         with_format!(task.part.kind, F => unsafe { run::<F>(&task, &activations, tokens, &out) });
     });
@@ -98,7 +105,7 @@ pub(super) fn nt(c: MatMut, a: Mat, parts: &[&Quantised], beta: f32) {
 const WIDEST: usize = 12;
 
 /// Widths of tiles that the products are compiled for, ascending from 1.
-fn tile_widths() -> &'static [usize] {
+pub(super) fn tile_widths() -> &'static [usize] {
     match simd::level() {
         #[cfg(target_arch = "x86_64")]
         simd::Level::Avx512 => &[1, 2, 4, 8, 12],
@@ -127,11 +134,11 @@ unsafe fn run<F: Format>(task: &Task, activations: &Activations, tokens: usize, 
 }
 
 #[cfg(target_arch = "x86_64")]
-type Baseline = super::lanes::x86::Xmm;
+pub(super) type Baseline = super::lanes::x86::Xmm;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-type Baseline = super::lanes::wasm::V128;
+pub(super) type Baseline = super::lanes::wasm::V128;
 #[cfg(not(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128"))))]
-type Baseline = Words<4>;
+pub(super) type Baseline = Words<4>;
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c")]
@@ -418,9 +425,7 @@ pub(super) fn plain(c: MatMut, a: Mat, matrix: &Quantised) {
     activations.round(a, &[1, 2, 4]);
     let (tokens, stride) = (c.rows, c.stride);
     let out = Out { data: Shared::new(c.data), stride, beta: 0.0 };
-    for first in (0..matrix.groups()).step_by(TASK_GROUPS) {
-        let groups = first..(first + TASK_GROUPS).min(matrix.groups());
-        let task = Task { part: matrix, groups, column: 0 };
+    for task in Task::divide(&[matrix], TASK_GROUPS) {
         // SAFETY: as in `nt`.
         with_format!(matrix.kind, F => unsafe { rows::<Words<4>, F, 2>(&task, &activations, tokens, &out) });
     }

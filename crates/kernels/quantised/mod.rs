@@ -21,6 +21,7 @@ mod test;
 mod activations;
 mod blocks;
 mod cpu;
+mod exact;
 mod formats;
 mod lanes;
 mod layout;
@@ -181,10 +182,20 @@ impl Quantised {
 
 /// `C[m, n] = beta·C + A[m, k]·Wᵀ`, W the `parts` `[nᵢ, k]` one below the other, which share A's rounding and the threads.
 pub fn nt(c: MatMut, a: Mat, parts: &[&Quantised], beta: f32) {
+    check(&c, &a, parts);
+    cpu::nt(c, a, parts, beta);
+}
+
+/// [`nt`] with A as it is, in f32.
+pub fn exact_nt(c: MatMut, a: Mat, parts: &[&Quantised], beta: f32) {
+    check(&c, &a, parts);
+    exact::nt(c, a, parts, beta);
+}
+
+fn check(c: &MatMut, a: &Mat, parts: &[&Quantised]) {
     assert_eq!(c.rows, a.rows, "rows of C and A");
     assert_eq!(parts.iter().map(|part| part.rows).sum::<usize>(), c.cols, "rows of W for the columns of C");
     for part in parts {
         assert_eq!(part.columns, a.cols, "columns of W and A");
     }
-    cpu::nt(c, a, parts, beta);
 }

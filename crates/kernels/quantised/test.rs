@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 
 use super::activations::Activations;
-use super::{Kind, Quantised, nt};
+use super::{Kind, Quantised, exact_nt, nt};
 use crate::gemm::{Mat, MatMut};
 use crate::oracle::{assert_close, assert_deterministic, elements, random};
 
@@ -85,13 +85,16 @@ fn values_are_those_of_candle_bit_for_bit() {
     }
 }
 
+/// The products, which differ in what they round.
+const WAYS: [fn(MatMut, Mat, &[&Quantised], f32); 2] = [nt, exact_nt];
+
 /// What rounding the activations to 16 bits may move a product by, and some roundings of f32.
-fn bound(x: &[f32], w: &[f32]) -> f64 {
+fn bound(x: &[f32], w: &[f32], step: f64) -> f64 {
     let mut bound = 0.0;
     for (x, w) in x.chunks(32).zip(w.chunks(32)) {
         let most = x.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
         for (x, w) in x.iter().zip(w) {
-            bound += f64::from(w.abs()) * f64::from(0.501 * most / 32767.0 + 2e-6 * x.abs());
+            bound += f64::from(w.abs()) * (step * f64::from(most) + f64::from(2e-6 * x.abs()));
         }
     }
     bound + 1e-30
@@ -114,7 +117,8 @@ fn check(kind: Kind, tokens: usize, sizes: &[usize], columns: usize, seed: u64) 
     x[3] = 70.0;
     x[columns - 32..columns].fill(0.0);
     let start = random(tokens * (rows + 2), seed + 2);
-    for beta in [0.0, 0.5] {
+    // Half a step of 16 bits, and nothing.
+    for ((nt, step), beta) in WAYS.into_iter().zip([0.501 / 32767.0, 0.0]).flat_map(|way| [(way, 0.0), (way, 0.5)]) {
         let mut y = start.clone();
         let x_matrix = Mat::strided(&x, tokens, columns, columns + 1);
         nt(MatMut::strided(&mut y, tokens, rows, rows + 2), x_matrix, &parts, beta);
@@ -130,7 +134,7 @@ fn check(kind: Kind, tokens: usize, sizes: &[usize], columns: usize, seed: u64) 
                 let dot: f64 = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
                 let expected = dot + f64::from(beta * old);
                 let off = (f64::from(found) - expected).abs();
-                let bound = bound(x, w) + 1e-6 * expected.abs();
+                let bound = bound(x, w, step) + 1e-6 * expected.abs();
                 assert!(off <= bound, "{kind:?}, {tokens} tokens, row {row}: {found} for {expected}, bound {bound:e}");
             }
         }
@@ -162,7 +166,7 @@ proptest! {
 
 #[test]
 fn same_bits_every_time_and_for_every_number_of_tokens() {
-    for kind in Kind::ALL {
+    for (kind, nt) in Kind::ALL.into_iter().flat_map(|kind| WAYS.map(|nt| (kind, nt))) {
         let (tokens, rows, columns) = (14, 200, 768);
         let matrix = packed(kind, rows, columns, &random_bytes(kind, rows * columns, 1));
         let x = random(tokens * columns, 2);
@@ -184,7 +188,8 @@ fn same_bits_every_time_and_for_every_number_of_tokens() {
 fn what_is_not_finite_stays_so() {
     let kind = Kind::Q4_1;
     let matrix = packed(kind, 20, 64, &random_bytes(kind, 20 * 64, 1));
-    for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+    let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    for (wrong, nt) in values.into_iter().flat_map(|wrong| WAYS.map(|nt| (wrong, nt))) {
         let mut x = random(2 * 64, 2);
         x[64 + 40] = wrong;
         let mut y = vec![0.0; 40];
@@ -230,8 +235,9 @@ fn blocks_that_candle_writes() {
 /// The lanes of processors without pair products of ours, which these tests would not run otherwise.
 #[test]
 fn plain_lanes_give_the_same() {
-    use super::cpu::plain;
-    for kind in Kind::ALL {
+    let ways = [(nt as fn(MatMut, Mat, &[&Quantised], f32), super::cpu::plain as fn(MatMut, Mat, &Quantised))];
+    let ways = ways.into_iter().chain([(exact_nt as _, super::exact::plain as _)]);
+    for (kind, (nt, plain)) in ways.flat_map(|way| Kind::ALL.map(|kind| (kind, way))) {
         let (tokens, rows, columns) = (9, 40, 768);
         let matrix = packed(kind, rows, columns, &random_bytes(kind, rows * columns, 1));
         let x = random(tokens * columns, 2);

@@ -12,7 +12,7 @@ use zephyr_kernels::{head, rms_norm, rope, swiglu};
 pub(super) const ROWS: usize = 512;
 
 /// Rows of the head computed at a time where log-probabilities are asked for.
-const HEAD_CHUNK: usize = 64;
+const HEAD_CHUNK: usize = 128;
 
 /// Keys and values of one sequence.
 ///
@@ -66,13 +66,15 @@ pub(super) struct Decoder<'a> {
     model: Model<'a>,
     table: rope::Table,
     work: Workspace,
+    /// Whether nothing is rounded for speed, as where log-probabilities of given text are asked for.
+    pub exact: bool,
 }
 
 impl<'a> Decoder<'a> {
     pub fn new(model: Model<'a>) -> Self {
         let config = &model.weights.config;
         let table = rope::Table::new(config.head_dim, config.rope_theta, 0);
-        Decoder { model, table, work: Workspace::default() }
+        Decoder { model, table, work: Workspace::default(), exact: false }
     }
 
     pub fn config(&self) -> &'a Config {
@@ -89,8 +91,9 @@ impl<'a> Decoder<'a> {
 
     pub fn head(&self) -> head::Head<'a> {
         let Weights { config, .. } = self.model.weights;
+        let weight = self.model.weights.head();
         head::Head {
-            weight: self.model.weights.head(),
+            weight: if self.exact { weight.exact() } else { weight },
             vocabulary: config.vocab_size,
             width: config.hidden_size,
             chunk: HEAD_CHUNK,
@@ -122,6 +125,8 @@ impl<'a> Decoder<'a> {
             scale: 1.0 / (config.head_dim as f32).sqrt(),
         };
 
+        let exact = self.exact;
+        let linear = |layer, group| model.linear(layer, group).exactly(exact);
         let work = &mut self.work;
         for (buffer, columns) in [
             (&mut work.residual, hidden),
@@ -140,19 +145,19 @@ impl<'a> Decoder<'a> {
         let first = layout.layers.first().map_or(&layout.final_norm, |layer| &layer.input_norm);
         rms_norm::forward(&work.residual, weights.vector(first), eps, &mut work.normed, &mut work.rstd);
         for (index, layer) in layout.layers.iter().enumerate() {
-            model.linear(index, Group::Qkv).forward(&mut work.qkv, &work.normed, 0.0, None, &mut work.lora);
+            linear(index, Group::Qkv).forward(&mut work.qkv, &work.normed, 0.0, None, &mut work.lora);
             // Key heads follow the query heads and turn with them.
             let turned = config.heads + config.kv_heads;
             let direction = rope::Direction::Forward;
             rope::apply(&mut work.qkv, width, turned, config.head_dim, &positions, &self.table, direction);
             let cached = caches.iter_mut().map(|cache| &mut cache.layers[index]);
             attend(cached, pieces, &work.qkv, width, &shape, &mut work.attended);
-            model.linear(index, Group::O).forward(&mut work.delta, &work.attended, 0.0, None, &mut work.lora);
+            linear(index, Group::O).forward(&mut work.delta, &work.attended, 0.0, None, &mut work.lora);
             let norm = weights.vector(&layer.post_norm);
             rms_norm::forward_add(&mut work.residual, &work.delta, norm, eps, &mut work.normed, &mut work.rstd);
-            model.linear(index, Group::GateUp).forward(&mut work.gate_up, &work.normed, 0.0, None, &mut work.lora);
+            linear(index, Group::GateUp).forward(&mut work.gate_up, &work.normed, 0.0, None, &mut work.lora);
             swiglu::forward(&work.gate_up, inner, &mut work.activated);
-            model.linear(index, Group::Down).forward(&mut work.delta, &work.activated, 0.0, None, &mut work.lora);
+            linear(index, Group::Down).forward(&mut work.delta, &work.activated, 0.0, None, &mut work.lora);
             let next = layout.layers.get(index + 1).map_or(&layout.final_norm, |layer| &layer.input_norm);
             let norm = weights.vector(next);
             rms_norm::forward_add(&mut work.residual, &work.delta, norm, eps, &mut work.normed, &mut work.rstd);

@@ -285,8 +285,17 @@ impl<'a> Generator<'a> {
     }
 
     /// Runs `ids` through the network; `use_hidden` gets the place of each piece and its final states.
-    fn in_pieces(&mut self, ids: &[u32], mut use_hidden: impl FnMut(&Decoder, usize, &[f32])) -> Result<()> {
-        // Given text needs its keys and values once: nothing is read again and again, and f32 rounds nothing away.
+    ///
+    /// Given text is many tokens at once, and its log-probabilities are compared: nothing is rounded for speed, neither
+    /// keys and values, which are read once, nor what the products with a GGUF file's blocks take.
+    fn in_pieces(&mut self, ids: &[u32], use_hidden: impl FnMut(&Decoder, usize, &[f32])) -> Result<()> {
+        self.decoder.exact = true;
+        let done = self.pieces(ids, use_hidden);
+        self.decoder.exact = false;
+        done
+    }
+
+    fn pieces(&mut self, ids: &[u32], mut use_hidden: impl FnMut(&Decoder, usize, &[f32])) -> Result<()> {
         let mut caches = [Cache::new(self.config(), self.cache.unwrap_or(CacheType::F32))];
         for (index, piece) in ids.chunks(self.rows).enumerate() {
             if self.aborted() {
