@@ -86,7 +86,9 @@ fn values_are_those_of_candle_bit_for_bit() {
 }
 
 /// The products, which differ in what they round.
-const WAYS: [fn(MatMut, Mat, &[&Quantised], f32); 2] = [nt, exact_nt];
+const WAYS: [Product; 2] = [nt, exact_nt];
+
+type Product = fn(MatMut, Mat, &[&Quantised], f32);
 
 /// What rounding the activations to 16 bits may move a product by, and some roundings of f32.
 fn bound(x: &[f32], w: &[f32], step: f64) -> f64 {
@@ -235,8 +237,8 @@ fn blocks_that_candle_writes() {
 /// The lanes of processors without pair products of ours, which these tests would not run otherwise.
 #[test]
 fn plain_lanes_give_the_same() {
-    let ways = [(nt as fn(MatMut, Mat, &[&Quantised], f32), super::cpu::plain as fn(MatMut, Mat, &Quantised))];
-    let ways = ways.into_iter().chain([(exact_nt as _, super::exact::plain as _)]);
+    let plain: [fn(MatMut, Mat, &Quantised); 2] = [super::cpu::plain, super::exact::plain];
+    let ways = WAYS.into_iter().zip(plain);
     for (kind, (nt, plain)) in ways.flat_map(|way| Kind::ALL.map(|kind| (kind, way))) {
         let (tokens, rows, columns) = (9, 40, 768);
         let matrix = packed(kind, rows, columns, &random_bytes(kind, rows * columns, 1));
