@@ -14,6 +14,9 @@
 //! The codes are repacked once, at loading, into groups of sixteen rows that lie side by side in the order in which a
 //! product reads them ([`layout`]). One token streams them through registers; for several, a panel of rows is widened to
 //! 16 bits first and stays in the cache for all of them.
+//!
+//! [`exact_nt`] leaves the activations as they are and unpacks such a panel to f32: for log-probabilities that are
+//! compared, at about two thirds of the speed.
 
 #[cfg(test)]
 mod test;

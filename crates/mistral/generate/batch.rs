@@ -156,7 +156,7 @@ impl Batch {
 
     /// Whether the next step is so few tokens that threads should be at hand.
     fn takes_few(&self, generator: &Generator) -> bool {
-        let free = generator.max_active - self.active.len();
+        let free = generator.max_active.saturating_sub(self.active.len());
         let begun = self.requests[self.waiting..].iter().take(free).map(|request| request.prompt.len());
         self.active.iter().map(|sequence| sequence.pending.len()).chain(begun).sum::<usize>() <= FEW
     }
