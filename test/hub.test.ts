@@ -1,14 +1,12 @@
 /** Data sets of the Hub through the public API, against a server of ours that speaks the Hub's API, in its own process. */
-import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import {
   appendFileSync,
-  cpSync,
   existsSync,
   lstatSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -16,142 +14,30 @@ import {
   truncateSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
-import { inspect } from "node:util";
-import { gzipSync } from "node:zlib";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { patience } from "../ts/hub/request";
+import { describe, expect, it } from "vitest";
+import { dataset, type HubProgress, Mistral, sftDataset, snapshotDownload } from "../ts/index";
 import {
-  type DatasetOptions,
-  dataset,
-  type HubProgress,
-  Mistral,
-  mix,
-  SftTrainer,
-  sftDataset,
-  snapshotDownload,
-} from "../ts/index";
-import { buildProgram, pythonWith } from "./shared";
+  all,
+  cacheDir,
+  chats,
+  faults,
+  fixtures,
+  hub,
+  jsonl,
+  large,
+  log,
+  open,
+  program,
+  refusal,
+  say,
+  scratch,
+  served,
+  serveHub,
+  token,
+} from "./hub/served";
 
-const fixtures = fileURLToPath(new URL("./fixtures/parquet/", import.meta.url));
-const scratch = mkdtempSync(join(tmpdir(), "zephyr-hub-"));
-const served = join(scratch, "served");
-const token = "hf_secret_of_the_test";
-const chats = JSON.parse(readFileSync(join(fixtures, "expected.json"), "utf8")).files.chats as { prompt: string }[];
-
-const say = (index: number) => ({
-  messages: [
-    { role: "user", content: `question ${index}` },
-    {
-      role: "assistant",
-      content: `answer ${index} ${createHash("sha256").update(String(index)).digest("hex").repeat(4)}`,
-    },
-  ],
-});
-const jsonl = (from: number, to: number) =>
-  Array.from({ length: to - from }, (_, at) => `${JSON.stringify(say(from + at))}\n`).join("");
-
-function put(path: string, content: string | Uint8Array): void {
-  mkdirSync(dirname(join(served, path)), { recursive: true });
-  writeFileSync(join(served, path), content);
-}
-
-let server: ChildProcess;
-let hub: string;
-let large: string;
-let cacheDir: string;
-let folders = 0;
-
-interface Logged {
-  host: string;
-  url: string;
-  range: string | null;
-  token: string | null;
-  status: number;
-}
-const log = async () => (await (await fetch(`${hub}/_log`)).json()) as Logged[];
-const faults = (rules: object[]) => fetch(`${hub}/_faults`, { method: "POST", body: JSON.stringify(rules) });
-
-let program: string;
-beforeAll(async () => {
-  // Now: a connection to the server would not outlive it.
-  program = buildProgram();
-  patience.firstPause = 5;
-  patience.longestPause = 20;
-  const parquetOf = (name: string) => readFileSync(join(fixtures, `${name}.parquet`));
-  const card = [
-    "---",
-    "configs:",
-    "- config_name: default",
-    "  data_files:",
-    "  - split: train_sft",
-    "    path: data/train_sft-*",
-    "  - split: test_sft",
-    "    path: data/test_sft-*",
-    "---",
-  ].join("\n");
-  const chat = "datasets/org/chats/main";
-  put(`${chat}/README.md`, card);
-  put(`${chat}/.gitattributes`, "*.parquet filter=lfs\n");
-  for (const shard of [0, 1, 2]) {
-    put(
-      `${chat}/data/train_sft-0000${shard}-of-00003-0123456789abcdef.parquet`,
-      parquetOf(["chats-none-v1", "chats-zstd-v1", "chats-snappy-v2"][shard]!),
-    );
-  }
-  put(`${chat}/data/test_sft-00000-of-00001-0123456789abcdef.parquet`, parquetOf("chats-gzip-v2"));
-  put("datasets/org/chats/v0/data/train-00000-of-00001.jsonl", jsonl(0, 3));
-  put("datasets/org/chats/refs%2Fconvert%2Fparquet/default/train_sft/0000.parquet", parquetOf("chats-none-v2"));
-  put("datasets/org/lines/main/train.jsonl", jsonl(0, 4000));
-  put("datasets/org/lines/main/test.jsonl.gz", gzipSync(jsonl(4000, 4400)));
-  put("datasets/org/gated-set/main/train.jsonl", jsonl(0, 3));
-  put("datasets/org/private-set/main/train.jsonl", jsonl(0, 3));
-  put("datasets/org/script/main/script.py", "print()");
-  cpSync(fileURLToPath(new URL("../recipes/demo/base", import.meta.url)), join(served, "models/org/base/main"), {
-    recursive: true,
-  });
-  put("models/org/base/main/pytorch_model.bin", "not wanted");
-  put("models/org/base/main/consolidated.safetensors", "not wanted");
-  put("models/org/model/main/config.json", "{}");
-  put("models/org/model/main/model.safetensors", Buffer.alloc(5000, 7));
-  server = spawn(process.execPath, [fileURLToPath(new URL("./hub/server.mjs", import.meta.url)), served], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
-  const [line] = await once(createInterface(server.stdout!), "line");
-  ({ hub, large } = JSON.parse(line));
-});
-
-afterAll(() => {
-  server.kill();
-  rmSync(scratch, { recursive: true });
-});
-
-beforeEach(async () => {
-  cacheDir = join(scratch, `cache-${folders++}`);
-  await faults([]);
-  await fetch(`${hub}/_log`, { method: "POST" });
-});
-
-const open = (id: string, options: DatasetOptions = {}) =>
-  dataset(id, { ...options, hub: { endpoint: hub, cacheDir, token: false, ...options.hub } });
-
-async function all(rows: AsyncIterable<unknown>): Promise<unknown[]> {
-  const found: unknown[] = [];
-  for await (const row of rows) found.push(row);
-  return found;
-}
-
-async function refusal(work: Promise<unknown>): Promise<{ code: string; text: string }> {
-  const error = (await work.then(
-    () => undefined,
-    (thrown) => thrown,
-  )) as { code: string } & Error;
-  expect(error).toBeDefined();
-  return { code: error.code, text: `${error}\n${inspect(error, { depth: 9, showHidden: true })}` };
-}
+serveHub();
 
 describe("by id", () => {
   it("a split is listed in pages, downloaded once and read with its places", async () => {
@@ -523,125 +409,5 @@ describe("tokens", () => {
     const broken = await refusal(open("org/lines", { split: "train", hub: { token: "hf_a\nb" } }).length());
     expect(broken.code).toBe("ZA_CONFIG_INVALID");
     expect(broken.text).not.toMatch(/hf_a/);
-  });
-});
-
-describe("training", () => {
-  const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
-  const lines = (path: string) => readFileSync(path, "utf8");
-  const zephyr = (args: string[]) =>
-    spawnSync(process.execPath, [program, ...args], {
-      encoding: "utf8",
-      env: { ...process.env, HF_ENDPOINT: hub, HF_HUB_CACHE: cacheDir, NO_COLOR: "1" },
-    });
-  const common = ["--model", base, "--max-steps", "3", "--max-length", "256", "--batch-size", "4"];
-
-  it("by id and split from the command line: the same run as from a file of the same rows", async () => {
-    const hubRun = join(scratch, "hub-run");
-    const named = ["--data", "org/chats", "--split", "train_sft", "--eval-split", "test_sft"];
-    const trained = zephyr(["sft", ...common, ...named, "--out", hubRun]);
-    expect(trained.status, trained.stderr).toBe(0);
-    expect(trained.stderr).toMatch(/downloading org\/chats\/data\/train_sft-00002-of-00003/);
-    const write = (name: string, rows: unknown[]) => {
-      const path = join(scratch, name);
-      writeFileSync(path, rows.map((row) => JSON.stringify(row)).join("\n"));
-      return path;
-    };
-    const files = [
-      "--data",
-      write("train.jsonl", [...chats, ...chats, ...chats]),
-      "--eval-data",
-      write("test.jsonl", chats),
-    ];
-    const fileRun = join(scratch, "file-run");
-    expect(zephyr(["sft", ...common, ...files, "--out", fileRun]).status).toBe(0);
-    expect(lines(join(hubRun, "metrics.jsonl"))).toBe(lines(join(fileRun, "metrics.jsonl")));
-    expect(lines(join(hubRun, "metrics.jsonl"))).toMatch(/eval_loss/);
-
-    const mask = zephyr(["inspect", "mask", "org/chats", "--split", "test_sft", "--model", base, "--rows", "1"]);
-    expect(mask.stdout).toMatch(/hf:\/\/datasets\/org\/chats@[0-9a-f]{12}\/data\/test_sft.*:1/);
-    const missing = zephyr(["sft", ...common, "--data", "org/chats", "--out", join(scratch, "none")]);
-    expect(missing.status).not.toBe(0);
-    expect(missing.stderr).toMatch(/ZA_DATA_SPLIT.*train_sft, test_sft/s);
-    expect(existsSync(join(scratch, "none"))).toBe(false);
-  });
-
-  it("on a mix of the Hub and a file, stopped and gone on with: the bytes of the undisturbed run", async () => {
-    const extra = join(scratch, "extra.jsonl.gz");
-    writeFileSync(extra, gzipSync(jsonl(0, 40)));
-    const run = async (outputDir: string, stopAt?: number) => {
-      const controller = new AbortController();
-      const trainer = new SftTrainer({
-        model: await Mistral.fromPretrained(base),
-        dataset: mix([{ data: open("org/chats", { split: "train_sft" }), weight: 2 }, { data: extra }], { seed: 5 }),
-        maxSteps: 6,
-        truncation: "keep-start",
-        logSteps: 1,
-        maxLength: 256,
-        batchSize: 3,
-        saveSteps: 1,
-        outputDir,
-        resume: existsSync(outputDir),
-        signal: controller.signal,
-        samples: 0,
-      });
-      const watching = (async () => {
-        for await (const event of trainer) if (event.type === "step" && event.step === stopAt) controller.abort();
-      })().catch(() => {});
-      const fitted = await trainer.fit().then(
-        (result) => result.steps,
-        (error) => error.code,
-      );
-      await watching;
-      return fitted;
-    };
-    expect(await run(join(scratch, "whole"))).toBe(6);
-    expect(await run(join(scratch, "stopped"), 2)).toBe("ZA_ABORTED");
-    expect(await run(join(scratch, "stopped"))).toBe(6);
-    const weights = (name: string) => readFileSync(join(scratch, name, "model", "model.safetensors"));
-    expect(weights("stopped").equals(weights("whole"))).toBe(true);
-    expect(lines(join(scratch, "stopped", "metrics.jsonl"))).toBe(lines(join(scratch, "whole", "metrics.jsonl")));
-  });
-});
-
-const python = pythonWith("huggingface_hub");
-describe.skipIf(!python)("beside huggingface_hub", () => {
-  const inPython = (code: string) =>
-    execFileSync(python!, ["-c", code], {
-      encoding: "utf8",
-      env: {
-        ...process.env,
-        HF_ENDPOINT: hub,
-        HF_HUB_CACHE: cacheDir,
-        HF_HUB_DISABLE_PROGRESS_BARS: "1",
-        HF_HUB_DISABLE_TELEMETRY: "1",
-        NO_PROXY: "*",
-      },
-    }).trim();
-
-  it("Python reads what we have downloaded, offline", async () => {
-    expect(await open("org/chats", { split: "train_sft" }).length()).toBe(21);
-    const path = inPython(
-      "from huggingface_hub import snapshot_download; print(snapshot_download('org/chats', repo_type='dataset', local_files_only=True, allow_patterns=['README.md', 'data/train_sft*']))",
-    );
-    expect(readdirSync(join(path, "data"))).toHaveLength(3);
-    const requests = (await log()).length;
-    inPython(
-      "from huggingface_hub import hf_hub_download; print(hf_hub_download('org/chats', 'README.md', repo_type='dataset', local_files_only=True))",
-    );
-    expect((await log()).length).toBe(requests);
-    // Online it finds our blobs, and downloads the others only.
-    inPython("from huggingface_hub import snapshot_download; snapshot_download('org/chats', repo_type='dataset')");
-    const downloaded = (await log()).filter(({ host }) => host === "large").map(({ url }) => url);
-    expect(downloaded.filter((url) => url.includes("train_sft")).length).toBe(3);
-  });
-
-  it("we read what Python has downloaded, offline and without downloading it again", async () => {
-    inPython("from huggingface_hub import snapshot_download; snapshot_download('org/chats', repo_type='dataset')");
-    const requests = (await log()).length;
-    expect(await open("org/chats", { split: "train_sft", hub: { offline: true } }).length()).toBe(21);
-    expect((await log()).length).toBe(requests);
-    expect(await all(open("org/chats", { split: "test_sft" }))).toEqual(chats);
-    expect((await log()).slice(requests).filter(({ url }) => url.includes("/resolve/"))).toEqual([]);
   });
 });
