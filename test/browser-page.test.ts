@@ -152,7 +152,8 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
     await run(`const seen = []; ${load("/models/base")}`);
     expect(weights()).toBe(before + 2);
     expect(await run("await zephyr.modelCache.clear(); return zephyr.modelCache.list();")).toEqual([]);
-    // A loading that is stopped leaves nothing behind.
+    // A loading that is stopped leaves nothing behind. Half-way: a whole file may stay.
+    site.stalled = "/models/base/model.safetensors";
     const stopped = await run(
       `const control = new AbortController();
        const code = await zephyr.Mistral.fromPretrained("/models/base", { signal: control.signal, onProgress: () => control.abort() })
@@ -160,6 +161,7 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
        return [code, await zephyr.modelCache.list()];`,
     );
     expect(stopped).toEqual(["ZA_ABORTED", []]);
+    site.stalled = "";
     await context.close();
   });
 

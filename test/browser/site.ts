@@ -25,6 +25,8 @@ export interface Site {
   requests: string[];
   /** A mark of all files' state; a new one makes caches ask again. */
   etag: string;
+  /** A path whose file stands still half-way. */
+  stalled: string;
   close(): Promise<void>;
 }
 
@@ -32,7 +34,7 @@ export interface Site {
 export async function serveSite(mounts: Record<string, string>, { isolated = false } = {}): Promise<Site> {
   const requests: string[] = [];
   const paths = Object.keys(mounts).sort((a, b) => b.length - a.length);
-  const site = { url: "", requests, etag: '"1"' };
+  const site = { url: "", requests, etag: '"1"', stalled: "" };
   const server = createServer((request, response) => {
     const path = decodeURIComponent(new URL(request.url!, "http://localhost").pathname);
     requests.push(`${request.method} ${path}`);
@@ -52,6 +54,8 @@ export async function serveSite(mounts: Record<string, string>, { isolated = fal
       etag: site.etag,
     });
     if (request.method === "HEAD") response.end();
+    else if (path === site.stalled)
+      createReadStream(file, { end: Math.floor(statSync(file).size / 2) }).pipe(response, { end: false });
     else createReadStream(file).pipe(response);
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
