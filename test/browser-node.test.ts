@@ -9,7 +9,7 @@ import { randomGgufHeader } from "../bench/random-gguf.mjs";
 import type * as Browser from "../ts/browser";
 import { Mistral } from "../ts/model/mistral";
 import { root, wasmBuilt, web } from "./browser/built";
-import { ask, comparisons, farthest, urlOf } from "./browser/golden";
+import { ask, bound, comparisons, farthest, urlOf } from "./browser/golden";
 import { cases, golden, present, readJson, smollm2 } from "./shared";
 
 const base = join(root, "recipes/demo/base");
@@ -32,7 +32,7 @@ describe.runIf(wasmBuilt)("zephyr-align/browser in Node", () => {
   const load = (path: string, options = {}) => browser.Mistral.fromPretrained(urlOf(path), options);
 
   describe.runIf(present(golden) && present(cases) && present(smollm2))("says what the native core says", () => {
-    it.each(comparisons())("$name", async ({ path, conversations, quantization, bound }) => {
+    it.each(comparisons())("$name", async ({ path, conversations, quantization }) => {
       using native = await Mistral.fromPretrained(path, { quantization });
       using model = await load(path, { quantization });
       expect([model.parameters, model.storage, model.stopTokenIds]).toEqual([

@@ -9,7 +9,7 @@ import { converse, makeTasks } from "../recipes/demo/world";
 import { Mistral } from "../ts/model/mistral";
 import { SftTrainer } from "../ts/train/sft-trainer";
 import { root, wasmBuilt, web } from "./browser/built";
-import { ask, comparisons, farthest, type Said } from "./browser/golden";
+import { ask, bound, comparisons, farthest, type Said } from "./browser/golden";
 import { type Site, serveSite } from "./browser/site";
 import { browsable, drawingFaults, launch, looks, watchedPage } from "./chromium";
 import { cases, golden, present, readJson, smollm2 } from "./shared";
@@ -84,7 +84,7 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
   describe.runIf(present(golden) && present(cases) && present(smollm2))("says what the native core says", () => {
     const addresses = ["/models/smollm2.gguf", "/models/smollm2.gguf", "/models/case-09", "/models/base"];
     it.each(comparisons().map((each, index) => ({ ...each, address: addresses[index]! })))("$name", async (each) => {
-      const { path, address, conversations, quantization, bound } = each;
+      const { path, address, conversations, quantization } = each;
       using native = await Mistral.fromPretrained(path, { quantization });
       const there = await ask(native, conversations);
       const here = await inPage<Said[]>(

@@ -10,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type * as Package from "../ts/browser";
 import { Mistral } from "../ts/model/mistral";
 import { root, threadsBuilt, web } from "./browser/built";
-import { ask, comparisons, farthest, type Said, urlOf } from "./browser/golden";
+import { ask, bound, comparisons, farthest, type Said, urlOf } from "./browser/golden";
 import { type Site, serveSite } from "./browser/site";
 import { browsable, launch, watchedPage } from "./chromium";
 import { cases, golden, present, smollm2 } from "./shared";
@@ -57,7 +57,7 @@ describe.runIf(threadsBuilt)("threads in Node", () => {
   }
 
   describe.runIf(goldenThere)("say what the native core says, and what one thread says to the last bit", () => {
-    it.each(comparisons())("$name", async ({ path, conversations, quantization, bound }) => {
+    it.each(comparisons())("$name", async ({ path, conversations, quantization }) => {
       using native = await Mistral.fromPretrained(path, { quantization });
       using one = await load(path, { quantization, threads: 1 });
       using two = await load(path, { quantization, threads: 2 });
@@ -244,7 +244,7 @@ describe.runIf(threadsBuilt && browsable)("threads in Chromium", () => {
       address: ["/models/smollm2.gguf", "/models/smollm2.gguf", "/models/case-09", "/models/base"][index]!,
     })),
   )("two say what the native core says, and the bits of one: $name", async (each) => {
-    const { path, address, conversations, quantization, bound } = each;
+    const { path, address, conversations, quantization } = each;
     using native = await Mistral.fromPretrained(path, { quantization });
     const there = await ask(native, conversations);
     const { page, faults, run } = await pageOf(isolated);

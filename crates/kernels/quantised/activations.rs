@@ -34,6 +34,11 @@ impl Tile {
             let width = widths.iter().copied().find(|&width| width >= tokens).unwrap_or(widest);
             tiles.push(Self { first, tokens, width });
         }
+        Self::places(tiles)
+    }
+
+    /// Places of all tiles.
+    pub fn places(tiles: &[Self]) -> usize {
         tiles.last().map_or(0, |tile| tile.first + tile.width)
     }
 }

@@ -1,33 +1,85 @@
-//! The products, and the values themselves.
+//! What all products share: how they are divided, and how rows of W are widened for many tokens. And the values themselves.
 
 use std::cell::Cell;
+use std::thread::LocalKey;
 
 use super::Quantised;
-use super::activations::{Activations, RUN, Tile, TileData};
-use super::formats::{Format, Sink, Wide, with_format};
+use super::activations::{RUN, Tile};
+use super::formats::{Format, Sink, with_format};
 use super::lanes::{Lanes, Words};
 use super::layout::{GROUP, Line, VECTOR};
 use crate::gemm::{Mat, MatMut};
 use crate::parallel::{self, Shared};
 use crate::simd::{self, Vector};
 
-/// Most columns of a panel: a widened group of so many and the codes of a tile stay in the first cache level.
-const PANEL: usize = 576;
 /// Groups of a task of many tokens, so few that the threads end together.
 pub(super) const TASK_GROUPS: usize = 2;
 /// Their rows.
-pub(super) const TASK_ROWS: usize = TASK_GROUPS * GROUP;
-
-/// How far ahead of one token's products weights are asked for. A core's own prefetching stops at each page.
-const AHEAD: usize = 2048;
-
-/// Tasks a thread, so that one that is held up does not hold up the other.
-const TASKS: usize = 4;
+const TASK_ROWS: usize = TASK_GROUPS * GROUP;
 
 thread_local! {
-    static ACTIVATIONS: Cell<Activations> = Cell::default();
     /// A widened panel, and the sums of a task's rows for all tokens.
     static SCRATCH: Cell<(Vec<Line>, Vec<f32>)> = Cell::default();
+}
+
+/// Activations, tile by tile, in the form that one kind of products reads, and these products.
+pub(super) trait Tiles: Default + Sync + 'static {
+    /// Pointers to a tile from some column on.
+    type Data: Copy;
+
+    /// Memory that a thread keeps.
+    fn kept() -> &'static LocalKey<Cell<Self>>;
+
+    /// Takes the rows of `x`. `widths` are the tile widths that the products know, ascending from 1.
+    fn fill(&mut self, x: Mat, widths: &[usize]);
+
+    fn tiles(&self) -> &[Tile];
+
+    /// The tile from a column on that begins a run.
+    fn tile(&self, tile: Tile, column: usize) -> Self::Data;
+
+    /// Groups of a task where W has so many groups and columns.
+    fn task_groups(&self, _groups: usize, _columns: usize) -> usize {
+        TASK_GROUPS
+    }
+
+    /// All tokens against the rows of a task, `VECTORS` registers of rows at a time.
+    ///
+    /// # Safety
+    /// The instruction set is that of `L`; tasks write columns of C of their own, and W has the columns of the activations.
+    unsafe fn rows<L: Lanes, F: Format, const VECTORS: usize>(&self, task: &Task, tokens: usize, out: &Out);
+}
+
+/// Weights of a group in memory, in a form that can be multiplied with a tile.
+pub(super) trait Factor {
+    /// [`Tiles::Data`]
+    type Data: Copy;
+
+    /// Adds the products of `spans` spans of a group with a tile of `TOKENS` to `totals`.
+    ///
+    /// # Safety
+    /// As for [`Format`], and the tile has the columns of the spans.
+    unsafe fn products<L: Lanes, const VECTORS: usize, const TOKENS: usize>(
+        from: *const u8,
+        spans: usize,
+        lane: usize,
+        tile: Self::Data,
+        totals: &mut [[L::Float; VECTORS]; TOKENS],
+    );
+}
+
+/// What runs of a group are widened to, once for many tokens. A span of it is such a run.
+pub(super) trait Widened: Factor {
+    /// Most columns of a panel: its spans and a tile stay in the first cache level.
+    const PANEL: usize;
+    /// Bytes of a span.
+    const BYTES: usize;
+
+    /// Widens a run.
+    ///
+    /// # Safety
+    /// As for [`Format`]; `to` points to a whole span of this form.
+    unsafe fn widen<L: Lanes, F: Format, const VECTORS: usize>(span: *const u8, run: usize, lane: usize, to: *mut u8);
 }
 
 /// Groups of rows of one part of W.
@@ -40,7 +92,7 @@ pub(super) struct Task<'a> {
 
 impl<'a> Task<'a> {
     /// All groups of the parts, so many a task.
-    pub fn divide(parts: &[&'a Quantised], per_task: usize) -> Vec<Self> {
+    fn divide(parts: &[&'a Quantised], per_task: usize) -> Vec<Self> {
         let mut tasks = Vec::new();
         let mut column = 0;
         for part in parts {
@@ -56,9 +108,9 @@ impl<'a> Task<'a> {
 
 /// Where results go.
 pub(super) struct Out {
-    pub data: Shared,
-    pub stride: usize,
-    pub beta: f32,
+    data: Shared,
+    stride: usize,
+    beta: f32,
 }
 
 impl Out {
@@ -79,33 +131,28 @@ impl Out {
     }
 }
 
-pub(super) fn nt(c: MatMut, a: Mat, parts: &[&Quantised], beta: f32) {
+pub(super) fn nt<T: Tiles>(c: MatMut, a: Mat, parts: &[&Quantised], beta: f32) {
     if c.rows == 0 || c.cols == 0 {
         return;
     }
     let tokens = a.rows;
     // Taken out rather than borrowed: while this thread waits for others, rayon may hand it another product.
-    let mut activations = ACTIVATIONS.take();
-    activations.round(a, tile_widths());
+    let mut tiles = T::kept().take();
+    tiles.fill(a, tile_widths());
     let out = Out { data: Shared::new(c.data), stride: c.stride, beta };
-    let groups: usize = parts.iter().map(|part| part.groups()).sum();
-    let per_task = if activations.tiles.len() == 1 {
-        parallel::rows_per_task(groups, GROUP * a.cols).div_ceil(TASKS)
-    } else {
-        TASK_GROUPS
-    };
+    let per_task = tiles.task_groups(parts.iter().map(|part| part.groups()).sum(), a.cols);
     parallel::run(Task::divide(parts, per_task).into_iter(), |task| {
         // SAFETY: each task has rows of W of its own, so columns of C; the shapes are the caller's, who has checked them.
-        with_format!(task.part.kind, F => unsafe { run::<F>(&task, &activations, tokens, &out) });
+        with_format!(task.part.kind, F => unsafe { run::<T, F>(&task, &tiles, tokens, &out) });
     });
-    ACTIVATIONS.set(activations);
+    T::kept().set(tiles);
 }
 
 /// The widest tile there is.
-const WIDEST: usize = 12;
+pub(super) const WIDEST: usize = 12;
 
 /// Widths of tiles that the products are compiled for, ascending from 1.
-pub(super) fn tile_widths() -> &'static [usize] {
+fn tile_widths() -> &'static [usize] {
     match simd::level() {
         #[cfg(target_arch = "x86_64")]
         simd::Level::Avx512 => &[1, 2, 4, 8, 12],
@@ -117,115 +164,67 @@ pub(super) fn tile_widths() -> &'static [usize] {
 }
 
 /// # Safety
-/// Tasks write columns of C of their own; `activations` are of the columns of W.
-unsafe fn run<F: Format>(task: &Task, activations: &Activations, tokens: usize, out: &Out) {
+/// As for [`Tiles::rows`].
+unsafe fn run<T: Tiles, F: Format>(task: &Task, tiles: &T, tokens: usize, out: &Out) {
     // SAFETY: the level has been detected.
     unsafe {
         match simd::level() {
             #[cfg(target_arch = "x86_64")]
-            simd::Level::Avx512 if is_x86_feature_detected!("avx512vnni") => vnni::<F>(task, activations, tokens, out),
+            simd::Level::Avx512 if is_x86_feature_detected!("avx512vnni") => vnni::<T, F>(task, tiles, tokens, out),
             #[cfg(target_arch = "x86_64")]
-            simd::Level::Avx512 => avx512::<F>(task, activations, tokens, out),
+            simd::Level::Avx512 => avx512::<T, F>(task, tiles, tokens, out),
             #[cfg(target_arch = "x86_64")]
-            simd::Level::Avx2 => avx2::<F>(task, activations, tokens, out),
-            simd::Level::Baseline => rows::<Baseline, F, 2>(task, activations, tokens, out),
+            simd::Level::Avx2 => avx2::<T, F>(task, tiles, tokens, out),
+            simd::Level::Baseline => tiles.rows::<Baseline, F, 2>(task, tokens, out),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) type Baseline = super::lanes::x86::Xmm;
+type Baseline = super::lanes::x86::Xmm;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub(super) type Baseline = super::lanes::wasm::V128;
+type Baseline = super::lanes::wasm::V128;
 #[cfg(not(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128"))))]
-pub(super) type Baseline = Words<4>;
+type Baseline = Words<4>;
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c")]
-unsafe fn vnni<F: Format>(task: &Task, activations: &Activations, tokens: usize, out: &Out) {
-    unsafe { rows::<super::lanes::x86::Zmm<true>, F, 1>(task, activations, tokens, out) }
+unsafe fn vnni<T: Tiles, F: Format>(task: &Task, tiles: &T, tokens: usize, out: &Out) {
+    unsafe { tiles.rows::<super::lanes::x86::Zmm<true>, F, 1>(task, tokens, out) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
-unsafe fn avx512<F: Format>(task: &Task, activations: &Activations, tokens: usize, out: &Out) {
-    unsafe { rows::<super::lanes::x86::Zmm<false>, F, 1>(task, activations, tokens, out) }
+unsafe fn avx512<T: Tiles, F: Format>(task: &Task, tiles: &T, tokens: usize, out: &Out) {
+    unsafe { tiles.rows::<super::lanes::x86::Zmm<false>, F, 1>(task, tokens, out) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2<F: Format>(task: &Task, activations: &Activations, tokens: usize, out: &Out) {
-    unsafe { rows::<super::lanes::x86::Ymm, F, 2>(task, activations, tokens, out) }
-}
-
-/// All tokens against the rows of a task, `VECTORS` registers of rows at a time.
-#[inline(always)]
-unsafe fn rows<L: Lanes, F: Format, const VECTORS: usize>(
-    task: &Task,
-    activations: &Activations,
-    tokens: usize,
-    out: &Out,
-) {
-    unsafe {
-        if let [tile] = activations.tiles[..] {
-            return one_tile::<L, F, VECTORS>(task, activations, tile, out);
-        }
-        match (F::RUN, F::MINS) {
-            (16, _) => panel::<L, F, Wide<16, false>, VECTORS>(task, activations, tokens, out),
-            (_, false) => panel::<L, F, Wide<RUN, false>, VECTORS>(task, activations, tokens, out),
-            (_, true) => panel::<L, F, Wide<RUN, true>, VECTORS>(task, activations, tokens, out),
-        }
-    }
-}
-
-/// As many tokens as registers hold: every code is used as it is unpacked, and the weights go by once.
-#[inline(always)]
-unsafe fn one_tile<L: Lanes, F: Format, const VECTORS: usize>(
-    task: &Task,
-    activations: &Activations,
-    tile: Tile,
-    out: &Out,
-) {
-    unsafe {
-        let Task { part, groups, column } = task;
-        let data = activations.tile(tile, 0);
-        let spans = part.columns / F::SPAN;
-        for group in groups.clone() {
-            let mut sums = [0.0; GROUP * WIDEST];
-            let span = part.group(group).as_ptr().cast();
-            for lane in (0..GROUP).step_by(VECTORS * L::WIDTH) {
-                let to = sums[lane..].as_mut_ptr();
-                tile_products::<L, F, VECTORS>(span, spans, lane, tile.width, data, to, GROUP);
-            }
-            let first = group * GROUP;
-            for token in 0..tile.tokens {
-                let sums = &sums[token * GROUP..][..GROUP.min(part.rows - first)];
-                out.write(tile.first + token, column + first, sums);
-            }
-        }
-    }
+unsafe fn avx2<T: Tiles, F: Format>(task: &Task, tiles: &T, tokens: usize, out: &Out) {
+    unsafe { tiles.rows::<super::lanes::x86::Ymm, F, 2>(task, tokens, out) }
 }
 
 /// Many tokens: each group is widened a panel of columns at a time, and the panel is used for all tokens.
 #[inline(always)]
-unsafe fn panel<L: Lanes, F: Format, W: Widened, const VECTORS: usize>(
-    task: &Task,
-    activations: &Activations,
-    tokens: usize,
-    out: &Out,
-) {
+pub(super) unsafe fn panel<T, L, F, W, const VECTORS: usize>(task: &Task, tiles: &T, tokens: usize, out: &Out)
+where
+    T: Tiles,
+    L: Lanes,
+    F: Format,
+    W: Widened<Data = T::Data>,
+{
     unsafe {
         let Task { part, groups, column } = task;
         let (mut wide, mut sums) = SCRATCH.take();
         let whole = part.columns / F::SPAN;
         // Of even width: a narrow last one would be mostly the loading and storing of sums.
-        let spans = whole.div_ceil(whole.div_ceil(PANEL / F::SPAN).max(1)).max(1);
-        let lines = spans * F::SPAN / W::SPAN * W::BYTES / VECTOR;
+        let spans = whole.div_ceil(whole.div_ceil(W::PANEL / F::SPAN).max(1)).max(1);
+        let lines = spans * F::SPAN / F::RUN * W::BYTES / VECTOR;
         wide.resize(wide.len().max(lines), Line::default());
         let wide_at = wide.as_mut_ptr().cast::<u8>();
-        let places = activations.tiles.last().map_or(0, |tile| tile.first + tile.width);
         sums.clear();
-        sums.resize(places * TASK_ROWS, 0.0);
+        sums.resize(Tile::places(tiles.tiles()) * TASK_ROWS, 0.0);
         for (index, group) in groups.clone().enumerate() {
             for first in (0..whole).step_by(spans) {
                 let count = spans.min(whole - first);
@@ -239,11 +238,11 @@ unsafe fn panel<L: Lanes, F: Format, W: Widened, const VECTORS: usize>(
                         to = to.add(W::BYTES);
                     }
                 }
-                for &tile in &activations.tiles {
-                    let data = activations.tile(tile, first * F::SPAN / RUN);
+                for &tile in tiles.tiles() {
+                    let data = tiles.tile(tile, first * F::SPAN);
                     for lane in (0..GROUP).step_by(VECTORS * L::WIDTH) {
                         let to = sums[tile.first * TASK_ROWS + index * GROUP + lane..].as_mut_ptr();
-                        let count = count * F::SPAN / W::SPAN;
+                        let count = count * F::SPAN / F::RUN;
                         tile_products::<L, W, VECTORS>(wide_at, count, lane, tile.width, data, to, TASK_ROWS);
                     }
                 }
@@ -258,50 +257,38 @@ unsafe fn panel<L: Lanes, F: Format, W: Widened, const VECTORS: usize>(
     }
 }
 
-/// [`Wide`] of any kind.
-trait Widened: Format {
-    unsafe fn widen<L: Lanes, F: Format, const VECTORS: usize>(span: *const u8, run: usize, lane: usize, to: *mut u8);
-}
-
-impl<const RUN: usize, const MINS: bool> Widened for Wide<RUN, MINS> {
-    #[inline(always)]
-    unsafe fn widen<L: Lanes, F: Format, const VECTORS: usize>(span: *const u8, run: usize, lane: usize, to: *mut u8) {
-        unsafe { Self::widen::<L, F, VECTORS>(span, run, lane, to) }
-    }
-}
-
 #[inline(always)]
-unsafe fn tile_products<L: Lanes, F: Format, const VECTORS: usize>(
+pub(super) unsafe fn tile_products<L: Lanes, W: Factor, const VECTORS: usize>(
     from: *const u8,
     spans: usize,
     lane: usize,
     width: usize,
-    data: TileData,
+    data: W::Data,
     to: *mut f32,
     stride: usize,
 ) {
     unsafe {
         // Of the widths of `tile_widths`, those of these registers.
         match width {
-            1 => products::<L, F, VECTORS, 1>(from, spans, lane, data, to, stride),
-            2 => products::<L, F, VECTORS, 2>(from, spans, lane, data, to, stride),
-            3 if L::WIDTH == 8 => products::<L, F, VECTORS, 3>(from, spans, lane, data, to, stride),
-            4 => products::<L, F, VECTORS, 4>(from, spans, lane, data, to, stride),
-            5 if L::WIDTH == 8 => products::<L, F, VECTORS, 5>(from, spans, lane, data, to, stride),
-            8 if L::WIDTH == 16 => products::<L, F, VECTORS, 8>(from, spans, lane, data, to, stride),
-            12 if L::WIDTH == 16 => products::<L, F, VECTORS, 12>(from, spans, lane, data, to, stride),
+            1 => add_products::<L, W, VECTORS, 1>(from, spans, lane, data, to, stride),
+            2 => add_products::<L, W, VECTORS, 2>(from, spans, lane, data, to, stride),
+            3 if L::WIDTH == 8 => add_products::<L, W, VECTORS, 3>(from, spans, lane, data, to, stride),
+            4 => add_products::<L, W, VECTORS, 4>(from, spans, lane, data, to, stride),
+            5 if L::WIDTH == 8 => add_products::<L, W, VECTORS, 5>(from, spans, lane, data, to, stride),
+            8 if L::WIDTH == 16 => add_products::<L, W, VECTORS, 8>(from, spans, lane, data, to, stride),
+            12 if L::WIDTH == 16 => add_products::<L, W, VECTORS, 12>(from, spans, lane, data, to, stride),
             _ => unreachable!("a tile of {width} tokens"),
         }
     }
 }
 
-/// Adds the products of `spans` spans of a group with a tile of `TOKENS` to `sums`, token rows `stride` apart.
+/// [`Factor::products`] added to `sums`, token rows `stride` apart.
 #[inline(always)]
-unsafe fn products<L: Lanes, F: Format, const VECTORS: usize, const TOKENS: usize>(
-    span: *const u8,
+unsafe fn add_products<L: Lanes, W: Factor, const VECTORS: usize, const TOKENS: usize>(
+    from: *const u8,
     spans: usize,
     lane: usize,
-    tile: TileData,
+    data: W::Data,
     sums: *mut f32,
     stride: usize,
 ) {
@@ -312,59 +299,10 @@ unsafe fn products<L: Lanes, F: Format, const VECTORS: usize, const TOKENS: usiz
                 totals[token][part] = L::Float::load(sums.add(token * stride + part * L::WIDTH));
             }
         }
-        let mut column = 0;
-        for index in 0..spans {
-            let span = span.add(index * F::BYTES);
-            if TOKENS == 1 {
-                (0..F::BYTES).step_by(VECTOR).for_each(|line| simd::prefetch(span.wrapping_add(AHEAD + line)));
-            }
-            for run in 0..F::SPAN / F::RUN {
-                let mut dots = Dots::<L, VECTORS, TOKENS> {
-                    codes: tile.codes.add(column * TOKENS),
-                    sums: [[L::zero(); VECTORS]; TOKENS],
-                };
-                F::codes::<L, VECTORS>(span, run, lane, &mut dots);
-                let at = column / RUN * TOKENS;
-                for part in 0..VECTORS {
-                    let scale = F::scale::<L>(span, run, lane + part * L::WIDTH);
-                    for token in 0..TOKENS {
-                        let factor = scale.mul(L::Float::splat(*tile.steps.add(at + token)));
-                        totals[token][part] = dots.sums[token][part].float().mul_add(factor, totals[token][part]);
-                    }
-                    if F::MINS {
-                        let min = F::min::<L>(span, run, lane + part * L::WIDTH);
-                        for token in 0..TOKENS {
-                            let sum = L::Float::splat(*tile.sums.add(at + token));
-                            totals[token][part] = min.mul_add(sum, totals[token][part]);
-                        }
-                    }
-                }
-                column += F::RUN;
-            }
-        }
+        W::products::<L, VECTORS, TOKENS>(from, spans, lane, data, &mut totals);
         for token in 0..TOKENS {
             for part in 0..VECTORS {
                 totals[token][part].store(sums.add(token * stride + part * L::WIDTH));
-            }
-        }
-    }
-}
-
-/// Integer sums of a run.
-struct Dots<L, const VECTORS: usize, const TOKENS: usize> {
-    codes: *const i16,
-    sums: [[L; VECTORS]; TOKENS],
-}
-
-impl<L: Lanes, const VECTORS: usize, const TOKENS: usize> Sink<L, VECTORS> for Dots<L, VECTORS, TOKENS> {
-    #[inline(always)]
-    unsafe fn take(&mut self, step: usize, codes: [L; VECTORS]) {
-        unsafe {
-            for token in 0..TOKENS {
-                let pair = L::splat(self.codes.add(2 * (step * TOKENS + token)).cast::<i32>().read_unaligned());
-                for part in 0..VECTORS {
-                    self.sums[token][part] = self.sums[token][part].dot(codes[part], pair);
-                }
             }
         }
     }
@@ -420,13 +358,13 @@ impl Sink<Words<1>, 1> for Values<'_> {
 
 /// [`nt`] by [`Words`] alone.
 #[cfg(test)]
-pub(super) fn plain(c: MatMut, a: Mat, matrix: &Quantised) {
-    let mut activations = Activations::default();
-    activations.round(a, &[1, 2, 4]);
+pub(super) fn plain<T: Tiles>(c: MatMut, a: Mat, matrix: &Quantised) {
+    let mut tiles = T::default();
+    tiles.fill(a, &[1, 2, 4]);
     let (tokens, stride) = (c.rows, c.stride);
     let out = Out { data: Shared::new(c.data), stride, beta: 0.0 };
     for task in Task::divide(&[matrix], TASK_GROUPS) {
         // SAFETY: as in `nt`.
-        with_format!(matrix.kind, F => unsafe { rows::<Words<4>, F, 2>(&task, &activations, tokens, &out) });
+        with_format!(matrix.kind, F => unsafe { tiles.rows::<Words<4>, F, 2>(&task, tokens, &out) });
     }
 }

@@ -26,6 +26,7 @@ mod blocks;
 mod cpu;
 mod exact;
 mod formats;
+mod integer;
 mod lanes;
 mod layout;
 mod quantise;
@@ -186,13 +187,13 @@ impl Quantised {
 /// `C[m, n] = beta·C + A[m, k]·Wᵀ`, W the `parts` `[nᵢ, k]` one below the other, which share A's rounding and the threads.
 pub fn nt(c: MatMut, a: Mat, parts: &[&Quantised], beta: f32) {
     check(&c, &a, parts);
-    cpu::nt(c, a, parts, beta);
+    cpu::nt::<activations::Activations>(c, a, parts, beta);
 }
 
 /// [`nt`] with A as it is, in f32.
 pub fn exact_nt(c: MatMut, a: Mat, parts: &[&Quantised], beta: f32) {
     check(&c, &a, parts);
-    exact::nt(c, a, parts, beta);
+    cpu::nt::<exact::Exact>(c, a, parts, beta);
 }
 
 fn check(c: &MatMut, a: &Mat, parts: &[&Quantised]) {

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 
 use super::activations::Activations;
+use super::cpu::plain;
+use super::exact::Exact;
 use super::{Kind, Quantised, exact_nt, nt};
 use crate::gemm::{Mat, MatMut};
 use crate::oracle::{assert_close, assert_deterministic, elements, random};
@@ -237,7 +239,7 @@ fn blocks_that_candle_writes() {
 /// The lanes of processors without pair products of ours, which these tests would not run otherwise.
 #[test]
 fn plain_lanes_give_the_same() {
-    let plain: [fn(MatMut, Mat, &Quantised); 2] = [super::cpu::plain, super::exact::plain];
+    let plain: [fn(MatMut, Mat, &Quantised); 2] = [plain::<Activations>, plain::<Exact>];
     let ways = WAYS.into_iter().zip(plain);
     for (kind, (nt, plain)) in ways.flat_map(|way| Kind::ALL.map(|kind| (kind, way))) {
         let (tokens, rows, columns) = (9, 40, 768);

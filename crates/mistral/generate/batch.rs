@@ -67,7 +67,7 @@ impl Batch {
             let turn = || {
                 let mut more = self.turn(generator, &mut on_token)?;
                 // One team for all such steps: threads that slept between two would come too late.
-                while more && few && leads() && self.takes_few(generator) && !generator.aborted() {
+                while more && leads() && self.takes_few(generator) && !generator.aborted() {
                     more = self.turn(generator, &mut on_token)?;
                 }
                 Ok::<_, Error>(more)
