@@ -3,7 +3,7 @@
  * separate sequences, both by our own trainer, in one run.
  *
  * usage: node bench/shared-prompt.mjs [--steps 3] [--repeat 3] [--batch 4] [--max-length 1024] [--threads 2]
- *                                     [--only dpo_long,dpo] [--repeat-layers 1] [--json FILE] [--write]
+ *                                     [--only dpo_long,dpo] [--mistral] [--json FILE] [--write]
  *
  * Each measurement is a process of its own, both sides in turn, in changing order; the first step of each is left out.
  * Both sides train on the same rows; their losses must agree, or the run fails. Per data set:
@@ -14,7 +14,8 @@
  *
  * Head and optimizer do not depend on the prompt: the smaller the model beside its vocabulary, the less can be shown.
  * `ceiling` is what `shown` would be if all time went by the multiply-adds of the linear layers. SmolLM2's head is a fifth
- * of its parameters, Mistral-7B's a fiftieth: `--repeat-layers 4` measures a model between the two.
+ * of its parameters, and its attention a fifth of the work besides; Mistral-7B's a fiftieth each: `--mistral` measures a
+ * model of Mistral's proportions (mistral-slice.mjs).
  *
  * Rows: pairs/dpo_long.jsonl and pairs/dpo.jsonl of ../shared/data (ZEPHYR_DATA: another folder).
  * Model: ../shared/env/models.sh --hf (ZEPHYR_TEST_DATA: its folder).
@@ -37,7 +38,7 @@ import {
   whole,
   writeRows,
 } from "./job.mjs";
-import { repeatLayers } from "./repeat-layers.mjs";
+import { mistralSlice } from "./mistral-slice.mjs";
 import { sharedPromptTable } from "./table.mjs";
 
 const { values: flags } = parseArgs({
@@ -47,7 +48,7 @@ const { values: flags } = parseArgs({
     batch: { type: "string", default: "4" },
     "max-length": { type: "string", default: "1024" },
     threads: { type: "string", default: "2" },
-    "repeat-layers": { type: "string", default: "1" },
+    mistral: { type: "boolean", default: false },
     only: { type: "string", default: "dpo_long,dpo" },
     json: { type: "string" },
     write: { type: "boolean", default: false },
@@ -58,25 +59,24 @@ const repeat = whole(flags, "repeat", 1);
 const batch = whole(flags, "batch", 1);
 const maxLength = whole(flags, "max-length", 2);
 const threads = whole(flags, "threads", 1);
-const times = whole(flags, "repeat-layers", 1);
 requireOurs();
-requireModel();
+if (!flags.mistral) requireModel();
 
 const scratch = mkdtempSync(join(tmpdir(), "zephyr-bench-"));
 const results = [];
 let folder = model;
 try {
-  if (times > 1) folder = repeatLayers(model, times, join(scratch, "model"));
+  if (flags.mistral) folder = mistralSlice(join(scratch, "model"));
   for (const name of flags.only.split(",")) results.push(await compare(name));
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
 
 const report = {
-  name: times > 1 ? "shared-prompt-deep" : "shared-prompt",
+  name: flags.mistral ? "shared-prompt-mistral" : "shared-prompt",
   about:
     "DPO over shared prompts against separate sequences, both ours; shown = share of the saved tokens that is saved time.",
-  model: times > 1 ? `SmolLM2-135M-Instruct with its layers ${times} times over` : "SmolLM2-135M-Instruct",
+  model: flags.mistral ? "two layers of Mistral-7B at half its width, random weights" : "SmolLM2-135M-Instruct",
   dtype: "float32",
   date: new Date().toISOString(),
   machine: machine(),

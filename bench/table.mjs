@@ -220,8 +220,8 @@ export function writeTables(folder) {
     ["wasm", "WebAssembly against wllama: `npm run bench:wasm -- --write`", wasmTable],
     ["shared-prompt", "A pair's prompt computed once: `npm run bench:shared-prompt -- --write`", sharedPromptTable],
     [
-      "shared-prompt-deep",
-      "The same where the head is small: `npm run bench:shared-prompt -- --repeat-layers 4 --only dpo_long --write`",
+      "shared-prompt-mistral",
+      "The same in Mistral's proportions: `npm run bench:shared-prompt -- --mistral --batch 1 --max-length 2048 --steps 4 --write`",
       sharedPromptTable,
     ],
     ["data", "Readers and tokenizer: `npm run bench:data -- --write`", dataTable],

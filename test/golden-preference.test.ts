@@ -91,7 +91,7 @@ describe.runIf(present(golden))("preference trainers", () => {
       { prompt, completion: chosen, label: true },
       { prompt, completion: rejected, label: false },
     ]);
-  // Means over prompts and padding there, over answers here.
+  // Means over prompts and padding there, over answers here; crates/align/test/golden_preference.rs checks TRL's too.
   const logits = ["logits/chosen", "logits/rejected"];
 
   for (const name of ["window", "headdim"]) {

@@ -6,7 +6,8 @@ import type { Reference } from "./trainer";
  * Numbers of a step under TRL's names: `loss`, `grad_norm`, `learning_rate`, `entropy`, `num_tokens`,
  * `mean_token_accuracy`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}`,
  * `logits/{chosen,rejected}`; of an evaluation with the prefix `eval_`. `num_tokens` counts since the run began, a prompt
- * for each side of its pair; `computed_tokens` (not TRL's) counts those that one step really computed.
+ * for each side of its pair; `computed_tokens` (not TRL's) counts those that one step really computed. `logits/…` are means
+ * over the answers' tokens in every trainer; TRL's ORPO and CPO take them over prompts and padding too.
  */
 export type Metrics = Readonly<Record<string, number>>;
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use zephyr_mistral::Weights;
 use zephyr_mistral::generate::Generator;
 
-use super::{Row, json, models, packed, packed_pairs, relative, session, update, weights};
+use super::{Row, json, models, packed, packed_pairs, padded, relative, session, update, weights};
 use crate::batch::{Packed, Pair};
 use crate::losses::cpo::{Cpo, CpoLoss};
 use crate::losses::kto::{Kto, KtoLoss};
@@ -16,7 +16,36 @@ use crate::schedule::{Schedule, ScheduleKind, Warmup};
 use crate::session::{PairObjective, Session, Unpaired, Update};
 
 /// What TRL logs otherwise: `logits/…` of ORPO and CPO are means over prompts and padding as well; ours are over answers.
+/// TRL's numbers are checked by [`trl_logits`].
 const APART: [&str; 2] = ["logits/chosen", "logits/rejected"];
+
+/// [`APART`] as TRL 1.16 takes them: the mean over all places of the collated rows, `orpo`: but the last of each. What
+/// padding sees is nothing, and then (in the golden runs, by eager attention) everything equally.
+fn trl_logits(weights: &Weights, batch: &Value, orpo: bool) -> [f64; 2] {
+    let sides = ["chosen_", "rejected_"].map(|side| column(batch, &format!("{side}input_ids")));
+    let width = sides.iter().flatten().map(Vec::len).max().unwrap();
+    let lengths = ["chosen", "rejected"].map(|side| column(batch, &format!("{side}_attention_mask")));
+    std::array::from_fn(|side| {
+        let of_row = |(ids, attention): (&Vec<i64>, &Vec<i64>)| {
+            let mut ids: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
+            ids.resize(width, 0);
+            let length = attention.iter().filter(|&&seen| seen == 1).count();
+            let means = padded::mean_logits(weights, &ids, length);
+            let places = if orpo { width - 1 } else { width };
+            // The text's are the engine's own.
+            let vocabulary = weights.config.vocab_size;
+            let logits = Generator::new(weights).logits(&ids[..length]).unwrap();
+            let own = logits.chunks_exact(vocabulary).map(|row| row.iter().map(|&value| f64::from(value)).sum::<f64>());
+            let own: Vec<f64> = own.map(|sum| sum / vocabulary as f64).collect();
+            for (own, mean) in own.iter().zip(&means) {
+                assert!((own - mean).abs() < 1e-5, "{own} for {mean}");
+            }
+            own.iter().chain(&means[length..]).take(places).sum::<f64>() / places as f64
+        };
+        let rows = sides[side].len();
+        sides[side].iter().zip(&lengths[side]).map(of_row).sum::<f64>() / rows as f64
+    })
+}
 
 /// One column of a collated batch.
 fn column(batch: &Value, name: &str) -> Vec<Vec<i64>> {
@@ -150,6 +179,13 @@ fn follows(folder: &Path, file: &str, loss: PolicyLoss, accumulation: usize, sha
             })
             .sum::<usize>() as f64;
         let denominator = Denominator { pairs: pairs.len() as f64, chosen_tokens };
+        if accumulation == 1 && !share {
+            let found = trl_logits(&run.model, batch, learns_prompts);
+            for (name, found) in APART.iter().zip(found) {
+                let expected = run.record["log"][step][name].as_f64().unwrap();
+                assert!((found - expected).abs() <= 1e-6, "step {} {name}: {found} for {expected}", step + 1);
+            }
+        }
         let mut sums = crate::metrics::PairSums::default();
         for micro in pairs.chunks(pairs.len() / accumulation) {
             let packed = if share { shared(micro) } else { packed_pairs(micro) };

@@ -8,6 +8,7 @@ mod golden_preference;
 mod lora;
 mod modifiers;
 mod optimizer;
+mod padded;
 mod shared;
 mod state;
 mod step;
