@@ -114,6 +114,10 @@ describe.skipIf(!name || !present(golden))("device cuda, emulated", () => {
     await both(async (device) => new OrpoTrainer({ policy: await load(), ...short, device }).fit(dataset));
     await both(async (device) => new KtoTrainer({ policy: await load(), ...short, batchSize: 4, device }).fit(answers));
     await both((device) => dpo({ ...short, device, lora: { rank: 4 }, gradientAccumulation: 2, batchSize: 1 }));
+    // Masks and noise are drawn by place: the card's are the CPU's.
+    await both((device) => dpo({ ...short, device, lora: { rank: 4, dropout: 0.3 }, learningRate: 0.01, maxSteps: 3 }));
+    const noisy = { ...short, neftuneNoiseAlpha: 15 };
+    await both(async (device) => new SftTrainer({ model: await load(), dataset: rows().sft, ...noisy, device }).fit());
     await both((device) => dpo({ ...short, device, precomputeRefLogps: false, sharedPrompt: false }));
   });
 
@@ -196,10 +200,7 @@ describe.skipIf(!name || !present(golden))("device cuda, emulated", () => {
       expect(error).toMatchObject({ code: "ZA_DEVICE_UNSUPPORTED" });
       expect(String(error)).toMatch(what);
     };
-    await refused(dpo({ lora: { rank: 4, dropout: 0.1 } }), /dropout/);
     await refused(dpo({ optimizer: "adamw-bf16" }), /adamw-bf16/);
-    const noise = new SftTrainer({ model: await load(), dataset: rows().sft, ...settings, neftuneNoiseAlpha: 5 });
-    await refused(noise.fit(), /NEFTune/);
   });
 
   it("an evaluation on the card gives the CPU's rewards", async () => {

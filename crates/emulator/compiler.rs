@@ -10,13 +10,15 @@ use std::sync::{Arc, LazyLock, Mutex};
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kernels");
 const RUNTIME: [&str; 4] = ["fibre", "memory", "machine", "device"];
 /// The sources of the kernels that models launch.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 12] = [
     "adamw/kernel.cu",
     "attention/backward.cu",
     "attention/forward.cu",
     "attention/plain.cu",
+    "dropout/kernel.cu",
     "embedding/kernel.cu",
     "head/kernel.cu",
+    "noise/kernel.cu",
     "norm/kernel.cu",
     "rms_norm/kernel.cu",
     "rope/kernel.cu",

@@ -10,6 +10,8 @@ mod adamw;
 mod attention;
 #[path = "cast/emulated.rs"]
 mod cast;
+#[path = "dropout/emulated.rs"]
+mod dropout;
 #[path = "embedding/emulated.rs"]
 mod embedding;
 #[cfg(not(feature = "card"))]
@@ -22,6 +24,8 @@ mod emulator;
 mod head;
 #[path = "nf4/emulated.rs"]
 mod nf4;
+#[path = "noise/emulated.rs"]
+mod noise;
 #[path = "norm/emulated.rs"]
 mod norm;
 #[allow(dead_code)]

@@ -20,11 +20,13 @@ pub mod adamw;
 pub mod attention;
 pub mod cast;
 pub mod cuda;
+pub mod dropout;
 pub mod embedding;
 pub mod gemm;
 pub mod head;
 pub mod matrix;
 pub mod nf4;
+pub mod noise;
 pub mod norm;
 #[cfg(test)]
 mod oracle;
@@ -33,6 +35,7 @@ pub mod quantised;
 pub mod rms_norm;
 pub mod rope;
 mod simd;
+pub mod splitmix;
 pub mod swiglu;
 
 pub use parallel::{leads, run, team};

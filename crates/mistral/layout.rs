@@ -9,8 +9,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::config::Config;
-use crate::splitmix;
 use crate::storage::Frozen;
+use zephyr_kernels::splitmix;
 
 /// One named parameter: `shape` as transformers writes it (`[out, in]` for projections), `range` in floats.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,7 +22,6 @@ pub mod layout;
 mod linear;
 pub mod lora;
 mod model;
-mod splitmix;
 pub mod storage;
 pub mod train;
 pub mod weights;

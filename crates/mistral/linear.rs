@@ -11,7 +11,6 @@ use zephyr_kernels::matrix;
 
 use crate::config::Config;
 use crate::layout::LayerLayout;
-use crate::lora::dropout::{self, Mask};
 use crate::lora::{AdapterLayout, LowRank};
 use crate::model::Model;
 
@@ -209,7 +208,7 @@ impl<'a> Linear<'a> {
             gemm::nn(MatMut::new(d_low, rows, rank), d_y, b, pair.scale, 0.0);
             let d_low = Mat::new(d_low, rows, rank);
             gemm::tn(MatMut::new(&mut gradients[pair.a.clone()], rank, inputs), d_low, x, 1.0, 1.0);
-            match self.mask(pair, dropout) {
+            match pair.mask(dropout) {
                 None => gemm::nn(MatMut::new(d_x, rows, inputs), d_low, a, 1.0, 1.0),
                 Some(mask) => {
                     d_dropped.resize(rows * inputs, 0.0);
@@ -240,15 +239,9 @@ impl<'a> Linear<'a> {
         })
     }
 
-    fn mask(&self, pair: &LowRank, dropout: Option<u64>) -> Option<Mask> {
-        let probability = self.model.adapter.map_or(0.0, |adapter| adapter.config.dropout);
-        let step = dropout.filter(|_| probability > 0.0)?;
-        Some(Mask::new(dropout::key(&[step, self.layer as u64, pair.projection as u64]), probability as f32))
-    }
-
     /// The input of an adapted projection: `x` itself, or `x` after dropout in `buffer`.
     fn dropped<'b>(&self, x: &'b [f32], pair: &LowRank, dropout: Option<u64>, buffer: &'b mut Vec<f32>) -> &'b [f32] {
-        let Some(mask) = self.mask(pair, dropout) else { return x };
+        let Some(mask) = pair.mask(dropout) else { return x };
         buffer.resize(x.len(), 0.0);
         mask.apply(x, buffer);
         buffer

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use zephyr_kernels::head::Stats;
-use zephyr_mistral::train::Noise;
+use zephyr_kernels::noise::Noise;
 use zephyr_mistral::{Model, Parameters};
 
 use super::{Optimizer, Update, Work};

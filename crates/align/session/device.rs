@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use zephyr_kernels::cuda::{Arena, Device, Element, Reserved};
 use zephyr_kernels::head::Stats;
-use zephyr_mistral::device::{Decoder, Gradients, Loaded, Planned, Sizes, Workspace, check_config, download};
+use zephyr_mistral::device::{Decoder, Drawn, Gradients, Loaded, Planned, Sizes, Workspace, check_config, download};
 use zephyr_mistral::{Model, Parameters};
 
 use self::training::Training;
@@ -127,12 +127,6 @@ pub(super) fn check<T: Element>(model: Model, options: &SessionOptions) -> Resul
     let refuse = |what: &str, remedy| {
         Err(Error::Model(zephyr_mistral::Error::DeviceUnsupported { what: what.to_owned(), remedy }))
     };
-    if model.adapter.is_some_and(|adapter| adapter.config.dropout > 0.0) {
-        return refuse("an adapter's dropout", "Set its dropout to 0, or train on the CPU.");
-    }
-    if options.embedding_noise.is_some() {
-        return refuse("NEFTune's noise", "Leave neftuneNoiseAlpha out, or train on the CPU.");
-    }
     if T::LETTER == 'f' && options.optimizer == OptimizerKind::AdamWBf16 {
         return refuse("adamw-bf16 over float32 weights", "Take precision bfloat16, or optimizer adamw.");
     }
@@ -171,7 +165,8 @@ impl<T: Element> Backend for OnDevice<T> {
         self.make_room(&planned, packed.rows.len(), pass.keep)?;
         let decoder = &self.model.as_ref().expect("held above").decoder;
         let workspace = &self.workspace.as_ref().expect("made above").1;
-        let batch = decoder.load(workspace, planned, &packed.rows, &packed.targets)?;
+        let drawn = Drawn { dropout: pass.dropout.filter(|_| pass.keep), noise: pass.noise };
+        let batch = decoder.load(workspace, planned, &packed.rows, &packed.targets, drawn)?;
         decoder.forward(&batch, workspace, pass.keep, model.adapter.is_some())?;
         match (pass.coefficient, &self.training) {
             (Some(coefficient), Some(Training { gradients, .. })) if pass.keep => {

@@ -16,8 +16,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use zephyr_kernels::cuda::{Bf16, Device};
+use zephyr_kernels::noise::Noise;
 use zephyr_mistral::lora::dropout_key;
-use zephyr_mistral::train::{Noise, Recompute};
+use zephyr_mistral::train::Recompute;
 use zephyr_mistral::{Model, Parameters, Weights};
 
 use self::backend::{Backend, Pass};

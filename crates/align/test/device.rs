@@ -139,6 +139,52 @@ fn an_adapter_over_frozen_bf16_weights_on_a_device_learns_in_bf16() {
     }
 }
 
+/// What is drawn at random on the host is drawn on a device: an adapter's masks, and the noise on embeddings.
+#[test]
+fn dropout_and_noise_on_a_device_are_the_hosts() {
+    let Some(folder) = models().into_iter().next() else { return };
+    let Some(device) = device() else { return };
+    let base = weights(folder.join("model.safetensors"));
+    let rows = packed(&documents(&folder)[..2]);
+    let run = |mut session: Session, dropout: Option<f64>| {
+        let mut model = base.clone();
+        let mut adapter = adapter(&base, dropout.unwrap_or(0.0));
+        // Away from B = 0, where dropout changes no loss.
+        adapter.data.iter_mut().enumerate().for_each(|(at, value)| *value += ((at * 7919 % 23) as f32 - 11.0) / 200.0);
+        let losses: Vec<f64> = (0..3)
+            .map(|_| {
+                let trained = if dropout.is_some() { Model::adapted(&base, &adapter) } else { (&model).into() };
+                let loss = session.accumulate_sft(trained, &rows, 100.0).unwrap().loss;
+                match dropout {
+                    Some(_) => session.apply(&mut adapter, &update(1e-3)).unwrap(),
+                    None => session.apply(&mut model, &update(1e-3)).unwrap(),
+                };
+                loss
+            })
+            .collect();
+        // Without a backward pass nothing is drawn.
+        let trained = if dropout.is_some() { Model::adapted(&base, &adapter) } else { (&model).into() };
+        (losses, session.sequence_logps(trained, &rows).unwrap())
+    };
+    let noisy = |alpha| SessionOptions { embedding_noise: Some(EmbeddingNoise { alpha }), ..SessionOptions::default() };
+    let mut seen = Vec::new();
+    for (options, dropout) in [
+        (SessionOptions::default(), Some(0.0)),
+        (SessionOptions::default(), Some(0.3)),
+        (SessionOptions::default(), None),
+        (noisy(15.0), None),
+    ] {
+        let (expected, expected_logps) = run(Session::new(&base, options.clone()), dropout);
+        let (found, found_logps) = run(on(device.clone(), Precision::F32, options), dropout);
+        for (found, expected) in found.iter().zip(&expected).chain(found_logps.iter().zip(&expected_logps)) {
+            assert!((found - expected).abs() < 1e-5 * expected.abs(), "{dropout:?}: {found} for {expected}");
+        }
+        seen.push(expected[0]);
+    }
+    let apart = |a: f64, b: f64| (a - b).abs() > 1e-4 * a.abs();
+    assert!(apart(seen[0], seen[1]) && apart(seen[2], seen[3]), "{seen:?}");
+}
+
 /// Saved, and resumed by another session: the same bits as the undisturbed run, whatever the form of the state.
 #[test]
 fn a_saved_run_on_a_device_goes_on_with_every_form_of_the_state() {
@@ -346,10 +392,6 @@ fn what_a_device_cannot_do_is_refused_by_name() {
         assert_eq!(error.code(), "ZA_DEVICE_UNSUPPORTED");
         assert!(error.to_string().contains(words) && error.to_string().contains("Remedy: "), "{error}");
     };
-    let dropped = adapter(&model, 0.1);
-    refused(&mut in_f32(device.clone()), Model::adapted(&model, &dropped), "dropout");
-    let noise = SessionOptions { embedding_noise: Some(EmbeddingNoise { alpha: 5.0 }), ..SessionOptions::default() };
-    refused(&mut on(device.clone(), Precision::F32, noise), (&model).into(), "NEFTune");
     let halves = SessionOptions { optimizer: OptimizerKind::AdamWBf16, ..SessionOptions::default() };
     refused(&mut on(device.clone(), Precision::F32, halves), (&model).into(), "adamw-bf16");
     assert_eq!(device.used(), 0, "what was refused holds nothing");

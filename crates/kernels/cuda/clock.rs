@@ -12,6 +12,7 @@ use zephyr_kernels::attention::Shape;
 use zephyr_kernels::attention::cuda::{ForwardTile, Plan};
 use zephyr_kernels::cuda::launch::Launcher;
 use zephyr_kernels::cuda::{Bf16, Launch, Pointer, Stored};
+use zephyr_kernels::dropout::{self, Mask};
 use zephyr_kernels::head::cuda::Stats;
 use zephyr_kernels::{adamw, cast, embedding, head, nf4, norm, rms_norm, rope, swiglu};
 
@@ -155,6 +156,9 @@ fn memory_bound(clock: &mut Clock) -> Vec<Row> {
     let (d_out, gate_up) = (clock.filled::<Bf16>(inner), clock.filled(2 * inner));
     let launch = swiglu::cuda::backward(d_out, gate_up, TOKENS, INTERMEDIATE);
     time(clock, "swiglu backward", format!("{TOKENS}×{INTERMEDIATE}"), 5 * 2 * inner, &[launch]);
+
+    let launch = dropout::cuda::apply(Mask::new(1, 0.05), d_out, gate_up, TOKENS, INTERMEDIATE);
+    time(clock, "dropout", format!("{TOKENS}×{INTERMEDIATE}"), 2 * 2 * inner, &[launch]);
 
     let (table, out) = (clock.filled::<Bf16>(VOCABULARY * HIDDEN), clock.filled(hidden));
     let ids: Vec<u32> = (0..TOKENS as u32).map(|index| index.wrapping_mul(2_654_435_761) % VOCABULARY as u32).collect();

@@ -23,6 +23,14 @@ template <typename T> __device__ __forceinline__ T from_float(float value);
 template <> __device__ __forceinline__ float from_float<float>(float value) { return value; }
 template <> __device__ __forceinline__ bf16 from_float<bf16>(float value) { return bf16{static_cast<uint16_t>(pack_bf16(value, 0.0f))}; }
 
+/// splitmix64's step and its finaliser (../splitmix.rs).
+constexpr uint64_t GAMMA = 0x9e3779b97f4a7c15ull;
+__device__ __forceinline__ uint64_t mix(uint64_t bits) {
+  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9ull;
+  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebull;
+  return bits ^ (bits >> 31);
+}
+
 /// Elements that one access of 16 bytes moves.
 template <typename T> constexpr int PACK = 16 / sizeof(T);
 

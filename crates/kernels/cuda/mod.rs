@@ -201,6 +201,14 @@ pub(crate) fn narrow(what: &str, size: usize) -> u32 {
     u32::try_from(size).unwrap_or_else(|_| panic!("{size} {what} are more than a kernel can count"))
 }
 
+/// Grid, threads and width of a kernel with rows along x and packs of columns along y, a pack a thread.
+pub(crate) fn packs<T: Element>(rows: usize, width: usize) -> ([u32; 3], u32, u32) {
+    const THREADS: u32 = 256;
+    let width = narrow("columns", width);
+    let pack = if width.is_multiple_of(T::PACK) { T::PACK } else { 1 };
+    ([narrow("rows", rows), width.div_ceil(pack * THREADS), 1], THREADS, width)
+}
+
 /// How a row is shared out: each thread holds at most `HELD` packs of it in registers.
 pub(crate) struct Row {
     /// Threads of the block that works on the row.

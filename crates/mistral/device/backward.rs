@@ -63,7 +63,7 @@ impl<T: Element> Decoder<T> {
         gradients: Gradients<T>,
     ) -> Result<()> {
         let (tokens, flow, layer) = (batch.tokens, &workspace.stream.flow, &self.layout.layers[index]);
-        let linear = |group, d_y, x, d_x| self.linear_backward(index, group, d_y, x, d_x, tokens, workspace, gradients);
+        let linear = |group, d_y, x, d_x| self.linear_backward(index, group, d_y, x, d_x, batch, workspace, gradients);
 
         // MLP: output = mid + product · downᵀ, product = silu(gate) ∘ up, [gate | up] = norm(mid) · gate_upᵀ
         linear(Group::Down, flow.d_residual, derived.product, flow.d_product)?;

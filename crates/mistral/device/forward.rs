@@ -1,7 +1,7 @@
 //! The forward pass: [`crate::train::forward`]'s twin.
 
 use zephyr_kernels::cuda::{Element, Pointer};
-use zephyr_kernels::{embedding, rms_norm, rope, swiglu};
+use zephyr_kernels::{embedding, noise, rms_norm, rope, swiglu};
 
 use super::workspace::{Derived, Saved};
 use super::{Decoder, Loaded, Workspace};
@@ -21,6 +21,10 @@ impl<T: Element> Decoder<T> {
         let tokens = batch.tokens;
         let table = self.weight(&self.layout.embed);
         self.device.run(&embedding::cuda::forward(table, width, batch.ids, workspace.stream.residuals[0], tokens))?;
+        if let Some((noise, reaches)) = &batch.noise {
+            let embeddings = workspace.stream.residuals[0];
+            self.device.run(&noise::cuda::add(noise, embeddings, *reaches, tokens, width))?;
+        }
         for index in 0..layers {
             let slot = |every: bool| if keep && every { index } else { 0 };
             let saved = &workspace.stream.saved[slot(workspace.sizes.recompute != Recompute::Layer)];
@@ -58,7 +62,7 @@ impl<T: Element> Decoder<T> {
         adapted: bool,
     ) -> Result<()> {
         let tokens = batch.tokens;
-        let linear = |group, y, x, addend| self.linear_forward(index, group, y, x, addend, tokens, workspace, adapted);
+        let linear = |group, y, x, addend| self.linear_forward(index, group, y, x, addend, batch, workspace, adapted);
         self.norm_attention(index, tokens, input, saved, derived)?;
         linear(Group::Qkv, saved.qkv, derived.normed_attention, None)?;
         self.rotate(saved.qkv, batch, rope::Direction::Forward)?;

@@ -1,9 +1,10 @@
 //! The four products of a decoder layer, with what an adapter adds to them: [`crate::linear`]'s twin.
 
 use zephyr_kernels::cuda::{Element, Pointer};
+use zephyr_kernels::dropout::{self, Mask};
 use zephyr_kernels::gemm::cuda::{Mat, nn, nt, tn};
 
-use super::{Decoder, Gradients, Workspace};
+use super::{Decoder, Gradients, Loaded, Workspace};
 use crate::error::Result;
 use crate::linear::Group;
 
@@ -16,11 +17,11 @@ impl<T: Element> Decoder<T> {
         y: Pointer<T>,
         x: Pointer<T>,
         addend: Option<Pointer<T>>,
-        tokens: usize,
+        batch: &Loaded,
         workspace: &Workspace<T>,
         adapted: bool,
     ) -> Result<()> {
-        let (outputs, inputs) = group.shape(&self.config);
+        let (tokens, (outputs, inputs)) = (batch.tokens, group.shape(&self.config));
         let weight = Mat::new(self.weight(&group.range(&self.layout.layers[index])), outputs, inputs);
         let x = Mat::new(x, tokens, inputs);
         self.device.multiply(&nt(Mat::new(y, tokens, outputs), x, weight, 1.0).plus(addend))?;
@@ -30,6 +31,7 @@ impl<T: Element> Decoder<T> {
             let a = Mat::new(self.adapted.offset(pair.a.start), pair.rank, inputs);
             let b = Mat::new(self.adapted.offset(pair.b.start), columns.len(), pair.rank);
             let part = Mat::strided(y.offset(columns.start), tokens, columns.len(), outputs);
+            let x = self.dropped(x, pair.mask(batch.dropout), workspace)?;
             self.device.multiply(&nt(low, x, a, 1.0))?;
             self.device.multiply(&nt(part, low, b, pair.scale).accumulated())?;
         }
@@ -44,11 +46,11 @@ impl<T: Element> Decoder<T> {
         d_y: Pointer<T>,
         x: Pointer<T>,
         d_x: Pointer<T>,
-        tokens: usize,
+        batch: &Loaded,
         workspace: &Workspace<T>,
         gradients: Gradients<T>,
     ) -> Result<()> {
-        let (outputs, inputs) = group.shape(&self.config);
+        let (tokens, (outputs, inputs)) = (batch.tokens, group.shape(&self.config));
         let range = group.range(&self.layout.layers[index]);
         let (whole, x) = (Mat::new(d_y, tokens, outputs), Mat::new(x, tokens, inputs));
         let d_x = Mat::new(d_x, tokens, inputs);
@@ -71,12 +73,29 @@ impl<T: Element> Decoder<T> {
             let d_a = Mat::new(gradients.offset(pair.a.start), pair.rank, inputs);
             let d_b = Mat::new(gradients.offset(pair.b.start), columns.len(), pair.rank);
             let d_y = Mat::strided(d_y.offset(columns.start), tokens, columns.len(), outputs);
+            let mask = pair.mask(batch.dropout);
+            let x = self.dropped(x, mask, workspace)?;
             self.device.multiply(&nt(low, x, a, 1.0))?;
             self.device.multiply(&tn(d_b, d_y, low, pair.scale).accumulated())?;
             self.device.multiply(&nn(d_low, d_y, b, pair.scale))?;
             self.device.multiply(&tn(d_a, d_low, x, 1.0).accumulated())?;
-            self.device.multiply(&nn(d_x, d_low, a, 1.0).accumulated())?;
+            match mask {
+                None => self.device.multiply(&nn(d_x, d_low, a, 1.0).accumulated())?,
+                Some(mask) => {
+                    let d_dropped = workspace.stream.dropped;
+                    self.device.multiply(&nn(Mat::new(d_dropped, tokens, inputs), d_low, a, 1.0))?;
+                    self.device.run(&dropout::cuda::add(mask, d_dropped, d_x.first, tokens, inputs))?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The input of an adapted projection: `x` itself, or `x` after dropout.
+    fn dropped(&self, x: Mat<T>, mask: Option<Mask>, workspace: &Workspace<T>) -> Result<Mat<T>> {
+        let Some(mask) = mask else { return Ok(x) };
+        let dropped = workspace.stream.dropped;
+        self.device.run(&dropout::cuda::apply(mask, x.first, dropped, x.rows, x.cols))?;
+        Ok(Mat::new(dropped, x.rows, x.cols))
     }
 }

@@ -22,4 +22,4 @@ mod test;
 mod workspace;
 
 pub use decoder::{Decoder, Gradients, PIECE, check_config, download, upload};
-pub use workspace::{Loaded, Planned, Sizes, Workspace, plan_workspace};
+pub use workspace::{Drawn, Loaded, Planned, Sizes, Workspace, plan_workspace};

@@ -6,7 +6,7 @@ use zephyr_emulator::{Emulated, Watch};
 use zephyr_kernels::cuda::{Arena, Bf16, Device, Element};
 use zephyr_kernels::head;
 
-use super::{Decoder, Gradients, Workspace, download};
+use super::{Decoder, Drawn, Gradients, Workspace, download};
 use crate::layout::Weights;
 use crate::lora::{Adapter, LoraConfig};
 use crate::model::Model;
@@ -31,6 +31,8 @@ fn on_device<T: Element>(
 ) -> Made {
     let decoder = Decoder::<T>::new(device.clone(), model, 64).unwrap();
     let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+    // The key that the twin takes.
+    let drawn = Drawn { dropout: Some(11), noise: None };
     let planned = decoder.planned(packed.batch()).unwrap();
     let sizes = planned.sizes(rows.len(), 7, true, recompute);
     let adapter = decoder.adapter.as_ref();
@@ -52,7 +54,7 @@ fn on_device<T: Element>(
     } else {
         device.zero(of_weights, trainable).unwrap();
     }
-    let loaded = decoder.load(&workspace, planned, &rows, targets).unwrap();
+    let loaded = decoder.load(&workspace, planned, &rows, targets, drawn).unwrap();
     decoder.forward(&loaded, &workspace, true, true).unwrap();
     let mut stats = head::Stats::default();
     decoder.statistics(&loaded, &workspace, &mut stats).unwrap();
@@ -151,8 +153,13 @@ fn pairs_over_one_prompt_equal_separate_sequences() {
 
 #[test]
 fn an_adapter_has_the_gradient_of_its_twin() {
+    let logps = [0.0, 0.3].map(adapter_beside_its_twin);
+    assert!(logps[0] != logps[1], "dropout makes a difference");
+}
+
+fn adapter_beside_its_twin(dropout: f64) -> Vec<f32> {
     let weights = small(true, Some(4));
-    let fields = serde_json::json!({"target_modules": "all-linear", "r": 3, "lora_alpha": 5,
+    let fields = serde_json::json!({"target_modules": "all-linear", "r": 3, "lora_alpha": 5, "lora_dropout": dropout,
         "rank_pattern": {"o_proj": 2, "layers.1.mlp.down_proj": 5}, "alpha_pattern": {"q_proj": 9}});
     let serde_json::Value::Object(fields) = fields else { panic!() };
     let config = LoraConfig::from_fields(fields, "test").unwrap();
@@ -164,16 +171,19 @@ fn an_adapter_has_the_gradient_of_its_twin() {
     }
     let documents = documents();
     let (packed, (rows, targets)) = (Packed::new(&documents), predictions(&documents));
+    let mut seen = Vec::new();
     for (storage, within) in [(Storage::F32, 1e-5), (Storage::Bf16, 1e-5), (Storage::Nf4, 1e-5)] {
         let weights = weights.converted(storage).unwrap();
         let model = Model::adapted(&weights, &adapter);
         let (logps, gradients) = gradient(model, &packed, &rows, &targets, -0.3, Recompute::default());
         for recompute in [Recompute::NormsAndSwiglu, Recompute::Layer] {
-            let Some(device) = Emulated::new(Watch::Off, 0) else { return };
+            let Some(device) = Emulated::new(Watch::Off, 0) else { return vec![dropout as f32] };
             let made = on_device::<f32>(device, model, &packed, (&rows, &targets), -0.3, recompute);
             compare(&format!("{storage:?}"), model, &made, &logps, &gradients, within);
+            seen.extend(made.logps);
         }
     }
+    seen
 }
 
 /// As [`small`] with the head dimension 16, for which there is a bf16 kernel.

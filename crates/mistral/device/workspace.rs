@@ -2,12 +2,13 @@
 
 use zephyr_kernels::attention::cuda::{ForwardTile, Plan};
 use zephyr_kernels::cuda::{Arena, Element, Pointer};
+use zephyr_kernels::noise::Noise;
 use zephyr_kernels::rms_norm::cuda::backward_scratch;
 
 use super::Decoder;
 use crate::config::Config;
 use crate::error::Result;
-use crate::lora::AdapterLayout;
+use crate::lora::{AdapterLayout, LowRank};
 use crate::train::{Batch, Recompute, attention_shape};
 
 /// What a workspace holds at most.
@@ -115,6 +116,8 @@ pub(super) struct Stream<T> {
     /// `[T, r]` each, r the largest rank
     pub low: Pointer<T>,
     pub d_low: Pointer<T>,
+    /// `[T, in]`, the widest input under dropout: that input, and backwards its gradient
+    pub dropped: Pointer<T>,
 }
 
 /// Buffers of the batch and of the head.
@@ -128,6 +131,8 @@ pub(super) struct Ends<T> {
     /// `[N, h]` each
     pub head_rows: Pointer<T>,
     pub d_head_rows: Pointer<T>,
+    /// `[T]`, how far the noise on a token's embedding may reach
+    reaches: Pointer<f32>,
     /// `[5, N]` for the N rows of the batch
     pub stats: Pointer<f32>,
     pub correct: Pointer<u8>,
@@ -159,6 +164,17 @@ pub struct Loaded {
     pub(super) targets: Pointer<u32>,
     pub(super) words: Pointer<u32>,
     pub(super) plan: Plan,
+    pub(super) dropout: Option<u64>,
+    pub(super) noise: Option<(Noise, Pointer<f32>)>,
+}
+
+/// What a training pass draws at random, besides [`crate::train::Activations`]' twins of the same names.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Drawn {
+    /// The key of an adapter's dropout masks in this micro-batch.
+    pub dropout: Option<u64>,
+    /// On the embeddings.
+    pub noise: Option<Noise>,
 }
 
 /// A batch that was checked, with attention's work on it.
@@ -182,6 +198,8 @@ impl<T: Element> Stream<T> {
         let attended = heads * config.head_dim;
         let qkv = attended + 2 * config.kv_heads * config.head_dim;
         let rank = adapter.map_or(0, |layout| layout.pairs.iter().map(|pair| pair.rank).max().unwrap_or(0));
+        let inputs = |pair: &LowRank| if pair.dropout > 0.0 { pair.a.len() / pair.rank } else { 0 };
+        let dropped = adapter.map_or(0, |layout| layout.pairs.iter().map(inputs).max().unwrap_or(0));
         let back = |len: usize| if keep { len } else { 0 };
         let every = |wanted: bool| if keep && wanted { layers } else { 1 };
         let residuals = if keep { layers + 1 } else { 2 };
@@ -219,6 +237,7 @@ impl<T: Element> Stream<T> {
             },
             low: arena.part("low", tokens * rank),
             d_low: arena.part("d_low", back(tokens * rank)),
+            dropped: arena.part("dropped", back(tokens * dropped)),
         }
     }
 }
@@ -236,6 +255,7 @@ impl<T: Element> Ends<T> {
             words: arena.part("plan", words),
             head_rows: arena.part("head_rows", rows * hidden),
             d_head_rows: arena.part("d_head_rows", back(rows * hidden)),
+            reaches: arena.part("reaches", back(tokens)),
             stats: arena.part("stats", 5 * rows),
             correct: arena.part("correct", rows),
             coefficient: arena.part("coefficient", back(rows)),
@@ -281,7 +301,14 @@ impl<T: Element> Decoder<T> {
     ///
     /// # Errors
     /// The device's.
-    pub fn load(&self, workspace: &Workspace<T>, planned: Planned, rows: &[u32], targets: &[u32]) -> Result<Loaded> {
+    pub fn load(
+        &self,
+        workspace: &Workspace<T>,
+        planned: Planned,
+        rows: &[u32],
+        targets: &[u32],
+        drawn: Drawn,
+    ) -> Result<Loaded> {
         let Planned { batch, plan } = planned;
         let Workspace { sizes, ends, .. } = workspace;
         let fits = sizes.tokens >= batch.tokens() && sizes.rows >= rows.len() && sizes.words >= plan.words.len();
@@ -291,6 +318,9 @@ impl<T: Element> Decoder<T> {
         self.device.upload(rows, ends.rows)?;
         self.device.upload(targets, ends.targets)?;
         self.device.upload(&plan.words, ends.words)?;
+        if let Some(noise) = drawn.noise {
+            self.device.upload(&noise.reaches(batch.segments, self.config.hidden_size), ends.reaches)?;
+        }
         Ok(Loaded {
             tokens: batch.tokens(),
             predictions: rows.len(),
@@ -300,6 +330,8 @@ impl<T: Element> Decoder<T> {
             targets: ends.targets,
             words: ends.words,
             plan,
+            dropout: drawn.dropout,
+            noise: drawn.noise.map(|noise| (noise, ends.reaches)),
         })
     }
 }

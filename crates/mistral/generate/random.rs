@@ -1,7 +1,7 @@
 //! xoshiro256++ (Blackman and Vigna 2019), seeded by splitmix64 as its authors advise: small, fast, and the same on
 //! every machine.
 
-use crate::splitmix;
+use zephyr_kernels::splitmix;
 
 pub(super) struct Random {
     state: [u64; 4],

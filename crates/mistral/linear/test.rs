@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use super::{Group, LoraScratch};
 use crate::config::Config;
 use crate::layout::Weights;
-use crate::lora::dropout::{Mask, key};
+use crate::lora::dropout::key;
 use crate::lora::{Adapter, LoraConfig};
 use crate::model::Model;
+use zephyr_kernels::dropout::Mask;
 
 fn noise(len: usize, seed: usize) -> Vec<f32> {
     (0..len).map(|at| ((at * 7919 + seed * 104_729) % 2001) as f32 / 1000.0 - 1.0).collect()

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use zephyr_kernels::dropout::Mask;
+
 use super::config::LoraConfig;
 use super::dropout::key;
 use super::target;
@@ -18,10 +20,20 @@ pub struct LowRank {
     pub projection: Projection,
     pub rank: usize,
     pub scale: f32,
+    /// Probability of dropout of its input, when training.
+    pub dropout: f32,
     /// `[r, in]`
     pub a: Range<usize>,
     /// `[out, r]`
     pub b: Range<usize>,
+}
+
+impl LowRank {
+    /// The mask on its input in the micro-batch of that key; none without a key, or without dropout.
+    pub fn mask(&self, micro_batch: Option<u64>) -> Option<Mask> {
+        let key = key(&[micro_batch?, self.layer as u64, self.projection as u64]);
+        (self.dropout > 0.0).then(|| Mask::new(key, self.dropout))
+    }
 }
 
 /// Where every A and B lies in one flat f32 arena, under the names that PEFT gives them.
@@ -53,6 +65,7 @@ impl AdapterLayout {
 
     fn new(config: &LoraConfig, base: &Config) -> Self {
         let mut build = Builder::default();
+        let dropout = config.dropout as f32;
         let (mut pairs, mut slots) = (Vec::new(), vec![[None; 7]; base.layers]);
         for (layer, projection, path) in target::paths(base).filter(|(_, _, path)| config.adapts(path)) {
             let [outputs, inputs] = projection.shape(base);
@@ -60,7 +73,7 @@ impl AdapterLayout {
             let a = build.add(format!("base_model.model.{path}.lora_A.weight"), &[rank, inputs]);
             let b = build.add(format!("base_model.model.{path}.lora_B.weight"), &[outputs, rank]);
             slots[layer][projection as usize] = Some(pairs.len());
-            pairs.push(LowRank { layer, projection, rank, scale, a, b });
+            pairs.push(LowRank { layer, projection, rank, scale, dropout, a, b });
         }
         Self { tensors: build.tensors, pairs, slots, len: build.len }
     }

@@ -1,6 +1,7 @@
 //! The workspace of a step: every activation and every backward buffer, allocated once and reused.
 
-use super::Noise;
+use zephyr_kernels::noise::Noise;
+
 use crate::config::Config;
 use crate::linear::LoraScratch;
 

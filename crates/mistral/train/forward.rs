@@ -30,7 +30,7 @@ pub fn forward<'a>(
     activations.prepare(config, batch.tokens(), keep);
     weights.embed(batch.ids, &mut activations.residuals[0]);
     if let Some(noise) = activations.noise {
-        noise.add(batch, config.hidden_size, &mut activations.residuals[0]);
+        noise.add(batch.segments, config.hidden_size, &mut activations.residuals[0]);
     }
     let dropout = activations.dropout.filter(|_| keep);
     for index in 0..config.layers {

@@ -9,14 +9,12 @@ mod backward;
 mod forward;
 #[cfg(test)]
 mod lora_test;
-mod noise;
 #[cfg(test)]
 pub(crate) mod test;
 
 pub use activations::{Activations, Recompute};
 pub use backward::backward;
 pub use forward::forward;
-pub use noise::Noise;
 
 use zephyr_kernels::{attention, rope};
 

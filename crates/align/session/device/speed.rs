@@ -139,13 +139,15 @@ impl Timed {
 
 /// The op of a kernel.
 fn class(kernel: &'static str) -> &'static str {
-    const OPS: [&str; 10] = [
+    const OPS: [&str; 12] = [
         "attention_forward",
         "attention_backward",
         "rms_norm",
         "rope",
         "swiglu",
         "embedding",
+        "dropout",
+        "noise",
         "head",
         "norm",
         "adamw",

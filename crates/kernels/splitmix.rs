@@ -1,23 +1,23 @@
 //! splitmix64 (Steele, Lea and Flood 2014): a generator without state, as a function of place.
 
 /// What its counter grows by from one number to the next.
-pub(crate) const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+pub const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Its finaliser: 64 bits of a counter, thoroughly mixed.
-pub(crate) fn mix(mut bits: u64) -> u64 {
+pub fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
 }
 
 /// The number after `state`, which moves on.
-pub(crate) fn next(state: &mut u64) -> u64 {
+pub fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_add(GAMMA);
     mix(*state)
 }
 
 /// The state after that many numbers.
-pub(crate) fn after(state: u64, numbers: usize) -> u64 {
+pub fn after(state: u64, numbers: usize) -> u64 {
     state.wrapping_add(GAMMA.wrapping_mul(numbers as u64))
 }
 
