@@ -5,12 +5,13 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { buildProgram, smallRows } from "./shared";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { buildProgram, pythonWith, smallRows } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "zephyr-signals-"));
 const at = (name: string) => join(folder, name);
+const python = pythonWith("pty");
 let program: string;
 
 const jsonl = (name: string, rows: unknown[]) =>
@@ -122,6 +123,19 @@ describe("a run that is told to stop", () => {
     expect(results(at("middle"))).toEqual(results(at("whole")));
   });
 
+  it("within a large micro-batch: before its next layer", async () => {
+    const args = ["sft", "--data", at("big.jsonl"), "--batch-size", "3000", "--max-steps", "1"];
+    const { code, stderr, seconds } = await stopped(
+      [...args, "--out", at("layers")],
+      /sft: \d+ rows/,
+      ["SIGTERM"],
+      700,
+    );
+    expect(code, stderr).toBe(75);
+    expect(seconds).toBeLessThan(30);
+    expect(stderr, "the step was not over").not.toMatch(/sft 1\/1/);
+  });
+
   it("while evaluating: the evaluation is made again, and logged once", async () => {
     const args = [...sft, "--max-steps", "3", "--eval-steps", "1", "--eval-data", at("held.jsonl")];
     finish([...args, "--out", at("evaluated")]);
@@ -158,6 +172,29 @@ describe("a run that is told to stop", () => {
       expect(readdirSync(join(out, "model")).filter((name) => name.startsWith("."))).toEqual([]);
     },
   );
+
+  it("not by SIGHUP under nohup", async () => {
+    const args = [program, ...sft, "--max-steps", "40", "--model", base, "--out", at("nohup")];
+    const child = spawn("nohup", [process.execPath, ...args], { stdio: ["ignore", "ignore", "pipe"] });
+    child.stderr.on("data", (text) => /sft 2\//.test(text) && child.kill("SIGHUP"));
+    expect(await new Promise((resolve) => child.on("exit", resolve))).toBe(0);
+  });
+
+  it.skipIf(!python)("by a terminal that closes: saved", async () => {
+    const pty = "import pty, sys; pty.spawn(sys.argv[1:])";
+    const args = [program, ...sft, "--max-steps", "4000", "--model", base, "--out", at("hung")];
+    const terminal = spawn(python!, ["-c", pty, process.execPath, ...args], { stdio: ["ignore", "pipe", "ignore"] });
+    terminal.stdout.on("data", (text) => /\b\d+\/4000/.test(text) && terminal.kill("SIGKILL"));
+    expect(await new Promise((resolve) => terminal.on("exit", (_, signal) => resolve(signal)))).toBe("SIGKILL");
+    await vi.waitUntil(() => checkpoints(at("hung")).some((name) => /^step-\d+$/.test(name)), { timeout: 30_000 });
+  });
+
+  it("not by a reader of its progress that leaves", async () => {
+    const child = start([...sft, "--max-steps", "40", "--out", at("unread")]);
+    child.stderr!.once("data", () => child.stderr!.destroy());
+    expect(await new Promise((resolve) => child.on("exit", resolve))).toBe(0);
+    expect(existsSync(join(at("unread"), "model", "model.safetensors"))).toBe(true);
+  });
 
   it.each([
     ["SIGINT", 130],

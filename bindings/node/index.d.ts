@@ -190,6 +190,11 @@ export declare class NativeSession {
   reserve(tokens: number, predictions: number): Promise<string | null>
   /** Brings what a card has trained to the model, which otherwise has it when a checkpoint is saved and at the end. */
   fetch(): Promise<undefined>
+  /**
+   * Ends the batch that is being computed, on the CPU before its next layer, and refuses every later one: `ZA_ABORTED`. What
+   * was accumulated for a step is forgotten; finished steps stay and can be saved.
+   */
+  abort(): void
   /** Adds a micro-batch of SFT to the step (`train`) or to the evaluation; resolves to its part of the loss. */
   accumulateSft(batch: NativeBatch, tokensInStep: number, train: boolean): Promise<number>
   /** Adds a micro-batch of DPO to the step (`train`) or to the evaluation; resolves to its part of the loss. */

@@ -20,7 +20,7 @@ export function countProgress(
     const left = total !== undefined && done > 0 ? `  ETA ${duration((seconds / done) * (total - done))}` : "";
     const text = `${label} ${done}${total === undefined ? "" : `/${total}`}${left}${note ? `  ${note}` : ""}`;
     if (stream.isTTY === true) {
-      stream.write(done === total ? "\r\x1b[2K" : `\r\x1b[2K${text.slice(0, (stream.columns ?? 80) - 1)}`);
+      stream.write(done === total ? "\r\x1b[2K" : `\r\x1b[2K${text.slice(0, (stream.columns || 80) - 1)}`);
       return;
     }
     const step = total === undefined ? Math.floor(done / 100) : Math.floor((done * steps) / total);

@@ -1,23 +1,26 @@
 /** Exit codes of a program that a signal ended, as shells give them. */
-const endedBy = { SIGINT: 130, SIGTERM: 143 } as const;
+const endedBy = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 
 /**
- * Runs work with a signal that fires at Ctrl-C or SIGTERM. The work ends by itself, between two micro-batches, and is
- * saved; a second one ends the process at once.
+ * Runs work with a signal that fires at Ctrl-C, SIGTERM, or when the terminal is closed (SIGHUP). The work ends by itself,
+ * within a layer, and is saved; a second one ends the process at once.
+ *
+ * Node takes back what nohup sets, which also leads the output elsewhere: without a terminal SIGHUP is passed over.
  */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
-  const stop = (name: "SIGINT" | "SIGTERM") => {
+  const stop = (name: keyof typeof endedBy) => {
     if (controller.signal.aborted) process.exit(endedBy[name]);
     process.stderr.write(`${process.stderr.isTTY ? "\r\x1b[2K" : ""}stopping (once more stops at once)\n`);
     controller.abort();
   };
-  process.on("SIGINT", stop);
-  process.on("SIGTERM", stop);
+  const unhung = !process.stdout.isTTY && !process.stderr.isTTY;
+  const signals = Object.keys(endedBy) as (keyof typeof endedBy)[];
+  const handlers = signals.map((name) => [name, name === "SIGHUP" && unhung ? () => {} : stop] as const);
+  for (const [name, handler] of handlers) process.on(name, handler);
   try {
     return await work(controller.signal);
   } finally {
-    process.off("SIGINT", stop);
-    process.off("SIGTERM", stop);
+    for (const [name, handler] of handlers) process.off(name, handler);
   }
 }

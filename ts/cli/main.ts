@@ -5,6 +5,9 @@ import { exitCodes, reportError } from "./report-error";
 // A reader that leaves (| head) ends the program quietly.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
 
+// Progress that nobody reads any more must not end what is being trained or served.
+process.stderr.on("error", () => {});
+
 const program = buildProgram();
 try {
   await program.parseAsync();

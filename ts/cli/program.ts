@@ -32,7 +32,7 @@ export function buildProgram(): Command {
     .exitOverride()
     .showHelpAfterError("(zephyr-align --help lists the commands, zephyr-align <command> --help the options)")
     .configureHelp({
-      helpWidth: Math.min(110, process.stdout.columns ?? 100),
+      helpWidth: Math.min(110, process.stdout.columns || 100),
       styleTitle: (text) => out.bold(text),
       styleOptionTerm: (text) => out.cyan(text),
       styleSubcommandTerm: (text) => out.cyan(text),

@@ -69,7 +69,7 @@ export async function evaluateConversations(
 ): Promise<SftEvaluation> {
   const { config, tokenizer, encoding } = setUp(model, options);
   const examples = await sftExamples(sftDataset(data, { onBadRow: config.onBadRow }), tokenizer, encoding);
-  const session = openSession(model, config);
+  const session = openSession(model, config, { signal: options.signal });
   const rows: { loss: number; correct: number; tokens: number }[] = [];
   try {
     for (const row of examples.rows) {
@@ -112,8 +112,9 @@ export async function evaluatePairs(
   const { ref, beta = 0.1, maxPromptLength = null } = options;
   const dataset = pairDataset(data, { onBadRow: config.onBadRow });
   const examples = await pairExamples(dataset, tokenizer, { ...encoding, maxPromptLength });
-  const policySession = openSession(model, config);
-  const refSession = ref && openSession(ref, config);
+  const { signal } = options;
+  const policySession = openSession(model, config, { signal });
+  const refSession = ref && openSession(ref, config, { signal });
   const columns: Record<string, number[]> = {};
   const add = (name: string, value: number) => {
     columns[name] ??= [];

@@ -184,7 +184,7 @@ export async function evaluateChoices(
   const front = (options.shots ?? [])
     .map(({ context, choices, answer }) => `${context} ${choices[answer]}\n\n`)
     .join("");
-  const session = openSession(model, config);
+  const session = openSession(model, config, { signal: options.signal });
   const rows: ChoiceEvaluation["rows"] = [];
   let cut = 0;
   try {

@@ -99,7 +99,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const reference = referenceIsStart ? startOf(policy, config) : "given";
       const rowsHash = hashPairs(examples);
       const evalRowsHash = held && hashPairs(held);
-      const session = openSession(policy, config, { loss: lossSettings(config), referenceIsStart });
+      const session = openSession(policy, config, { loss: lossSettings(config), referenceIsStart, signal });
       run = newRun(
         {
           method: "dpo",

@@ -97,7 +97,7 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
       const reference = referenceIsStart ? startOf(policy, config) : "given";
       const { beta, lossType, desirableWeight, undesirableWeight } = config;
       const loss = { method: "kto", beta, lossType, desirableWeight, undesirableWeight };
-      const session = openSession(policy, config, { loss, referenceIsStart });
+      const session = openSession(policy, config, { loss, referenceIsStart, signal });
       run = newRun(
         {
           method: "kto",

@@ -73,7 +73,7 @@ export async function fitPolicyPairs(
     const rate = scheduleOf(config, plan.totalSteps);
     // Only now: data that is refused must not leave a folder that looks like a run.
     const folder = await openFolder(method, policy, config, overwrite);
-    const session = openSession(policy, config, { loss: lossSettings(loss) });
+    const session = openSession(policy, config, { loss: lossSettings(loss), signal });
     run = newRun(
       {
         method,

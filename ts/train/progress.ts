@@ -120,7 +120,7 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
           accuracy: event.metrics["rewards/accuracies"],
         };
         if (terminal) {
-          stream.write(`\r\x1b[2K${progressLine(state, (stream.columns ?? 80) - 1)}`);
+          stream.write(`\r\x1b[2K${progressLine(state, (stream.columns || 80) - 1)}`);
           open = true;
         } else line(`${method} ${fieldsOf(state).join("  ")}`);
         break;

@@ -93,12 +93,12 @@ export class FrozenReference {
 
   /** Log-prob sums of a batch's sequences. The session is made when it is first needed. */
   readonly logps: Logps = async (batch) => {
-    const { session, model, config } = this.#run;
+    const { session, model, config, signal } = this.#run;
     if (this.#policyScores) return session.sequenceLogps(batch);
     if (!this.#session) {
       // No two models are on a card then: the policy makes room.
       if (this.#beforehand && model.device.kind === "cuda") await session.release();
-      this.#session = openSession(this.model.on(model.device), config);
+      this.#session = openSession(this.model.on(model.device), config, { signal });
     }
     return this.#session.sequenceLogps(batch);
   };

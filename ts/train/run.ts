@@ -229,11 +229,14 @@ export function beginSteps(run: Run): void {
   });
 }
 
-/** A session on the model; `loss` makes it one for preferences: the core's method and constants. */
+/**
+ * A session on the model; `loss` makes it one for preferences: the core's method and constants. `signal` ends what it computes
+ * within a layer, not only between two batches.
+ */
 export function openSession(
   model: Mistral,
   config: TrainConfig,
-  options: { loss?: Record<string, unknown>; referenceIsStart?: boolean } = {},
+  options: { loss?: Record<string, unknown>; referenceIsStart?: boolean; signal?: AbortSignal | undefined } = {},
 ): NativeSession {
   if (config.threads !== null) native().setThreads(config.threads);
   const { maxLength, precision, recompute, optimizer, seed } = config;
@@ -251,11 +254,20 @@ export function openSession(
     neftuneNoiseAlpha: "neftuneNoiseAlpha" in config ? config.neftuneNoiseAlpha : null,
     seed,
   };
-  return new (native().NativeSession)(
+  const session = new (native().NativeSession)(
     model.native,
     JSON.stringify(settings),
     options.loss ? JSON.stringify(options.loss) : undefined,
   );
+  if (options.signal) stopWith(session, options.signal);
+  return session;
+}
+
+/** A signal that outlives many runs must not hold their sessions. */
+function stopWith(session: NativeSession, signal: AbortSignal): void {
+  const held = new WeakRef(session);
+  if (signal.aborted) session.abort();
+  else signal.addEventListener("abort", () => held.deref()?.abort(), { once: true });
 }
 
 /** The learning rate of each step, counted from 0. */

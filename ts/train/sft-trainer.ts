@@ -84,7 +84,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("sft", model, config, overwrite);
-      const session = openSession(model, config);
+      const session = openSession(model, config, { signal });
       run = newRun(
         {
           method: "sft",

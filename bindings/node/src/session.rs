@@ -1,5 +1,6 @@
 //! Training: packed batches in, sums out.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::Env;
@@ -48,6 +49,7 @@ pub struct NativeSession {
     loss: Option<Arc<Objective>>,
     optimizer: OptimizerKind,
     writer: Writer,
+    stop: Arc<AtomicBool>,
 }
 
 /// AdamW and clipping for one step.
@@ -93,11 +95,13 @@ impl NativeSession {
                 optimizer,
                 embedding_noise: options.neftune_noise_alpha.map(|alpha| EmbeddingNoise { alpha }),
                 seed: options.seed,
+                stop: Arc::default(),
             };
+            let stop = settings.stop.clone();
             let parts = model.parts.clone();
             let place = options.card.map(|card| Place { card, precision });
             let seat = Arc::new(Mutex::new(Seat::new(parts.clone(), settings, place, recompute)));
-            Ok(Self { parts, seat, loss, optimizer, writer: Writer::default() })
+            Ok(Self { parts, seat, loss, optimizer, writer: Writer::default(), stop })
         })
     }
 
@@ -122,6 +126,13 @@ impl NativeSession {
             }
             seat.fetch()
         })
+    }
+
+    /// Ends the batch that is being computed, on the CPU before its next layer, and refuses every later one: `ZA_ABORTED`. What
+    /// was accumulated for a step is forgotten; finished steps stay and can be saved.
+    #[napi]
+    pub fn abort(&self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Adds a micro-batch of SFT to the step (`train`) or to the evaluation; resolves to its part of the loss.

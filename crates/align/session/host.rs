@@ -31,7 +31,10 @@ pub(super) struct Host {
 
 impl Host {
     pub fn new(config: &Config, options: &SessionOptions) -> Self {
-        Self::empty(train::rope_table(config, options.max_length), options.recompute, options.head_chunk)
+        let mut host =
+            Self::empty(train::rope_table(config, options.max_length), options.recompute, options.head_chunk);
+        host.activations.stop = options.stop.clone();
+        host
     }
 
     fn empty(rope: rope::Table, recompute: Recompute, chunk: usize) -> Self {
@@ -133,8 +136,7 @@ impl Backend for Host {
             let sum = &mut d_hidden[*row as usize * width..][..width];
             sum.iter_mut().zip(gradient).for_each(|(sum, value)| *sum += value);
         }
-        train::backward(model, &self.rope, &packed.batch(), &mut self.activations, &mut self.gradients);
-        Ok(())
+        Ok(train::backward(model, &self.rope, &packed.batch(), &mut self.activations, &mut self.gradients)?)
     }
 
     fn gradients(&self) -> Result<Cow<'_, [f32]>> {
@@ -176,7 +178,9 @@ impl Backend for Host {
 
     fn release(&mut self) {
         let rope = std::mem::replace(&mut self.rope, rope::Table::new(2, 1.0, 0));
+        let stop = self.activations.stop.clone();
         *self = Self::empty(rope, self.recompute, self.chunk);
+        self.activations.stop = stop;
     }
 
     fn bytes(&self) -> usize {

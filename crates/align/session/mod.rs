@@ -14,6 +14,7 @@ mod unpaired;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use zephyr_kernels::cuda::{Bf16, Device};
 use zephyr_kernels::noise::Noise;
@@ -62,6 +63,9 @@ pub struct SessionOptions {
     pub embedding_noise: Option<EmbeddingNoise>,
     /// Of an adapter's dropout masks and of the noise.
     pub seed: u64,
+    /// Whoever sets it ends the pass that is under way with `ZA_ABORTED`, on the CPU before its next layer, and every later one.
+    /// Nothing of the step that was being accumulated is left.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// NEFTune (Jain et al. 2023, arXiv 2310.05914; TRL `neftune_noise_alpha`).
@@ -81,6 +85,7 @@ impl Default for SessionOptions {
             optimizer: OptimizerKind::default(),
             embedding_noise: None,
             seed: 0,
+            stop: Arc::default(),
         }
     }
 }
@@ -245,7 +250,7 @@ impl Session {
         self.forward(model, packed, Pass { keep: true, noise, coefficient: Some(coefficient), ..Pass::default() })?;
         let sums = TokenSums::of(self.backend.stats(), tokens_in_step);
         self.finite_or_discard("loss", sums.loss)?;
-        self.backend.backward(model, packed, None)?;
+        self.backward(model, packed, None)?;
         self.sums.add_sft(sums);
         self.count(packed);
         Ok(sums)
@@ -331,7 +336,29 @@ impl Session {
         }
         // A function of place in the run, so that a resumed run draws the masks of the undisturbed one.
         let dropout = Some(dropout_key(&[self.options.seed, self.step(), self.micro_batches]));
-        self.backend.forward(model, packed, Pass { dropout, ..pass })
+        let done = self.go_on().and_then(|()| self.backend.forward(model, packed, Pass { dropout, ..pass }));
+        self.done_or_discard(done)
+    }
+
+    /// As [`Backend::backward`].
+    fn backward(&mut self, model: Model, packed: &Packed, coefficients: Option<&[f32]>) -> Result<()> {
+        let done = self.go_on().and_then(|()| self.backend.backward(model, packed, coefficients));
+        self.done_or_discard(done)
+    }
+
+    fn go_on(&self) -> Result<()> {
+        match self.options.stop.load(Ordering::Relaxed) {
+            true => Err(Error::Model(zephyr_mistral::Error::Aborted)),
+            false => Ok(()),
+        }
+    }
+
+    /// What was not finished leaves no gradient behind: it would be added to the next step.
+    fn done_or_discard(&mut self, done: Result<()>) -> Result<()> {
+        if done.is_err() {
+            self.discard();
+        }
+        done
     }
 
     /// A step that cannot be finished leaves no gradient behind: it would be added to the next one.

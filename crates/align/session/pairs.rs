@@ -65,7 +65,7 @@ impl Session {
         });
         let mut coefficients: Vec<f32> = of_answers.collect();
         coefficients.resize(packed.rows.len(), loss.d_prompt as f32);
-        self.backend.backward(model, packed, Some(&coefficients))?;
+        self.backward(model, packed, Some(&coefficients))?;
         self.sums.add_dpo(sums);
         self.count(packed);
         Ok(sums)

@@ -41,7 +41,7 @@ impl Session {
             super::pairs::rewards_are_zero(&[&loss.rewards])?;
         }
         let coefficients: Vec<f32> = packed.owner.iter().map(|&owner| loss.d_logp[owner as usize] as f32).collect();
-        self.backend.backward(model, packed, Some(&coefficients))?;
+        self.backward(model, packed, Some(&coefficients))?;
         self.sums.add_kto(sums);
         self.count(packed);
         Ok(sums)

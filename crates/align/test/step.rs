@@ -1,5 +1,8 @@
 //! What one step refuses, and what it does to the weights.
 
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
 use zephyr_kernels::adamw;
 use zephyr_mistral::Weights;
 
@@ -191,4 +194,43 @@ fn batches_that_cannot_be_trained_on_are_named() {
         assert_eq!(error.code(), "ZA_CONFIG_INVALID");
         session.accumulate_sft(&model, &one, 1.0).unwrap();
     }
+}
+
+#[test]
+fn a_stop_ends_a_pass_and_leaves_nothing_of_its_step() {
+    let Some(folder) = models().into_iter().next() else { return };
+    let start = weights(folder.join("model.safetensors"));
+    let rows = packed(&documents(&folder)[..4]);
+    let options = SessionOptions::default();
+    let stop = options.stop.clone();
+    let mut session = Session::new(&start, options);
+    session.accumulate_sft(&start, &rows, 100.0).unwrap();
+    stop.store(true, Ordering::Relaxed);
+    assert_eq!(session.accumulate_sft(&start, &rows, 100.0).unwrap_err().code(), "ZA_ABORTED");
+    assert_eq!(session.sequence_logps(&start, &rows).unwrap_err().code(), "ZA_ABORTED");
+    assert!(session.gradients().unwrap().iter().all(|&value| value == 0.0));
+    assert_eq!((session.step(), session.tokens_seen()), (0, 0));
+
+    // The step after it is that of a session that was never stopped.
+    stop.store(false, Ordering::Relaxed);
+    let step = |session: &mut Session| {
+        let mut model = start.clone();
+        session.accumulate_sft(&model, &rows, 100.0).unwrap();
+        session.apply(&mut model, &update(1e-3)).unwrap();
+        bits(&model.data)
+    };
+    assert_eq!(step(&mut session), step(&mut Session::new(&start, SessionOptions::default())));
+
+    // In the midst of a pass: more is asked of it than it can do in the time.
+    let many: Vec<_> = std::iter::repeat_n(documents(&folder), 60).flatten().collect();
+    let many = packed(&many);
+    let whole = Instant::now();
+    session.accumulate_sft(&start, &many, 100.0).unwrap();
+    let whole = whole.elapsed();
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(whole / 20);
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(session.accumulate_sft(&start, &many, 100.0).unwrap_err().code(), "ZA_ABORTED");
+    stopper.join().unwrap();
 }

@@ -1,8 +1,12 @@
 //! The workspace of a step: every activation and every backward buffer, allocated once and reused.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use zephyr_kernels::noise::Noise;
 
 use crate::config::Config;
+use crate::error::{Error, Result};
 use crate::linear::LoraScratch;
 
 /// What the backward finds saved and what it computes again. All three give the same bits.
@@ -104,6 +108,13 @@ pub struct Activations {
     pub dropout: Option<u64>,
     /// Added to the embeddings by the next forwards, until it is taken away.
     pub noise: Option<Noise>,
+    /// Whoever sets it ends the pass that is under way, before its next layer.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Refuses to go on where a stop is asked for.
+pub(super) fn go_on(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) { Err(Error::Aborted) } else { Ok(()) }
 }
 
 /// Sets the length; what is new is zero, what was there stays: every reader overwrites first.

@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use zephyr_kernels::{attention, embedding, rms_norm, rope, swiglu};
 
-use super::activations::{Derived, Flow, Recompute, Saved};
+use super::activations::{Derived, Flow, Recompute, Saved, go_on};
 use super::forward::layer_forward;
 use super::{Activations, Batch, attention_shape};
 use crate::config::Config;
+use crate::error::Result;
 use crate::layout::{LayerLayout, Weights};
 use crate::linear::{Group, LoraScratch};
 use crate::model::Model;
@@ -17,19 +18,22 @@ use crate::model::Model;
 ///
 /// The last [`forward`](super::forward) on this workspace must have been of the same batch with `keep`.
 /// The head's own weight gradient is the caller's (it has the logits).
+///
+/// # Errors
+/// [`Error::Aborted`](crate::Error::Aborted) when [`Activations::stop`] is set; the gradients are then a part of what they should be.
 pub fn backward<'a>(
     model: impl Into<Model<'a>>,
     rope: &rope::Table,
     batch: &Batch,
     activations: &mut Activations,
     gradients: &mut [f32],
-) {
+) -> Result<()> {
     assert!(activations.kept, "backward without kept activations");
     let model = model.into();
     assert_eq!(gradients.len(), model.trainable(), "gradients of what is trained");
     let weights = model.weights;
     let (config, layout) = (&weights.config, &weights.layout);
-    let Activations { recompute, residuals, saved, derived, rstd_final, d_hidden, flow, lora, dropout, .. } =
+    let Activations { recompute, residuals, saved, derived, rstd_final, d_hidden, flow, lora, dropout, stop, .. } =
         activations;
     flow.d_residual.fill(0.0);
     rms_norm::backward(
@@ -41,6 +45,7 @@ pub fn backward<'a>(
         of_weights(model, gradients, &layout.final_norm),
     );
     for (index, layer) in layout.layers.iter().enumerate().rev() {
+        go_on(stop)?;
         let saved = &mut saved[if *recompute == Recompute::Layer { 0 } else { index }];
         let derived = &mut derived[if *recompute == Recompute::None { index } else { 0 }];
         let input = &residuals[index];
@@ -56,6 +61,7 @@ pub fn backward<'a>(
     if let Some(gradient) = of_weights(model, gradients, &layout.embed) {
         embedding::backward(&flow.d_residual, config.hidden_size, batch.ids, gradient);
     }
+    Ok(())
 }
 
 /// The gradient of a range of the weights; none when they are frozen under an adapter.

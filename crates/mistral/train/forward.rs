@@ -2,7 +2,7 @@
 
 use zephyr_kernels::{attention, rms_norm, rope, swiglu};
 
-use super::activations::{Derived, Saved};
+use super::activations::{Derived, Saved, go_on};
 use super::{Activations, Batch, attention_shape};
 use crate::config::Config;
 use crate::error::Result;
@@ -15,7 +15,8 @@ use crate::model::Model;
 /// without, two residual buffers serve all layers. Runs on the current rayon pool.
 ///
 /// # Errors
-/// A token id outside the vocabulary, a position outside `rope`, segments that don't tile the batch, a prefix that is not there.
+/// A token id outside the vocabulary, a position outside `rope`, segments that don't tile the batch, a prefix that is not there;
+/// [`Error::Aborted`](crate::Error::Aborted) when [`Activations::stop`] is set.
 pub fn forward<'a>(
     model: impl Into<Model<'a>>,
     rope: &rope::Table,
@@ -34,6 +35,7 @@ pub fn forward<'a>(
     }
     let dropout = activations.dropout.filter(|_| keep);
     for index in 0..config.layers {
+        go_on(&activations.stop)?;
         let (saved, derived) = (activations.saved_slot(index), activations.derived_slot(index));
         let (input, output) = stream(&mut activations.residuals, index, keep);
         layer_forward(

@@ -81,7 +81,7 @@ pub(crate) fn gradient<'a>(
         let sum = &mut activations.d_hidden[row * width..][..width];
         sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
     }
-    backward(model, &rope, &packed.batch(), &mut activations, &mut gradients);
+    backward(model, &rope, &packed.batch(), &mut activations, &mut gradients).unwrap();
     (stats.logp, gradients)
 }
 
