@@ -110,7 +110,7 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
     const watch = typeof flags.watch === "number" ? { port: flags.watch } : flags.watch === true;
     // The configuration is checked before a model of gigabytes is read.
     const settings = { ...config, outputDir };
-    checkConfig(method, settings);
+    checkConfig(method, settings, { evaluates: heldSource !== undefined });
     const opening = { signal, quiet: flags.quiet };
     const data = openRows(source, { ...opening, split: inputs.split });
     const evalData =

@@ -4,6 +4,7 @@ import type { Mistral } from "../model/mistral";
 import type { EncodedPair } from "../model/tokenizer";
 import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
+import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
 import { followPolicy, referenceModel, startOf } from "./follow";
@@ -65,7 +66,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: DpoTrainerOptions) {
     const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(dpoConfig, config);
+    this.config = resolveConfig(dpoConfig, config, surroundingsOf(options, policy));
     this.#options = options;
   }
 

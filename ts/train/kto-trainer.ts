@@ -5,6 +5,7 @@ import type { Mistral } from "../model/mistral";
 import type { EncodedRow } from "../model/tokenizer";
 import { type BatchPlan, planBatches } from "./batches";
 import { resolveConfig } from "./config";
+import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
 import { answerExamples, type EncodedAnswer, type Examples } from "./examples";
 import { followPolicy, referenceModel, startOf } from "./follow";
@@ -64,7 +65,7 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: KtoTrainerOptions) {
     const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(ktoConfig, config);
+    this.config = resolveConfig(ktoConfig, config, surroundingsOf(options, policy));
     this.#options = options;
   }
 
