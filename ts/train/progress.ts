@@ -1,6 +1,7 @@
 import type { TrainerEvent } from "./events";
 import { memoryText } from "./memory";
 import { type Method, methods } from "./methods";
+import { referenceTexts } from "./trainer";
 
 /** What a progress line shows. */
 export interface ProgressState {
@@ -108,6 +109,7 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
           const { parameters, frozen } = event.adapter;
           line(`${method}: an adapter of ${parameters} parameters is trained, the ${frozen} of the model are frozen`);
         }
+        if (event.reference) line(`${method}: measured against ${referenceTexts[event.reference]}`);
         break;
       }
       case "step": {

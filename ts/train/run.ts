@@ -16,7 +16,7 @@ import {
 import type { Mistral } from "../model/mistral";
 import { chooseDevice } from "../native/devices";
 import { native, packageVersion } from "../native/load";
-import { type RunReportSample, renderRunReport } from "../report";
+import { type RunReportData, type RunReportSample, renderRunReport } from "../report";
 import type { BatchPlan } from "./batches";
 import { nothingSaved, openCheckpoints, parseMetrics, type Saving, saveStopped, settleSaving } from "./checkpoint";
 import type { DpoConfig, SftConfig } from "./config";
@@ -375,7 +375,7 @@ export async function finishRun(run: Run, samples: readonly RunReportSample[]): 
         metrics: withSpeed(run.history, run.speed),
         summary: { steps: run.doneSteps, seconds, tokens },
         config,
-        data: { ...report, ...(run.packing ? { packing: run.packing } : {}) },
+        data: { ...report, ...factsOf(run) },
         samples,
         warnings: run.warnings,
         versions: { "zephyr-align": packageVersion(), node: process.versions.node },
@@ -388,6 +388,11 @@ export async function finishRun(run: Run, samples: readonly RunReportSample[]): 
   const { history, doneSteps: steps, reference } = run;
   const outputDir = folder?.path;
   return { model, metrics: last, history, steps, ...(reference ? { reference } : {}), outputDir, report };
+}
+
+/** What the pages say of a run beside its data. */
+export function factsOf({ packing, reference }: Run): Pick<RunReportData, "packing" | "reference"> {
+  return { ...(packing ? { packing } : {}), ...(reference ? { reference } : {}) };
 }
 
 /** A run in which no update was made has trained nothing, however short it was. */
