@@ -60,14 +60,18 @@ export interface DpoTrainerOptions extends DpoConfigInput, TrainerInput {
  */
 export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   readonly config: DpoConfig;
-  readonly #options: DpoTrainerOptions;
+  readonly #options: Omit<DpoTrainerOptions, "ref">;
+  /** What was given as `ref`, until the run needs it no more. */
+  #ref: Mistral | "let go" | undefined;
   readonly #events = new EventStream();
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: DpoTrainerOptions) {
     const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
     this.config = resolveConfig(dpoConfig, config, surroundingsOf(options, policy));
-    this.#options = options;
+    const { ref: given, ...others } = options;
+    this.#ref = given;
+    this.#options = others;
   }
 
   /** The events of the run; iterating does not start it. */
@@ -78,10 +82,13 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   /** Runs the whole training. */
   async fit(pairs: DatasetInput | undefined = this.#options.dataset): Promise<TrainResult> {
     const { config } = this;
-    const { ref, signal, overwrite, samples, loggers, watch } = this.#options;
+    const { signal, overwrite, samples, loggers, watch } = this.#options;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
+      let ref = this.#ref;
+      if (ref === "let go")
+        throw new TypeError("DpoTrainer has let go of its reference: make a new one to train again");
       if (pairs === undefined) throw new TypeError("DpoTrainer has no pairs: give `dataset`, or call fit(pairs)");
       const { start, model: policy } = await prepareModel(this.#options.policy, config);
       const { tokenizer } = policy;
@@ -144,6 +151,11 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         await evaluate(run, held, heldReference ?? split(await scoreNow(run, heldScored, frozen.logps)));
       };
       if (precomputed) await frozen.release();
+      if (ref && (precomputed || config.syncRefModel)) {
+        ref = undefined;
+        this.#ref = "let go";
+        this.#events.push({ type: "reference" });
+      }
       await resumeRun(run);
       beginSteps(run);
       // A run that was stopped between a step and what comes after it.

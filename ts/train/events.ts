@@ -65,6 +65,14 @@ export interface EvalEvent {
   metrics: Metrics;
 }
 
+/**
+ * The run needs the model given as `ref` no more: its log-probs are there, or a copy follows the policy. The trainer has let
+ * go of it; whoever loaded it may `dispose()` of it now.
+ */
+export interface ReferenceEvent {
+  type: "reference";
+}
+
 /** The model was asked the prompts of the report, as it is now. */
 export interface SamplesEvent {
   type: "samples";
@@ -108,6 +116,7 @@ export interface EndEvent {
 export type TrainerEvent =
   | StartEvent
   | WatchEvent
+  | ReferenceEvent
   | StepEvent
   | EvalEvent
   | SamplesEvent
