@@ -10,7 +10,7 @@ export interface Surroundings {
   /** Prompts that are answered; left to the default when undefined. */
   samples?: number | undefined;
   /** Where the model is, which is where it is trained unless `device` says otherwise. */
-  device?: "cpu" | "cuda";
+  device?: "cpu" | "cuda" | undefined;
 }
 
 /** Options that need something; their raw values, which may be of wrong type. */
@@ -23,8 +23,8 @@ interface Needing {
 }
 
 /** What a trainer was given besides its options. */
-export function surroundingsOf({ evalDataset, samples }: TrainerInput, model: Mistral): Surroundings {
-  return { evaluates: evalDataset !== undefined, samples, device: model.device.kind };
+export function surroundingsOf({ evalDataset, samples }: TrainerInput, model: Mistral | undefined): Surroundings {
+  return { evaluates: evalDataset !== undefined, samples, device: model?.device.kind };
 }
 
 /** Options that would be read by nobody. */

@@ -6,7 +6,7 @@ import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
 import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
-import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
+import { answerTokens, type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
 import { followPolicy, referenceModel, startOf } from "./follow";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
 import { largestBatch, scoredBeside, sizeOfPair } from "./memory";
@@ -166,7 +166,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         const { microBatches, epochsDone } = plan.step(step);
         const inStep = microBatches.flatMap((rows) => Array.from(rows, (row) => examples.rows[row]!));
         const chosenTokens = inStep.reduce((sum, { chosen }) => sum + predictedTokens(chosen), 0);
-        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+        const supervisedTokens = answerTokens(inStep);
+        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1), supervisedTokens }, async () => {
           let loss = 0;
           for (const rows of microBatches) {
             throwIfAborted(signal);

@@ -7,7 +7,7 @@ import { type BatchPlan, planBatches } from "./batches";
 import { resolveConfig } from "./config";
 import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
-import { answerExamples, type EncodedAnswer, type Examples } from "./examples";
+import { answerExamples, type EncodedAnswer, type Examples, predictedTokens } from "./examples";
 import { followPolicy, referenceModel, startOf } from "./follow";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
 import { largestBatch, scoredBeside, sizeOfRow } from "./memory";
@@ -173,7 +173,8 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
         const inStep = rowsOf(plan, step, examples.rows);
-        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+        const supervisedTokens = inStep.reduce((sum, row) => sum + predictedTokens(row), 0);
+        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1), supervisedTokens }, async () => {
           const pairs = batches(mismatched(inStep, config), config.batchSize);
           const there = klOfSteps?.[step - 1] ?? mean(await scoreNow(run!, pairs, frozen.logps));
           const kl = pairs.sequences.length > 0 ? mean(await scoreNow(run!, pairs, policyLogps)) - there : 0;

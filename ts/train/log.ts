@@ -31,6 +31,8 @@ function meansOf(steps: readonly Metrics[]): Record<string, number> {
     const having = made.filter((step) => name in step);
     metrics[name] = having.reduce((sum, step) => sum + step[name]!, 0) / having.length;
   }
+  // What the loss saw is no matter of whether an update came of it.
+  metrics.supervised_tokens = steps.reduce((sum, step) => sum + step.supervised_tokens!, 0) / steps.length;
   for (const name of lastOf) metrics[name] = steps.at(-1)![name]!;
   return { ...metrics, ...skippedOf(steps.filter((step) => step.skipped_updates)) };
 }

@@ -37,7 +37,11 @@ function runOf(answers: (Record<string, number | null> | string)[], options: Sft
     largest: () => ({ tokens: 0, predictions: 0 }),
   });
   const step = (number: number, loss = 1) =>
-    makeStep(run, { step: number, epoch: number / 9, learningRate: 10 - number }, async () => loss);
+    makeStep(
+      run,
+      { step: number, epoch: number / 9, learningRate: 10 - number, supervisedTokens: 5 + number },
+      async () => loss,
+    );
   return { run, step, discarded: () => discarded };
 }
 
@@ -58,6 +62,8 @@ it("an update that is skipped is counted in its line, and the means are those of
   expect(run.warnings).toEqual(["step 3: the update is skipped: grad_norm is NaN at step 3."]);
   expect(run.history).toHaveLength(2);
   expect(run.history[1]).toMatchObject({ step: 3, loss: 1, num_tokens: 20, skipped_updates: 1, learning_rate: 7 });
+  // Of both steps, also where no update was made.
+  expect(run.history[1]!.supervised_tokens).toBe(7.5);
   // What was not finite is not hidden behind the mean of the others, in no window.
   expect(run.history[1]).toMatchObject({ skipped_loss: Number.NaN, skipped_grad_norm: Number.NaN });
   expect(run.history[0]).not.toHaveProperty("skipped_loss");

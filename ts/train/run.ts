@@ -288,6 +288,8 @@ export interface StepFacts {
   /** Passes over the data done after it. */
   epoch: number;
   learningRate: number;
+  /** Answers' tokens (with lossOn "all" every one) that the loss of the step sees. */
+  supervisedTokens: number;
 }
 
 /**
@@ -299,7 +301,7 @@ export interface StepFacts {
 export async function makeStep(run: Run, facts: StepFacts, accumulate: () => Promise<number>): Promise<void> {
   const { step } = facts;
   const { metrics, end } = await run.watch.time(step, () => updateOrSkip(run, facts, accumulate));
-  run.pending.push(metrics);
+  run.pending.push({ ...metrics, supervised_tokens: facts.supervisedTokens });
   run.tokens = metrics.num_tokens!;
   run.doneSteps = step;
   const { totalSteps } = run.plan;

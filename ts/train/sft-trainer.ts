@@ -116,7 +116,8 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
         const { microBatches, epochsDone } = plan.step(step);
         const batches = microBatches.map((batch) => Array.from(batch, (row) => rows[row]!));
         const tokens = batches.flat().reduce((sum, row) => sum + predictedTokens(row), 0);
-        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+        const facts = { step, epoch: epochsDone, learningRate: rate(step - 1), supervisedTokens: tokens };
+        await makeStep(run, facts, async () => {
           let loss = 0;
           for (const batch of batches) {
             throwIfAborted(signal);
