@@ -19,17 +19,28 @@ const common = {
   maxSteps: 20,
   saveSteps: 2,
   logSteps: 3,
-  evalSteps: 5,
   skipZScore: 6,
   samples: 1,
 };
 const methods = {
   sft: (zephyr, model, rows, options) =>
-    new zephyr.SftTrainer({ model, dataset: rows.chats, evalDataset: rows.chats.slice(0, 3), ...options }),
+    new zephyr.SftTrainer({
+      model,
+      dataset: rows.chats,
+      evalDataset: rows.chats.slice(0, 3),
+      evalSteps: 5,
+      ...options,
+    }),
   packed: (zephyr, model, rows, options) =>
     new zephyr.SftTrainer({ model, dataset: rows.chats, packing: true, maxLength: 64, ...options }),
   dpo: (zephyr, policy, rows, options) =>
-    new zephyr.DpoTrainer({ policy, dataset: rows.pairs, evalDataset: rows.pairs.slice(0, 3), ...options }),
+    new zephyr.DpoTrainer({
+      policy,
+      dataset: rows.pairs,
+      evalDataset: rows.pairs.slice(0, 3),
+      evalSteps: 5,
+      ...options,
+    }),
   lora: (zephyr, policy, rows, options) =>
     new zephyr.DpoTrainer({ policy, dataset: rows.pairs, lora: { rank: 4, dropout: 0.1 }, ...options }),
   following: (zephyr, policy, rows, options) =>

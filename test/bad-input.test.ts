@@ -112,6 +112,12 @@ describe("disk", () => {
     expect(refused.code).toBe("ZA_DISK_SPACE");
     expect(refused.message).toMatch(/\d{6,} bytes will be needed .* \d+ are free/);
     expect(readdirSync(outputDir)).not.toContain("model");
+    // An adapter needs no room for its base, which has no place on this disk.
+    rmSync(outputDir, { recursive: true });
+    expect(4 * model.parameters).toBeGreaterThan(512 * 1024);
+    const over = { lora: { rank: 1, targetModules: ["q_proj"] }, saveSteps: 1, maxSteps: 2, outputDir, samples: 0 };
+    await new SftTrainer({ model, dataset: [chat("say ten.", "ten.")], ...over }).fit();
+    expect(readdirSync(outputDir)).toEqual(expect.arrayContaining(["adapter", "checkpoints"]));
     await model.save(join(folder, "elsewhere"));
     expect((await Mistral.fromPretrained(join(folder, "elsewhere"))).parameters).toBe(model.parameters);
   });

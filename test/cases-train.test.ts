@@ -1,9 +1,10 @@
 /** Faults that users of comparable trainers met, each with the right behaviour (`../shared/cases`, area train). */
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { DpoTrainer, Mistral, SftTrainer } from "../ts/index";
+import { DpoTrainer, type Message, Mistral, SftTrainer } from "../ts/index";
+import type { EncodedRow } from "../ts/model/tokenizer";
 import type { StartEvent, WarningEvent } from "../ts/train/events";
-import { cases, present, readJson } from "./shared";
+import { cases, present, readJson, readJsonl } from "./shared";
 
 const at = (...path: string[]) => join(cases, ...path);
 
@@ -43,8 +44,10 @@ describe.runIf(present(at("14-last-accumulation-window")))("case 14: the last, s
 
 describe.runIf(present(at("15-nothing-left-to-learn")))("case 15: rows whose answer is cut away or empty", () => {
   const folder = at("15-nothing-left-to-learn");
+  let whole: (messages: Message[]) => EncodedRow;
   const train = async (file: string) => {
     const model = await Mistral.fromPretrained(join(folder, "model"));
+    whole = (messages) => model.tokenizer.encodeChat(messages);
     const dataset = join(folder, file);
     const trainer = new SftTrainer({ model, dataset, maxLength: 64, batchSize: 1, epochs: 1, logSteps: 1 });
     const events = (async () => {
@@ -57,15 +60,25 @@ describe.runIf(present(at("15-nothing-left-to-learn")))("case 15: rows whose ans
   };
 
   it.each([
-    ["mixed.jsonl", "1 row cut"],
-    ["all-long.jsonl", "4 rows cut"],
-  ])("%s: the question is shortened, the answer stays, and it is said", async (file, said) => {
-    const { history, events } = await train(file);
+    ["mixed.jsonl", 1],
+    ["all-long.jsonl", 4],
+  ])("%s: the question is shortened, the answer stays, and it is said", async (file, cut) => {
+    const { history, events, report } = await train(file);
     for (const { loss } of history) {
       expect(Number.isFinite(loss)).toBe(true);
       expect(loss).toBeGreaterThan(0);
     }
-    expect(events.some((event) => event.type === "warning" && event.message.includes(said))).toBe(true);
+    // Each cut row is as long as it may be; what it lost is what it had more.
+    const rows = readJsonl<{ messages: Message[] }>(folder, file).map(({ messages }) => whole(messages));
+    const lost = rows.reduce((sum, { ids }) => sum + Math.max(0, ids.length - 64), 0);
+    // A row a step: the answers' bytes and the end token, whole, in the order of the shuffle.
+    const answers = rows.map(({ supervised }) => supervised.reduce((sum, one) => sum + one, 0));
+    expect(Math.max(...answers)).toBe(14);
+    expect(history.map((line) => line.supervised_tokens).sort()).toEqual(answers.sort());
+    const supervisedTokens = answers.reduce((sum, one) => sum + one, 0);
+    expect(report).toMatchObject({ rows: 4, kept: 4, cutRows: cut, cutTokens: lost, supervisedTokens });
+    const said = `${cut} row${cut > 1 ? "s" : ""} cut to maxLength 64: ${lost} tokens`;
+    expect(events.filter((event) => event.type === "warning").map(({ message }) => message)).toContain(said);
   });
 
   it("an empty answer is a typed error with file, line and field", async () => {
@@ -78,14 +91,17 @@ describe.runIf(present(at("15-nothing-left-to-learn")))("case 15: rows whose ans
 
 describe.runIf(present(at("16-packing-at-odd-lengths")))("case 16: packing at any maximal length", () => {
   const folder = at("16-packing-at-odd-lengths");
-  const start = async (file: string, maxLength: number): Promise<StartEvent> => {
+  const start = async (file: string, maxLength: number) => {
     const model = await Mistral.fromPretrained(join(folder, "model"));
     const trainer = new SftTrainer({ model, dataset: join(folder, file), packing: true, maxLength, maxSteps: 1 });
     const events = trainer[Symbol.asyncIterator]();
     const fitted = trainer.fit();
     const first = await events.next();
-    await fitted;
-    return first.value as StartEvent;
+    const { report } = await fitted;
+    const tokens = readJsonl<{ text: string }>(folder, file).map(
+      ({ text }) => model.tokenizer.encodeText(text).ids.length,
+    );
+    return { ...(first.value as StartEvent), report, documents: tokens };
   };
 
   it.each([
@@ -96,12 +112,21 @@ describe.runIf(present(at("16-packing-at-odd-lengths")))("case 16: packing at an
     [129, 4],
     [257, 2],
   ])("eight texts at length %i make %i packs", async (maxLength, packs) => {
-    expect((await start("eight.jsonl", maxLength)).packing?.packs).toBe(packs);
+    const { packing, report, supervisedTokens, documents } = await start("eight.jsonl", maxLength);
+    expect(packing?.packs).toBe(packs);
+    // All tokens of a text but its first, over all documents: no document is predicted from the one before it.
+    expect(supervisedTokens).toBe(documents.reduce((sum, tokens) => sum + tokens - 1, 0));
+    expect(report).toMatchObject({ supervisedTokens, cutRows: 0, cutTokens: 0 });
   });
 
   it("the tail of a cut text is counted, not packed as a document of its own", async () => {
-    const { packing, rows } = await start("one-long.jsonl", 64);
+    const { packing, rows, report, documents } = await start("one-long.jsonl", 64);
     expect(packing?.packs).toBe(2);
     expect(rows).toBe(3);
+    const [long = 0, ...short] = documents;
+    expect(report).toMatchObject({ cutRows: 1, cutTokens: long - 64 });
+    expect(report.cutTokens).toBeGreaterThanOrEqual(136);
+    expect(report.cutTokens).toBeLessThanOrEqual(138);
+    expect(report.supervisedTokens).toBe([64, ...short].reduce((sum, tokens) => sum + tokens - 1, 0));
   });
 });

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 import { documentationOf } from "../ts/cli/option-docs";
 import { binarisePresets, dropReasons, errorCodes, pairDropReasons } from "../ts/index";
-import { type DpoConfigInput, dpoConfig, dpoLosses, resolveConfig } from "../ts/train/config";
+import { type ConfigSchema, type DpoConfigInput, dpoConfig, dpoLosses, resolveConfig } from "../ts/train/config";
 import { type Method, methods } from "../ts/train/methods";
 
 const path = (name: string) => fileURLToPath(new URL(`../${name}`, import.meta.url));
@@ -27,10 +27,106 @@ it("docs/errors.md lists every code", async () => {
 
 const names = Object.keys(methods) as Method[];
 
-/** Whether a method knows a key: its schema is asked, as for a user. */
+/**
+ * For each key configurations that ask for something by it: its value, and what that value needs beside it. A key counts
+ * as honoured by a trainer that takes one of them whole.
+ */
+const asking: Record<string, Record<string, unknown>[]> = {
+  learningRate: [{ learningRate: 3e-5 }],
+  lrScheduler: [{ lrScheduler: "cosine" }],
+  warmupSteps: [{ warmupSteps: 3 }],
+  warmupRatio: [{ warmupRatio: 0.1 }],
+  minLr: [{ minLr: 1e-7, lrScheduler: "cosine_with_min_lr" }],
+  minLrRate: [{ minLrRate: 0.1, lrScheduler: "cosine_with_min_lr" }],
+  lrDecaySteps: [{ lrDecaySteps: 5, lrScheduler: "warmup_stable_decay" }],
+  lrDecayType: [{ lrDecayType: "linear", lrDecaySteps: 5, lrScheduler: "warmup_stable_decay" }],
+  lrWarmupType: [{ lrWarmupType: "cosine", lrDecaySteps: 5, lrScheduler: "warmup_stable_decay" }],
+  lrPower: [{ lrPower: 2, lrScheduler: "polynomial" }],
+  epochs: [{ epochs: 2 }],
+  maxSteps: [{ maxSteps: 9 }],
+  batchSize: [{ batchSize: 4 }],
+  gradientAccumulation: [{ gradientAccumulation: 4 }],
+  packingWindow: [{ packingWindow: 1000, packing: true }],
+  maxLength: [{ maxLength: 512 }],
+  optimizer: [{ optimizer: "adamw-8bit" }],
+  weightDecay: [{ weightDecay: 0.1 }],
+  adamBeta1: [{ adamBeta1: 0.8 }],
+  adamBeta2: [{ adamBeta2: 0.95 }],
+  adamEpsilon: [{ adamEpsilon: 1e-6 }],
+  maxGradNorm: [{ maxGradNorm: 0.5 }],
+  seed: [{ seed: 7 }],
+  shuffle: [{ shuffle: false }],
+  logSteps: [{ logSteps: 3 }],
+  saveSteps: [{ saveSteps: 50, outputDir: "run" }],
+  evalSteps: [{ evalSteps: 50 }],
+  sampleSteps: [{ sampleSteps: 50, outputDir: "run" }],
+  logTo: [{ logTo: ["tensorboard"], outputDir: "run" }],
+  outputDir: [{ outputDir: "run" }],
+  recompute: [{ recompute: "layer" }],
+  precision: [{ precision: "float32" }],
+  measurePeak: [{ measurePeak: false }],
+  device: [{ device: "cuda" }],
+  threads: [{ threads: 2 }],
+  template: [{ template: "zephyr" }],
+  answerEnd: [{ answerEnd: "turn" }],
+  specialsInContent: [{ specialsInContent: "parse" }],
+  truncation: [{ truncation: "keep-start" }],
+  onBadRow: [{ onBadRow: "skip" }],
+  lora: [{ lora: { rank: 8 } }],
+  resume: [{ resume: true, outputDir: "run" }],
+  resumeForce: [{ resumeForce: true, outputDir: "run" }],
+  keepCheckpoints: [{ keepCheckpoints: 3, outputDir: "run" }],
+  maxSkippedUpdates: [{ maxSkippedUpdates: 5 }],
+  skipZScore: [{ skipZScore: 6 }],
+  stepTimeoutSeconds: [{ stepTimeoutSeconds: 60 }],
+  lossOn: [{ lossOn: "all" }],
+  packing: [{ packing: true }],
+  neftuneNoiseAlpha: [{ neftuneNoiseAlpha: 5 }],
+  packLength: [{ packLength: 4096, packing: true }],
+  maxPromptLength: [{ maxPromptLength: 512 }],
+  sharedPrompt: [{ sharedPrompt: false }],
+  precomputeRefLogps: [{ precomputeRefLogps: false }],
+  referenceCache: [{ referenceCache: "reference.jsonl" }],
+  refBatchSize: [{ refBatchSize: 4 }],
+  syncRefModel: [{ syncRefModel: true }],
+  refModelMixupAlpha: [{ refModelMixupAlpha: 0.5, syncRefModel: true }],
+  refModelSyncSteps: [{ refModelSyncSteps: 5, syncRefModel: true }],
+  beta: [{ beta: 0.3 }],
+  lossType: [{ lossType: "hinge" }, { lossType: "apo_zero_unpaired" }],
+  lossWeights: [{ lossWeights: [0.5] }],
+  labelSmoothing: [{ labelSmoothing: 0.1 }],
+  fDivergence: [{ fDivergence: "js_divergence" }],
+  fAlpha: [{ fAlpha: 0.3, fDivergence: "alpha_divergence" }],
+  ipoNormalisation: [{ ipoNormalisation: "none", lossType: "ipo" }],
+  discopopTau: [{ discopopTau: 0.1, lossType: "discopop" }],
+  ldAlpha: [{ ldAlpha: 0.5 }],
+  useWeighting: [{ useWeighting: true }],
+  desirableWeight: [{ desirableWeight: 2 }],
+  undesirableWeight: [{ undesirableWeight: 2 }],
+  cpoAlpha: [{ cpoAlpha: 0.5 }],
+  simpoGamma: [{ simpoGamma: 1 }, { simpoGamma: 1, lossType: "simpo" }],
+  alpha: [{ alpha: 0.2 }],
+};
+
+/** Held-out rows on a card: what is refused without them is not meant here. */
+const beside = { evaluates: true, device: "cuda" } as const;
+
+/** Whether a method takes a key: the resolution that a user meets is asked, with a value that asks for something. */
 function honours(method: Method, key: string): boolean {
-  const refusals = methods[method].config.schema.safeParse({ [key]: undefined }).error?.issues ?? [];
-  return !refusals.some(({ code }) => code === "unrecognized_keys");
+  const config = methods[method].config as unknown as ConfigSchema<object, Record<string, unknown>>;
+  const usual = resolveConfig(config, {})[key];
+  return asking[key]!.some((input) => {
+    let resolved: Record<string, unknown>;
+    try {
+      resolved = resolveConfig(config, input, beside);
+    } catch (error) {
+      expect(error).toMatchObject({ code: "ZA_CONFIG_INVALID" });
+      return false;
+    }
+    // A value that is the default, or that gets lost, shows nothing.
+    expect(resolved[key], `${method} ${key}`).not.toEqual(usual);
+    return true;
+  });
 }
 
 /** Whether the whole configuration is taken. */
@@ -60,6 +156,7 @@ it("docs/options.md lists every option, for every trainer", async () => {
     }
     return [...texts].map(([line, of]) => [`\`${key}\`${texts.size > 1 ? ` (${of.join(", ")})` : ""}`, line]);
   });
+  expect(Object.keys(asking).sort()).toEqual([...keys].sort());
   const byTrainer = keys.map((key) => [`\`${key}\``, ...names.map((method) => cell(honours(method, key)))]);
   const byLoss = dpoLosses.map((lossType) => {
     // exo_pair is infinite without smoothing: what is asked of it is asked with a little.
@@ -85,7 +182,8 @@ it("docs/options.md lists every option, for every trainer", async () => {
     "",
     "## Every option, every trainer",
     "",
-    "Asked of the schemas themselves. What is refused is refused by name, with `ZA_CONFIG_INVALID`.",
+    "Asked of the resolution that every trainer begins with, each key with a value that asks for something and with what that",
+    "value needs beside it. What is refused is refused by name, with `ZA_CONFIG_INVALID`.",
     "",
     ...table(["key", ...names.map((name) => `\`${name}\``)], byTrainer),
     "",

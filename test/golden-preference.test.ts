@@ -15,7 +15,7 @@ import {
   SimpoTrainer,
   type TrainResult,
 } from "../ts/index";
-import { golden, present, readJson, relative } from "./shared";
+import { golden, metricError, present, readJson, relative } from "./shared";
 
 type Messages = { role: string; content: string }[];
 interface Pair {
@@ -58,7 +58,7 @@ function follows({ history }: TrainResult, run: Run, apart: readonly string[]): 
     for (const [name, value] of Object.entries(expected)) {
       if (apart.includes(name)) continue;
       const found = history[index]![name]!;
-      const error = Math.abs(found - value) / Math.max(1, Math.abs(value));
+      const error = metricError(name, found, value);
       expect(error, `step ${index + 1} ${name}: ${found} for ${value}`).toBeLessThan(within);
     }
   }

@@ -84,13 +84,14 @@ describe.runIf(readable)("TensorBoard", () => {
   it.each([
     [
       "SFT",
-      (model: Mistral, options: object) => new SftTrainer({ model, dataset: chats, evalDataset: chats, ...options }),
+      (model: Mistral, options: object) =>
+        new SftTrainer({ model, dataset: chats, evalDataset: chats, evalSteps: 1, ...options }),
     ],
     ["DPO", (policy: Mistral, options: object) => new DpoTrainer({ policy, dataset: pairs, ...options })],
   ])("%s: its own reader finds metrics.jsonl, and the configuration", async (name, trainer) => {
     const outputDir = join(folder, name);
     const model = await Mistral.fromPretrained(base);
-    await trainer(model, { ...common, epochs: 2, evalSteps: 1, outputDir, logTo: ["tensorboard"] }).fit();
+    await trainer(model, { ...common, epochs: 2, outputDir, logTo: ["tensorboard"] }).fit();
     const { scalars, text } = board(outputDir);
     const wanted = expected(outputDir);
     expect(Object.keys(wanted).length).toBeGreaterThan(6);

@@ -2,8 +2,11 @@
 import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { DpoTrainer, Mistral } from "../ts/index";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { buildProgram } from "../ts/cli/program";
+import { DpoTrainer, KtoTrainer, type Logger, Mistral } from "../ts/index";
 
 const base = new URL("../recipes/demo/base", import.meta.url).pathname;
 const pairs = ["one", "two", "three", "four", "five", "six"].map((word, index) => ({
@@ -75,5 +78,73 @@ describe("reference log-probs in a file", () => {
     await refused(train({ referenceCache }), /line 5 .*damaged/);
     writeFileSync(referenceCache, whole);
     await train({ referenceCache });
+  });
+});
+
+describe("a model that was given as reference", () => {
+  setFlagsFromString("--expose-gc");
+  const collect: () => void = runInNewContext("gc");
+  const Trainers = { DPO: DpoTrainer, KTO: KtoTrainer };
+
+  /** Trains with a second model as reference; whether that can still be reached when the second step is logged. */
+  async function train2(make: (ref: Mistral, loggers: Logger[]) => DpoTrainer | KtoTrainer) {
+    let held: boolean | undefined;
+    let looked = () => {};
+    // The run waits at its end for the logger, which has looked by then.
+    const looking = new Promise<void>((resolve) => {
+      looked = resolve;
+    });
+    const log = async (step: number) => {
+      if (step !== 2) return;
+      await new Promise((resolve) => setImmediate(resolve));
+      collect();
+      held = weak.deref() !== undefined;
+      looked();
+    };
+    let ref: Mistral | undefined = await Mistral.fromPretrained(base);
+    const weak = new WeakRef(ref);
+    const trainer = make(ref, [{ name: "looking", start() {}, log, end: () => looking }]);
+    ref = undefined;
+    const told: string[] = [];
+    const reading = (async () => {
+      for await (const { type } of trainer) told.push(type);
+    })();
+    await trainer.fit();
+    await reading;
+    return { held, told, trainer };
+  }
+
+  it.each([
+    ["DPO", {}, false],
+    ["KTO", {}, false],
+    ["DPO", { syncRefModel: true, refModelSyncSteps: 2 }, false],
+    ["DPO", { precomputeRefLogps: false }, true],
+  ] as const)("%s with %o: the trainer holds it while it needs it", async (name, how, needed) => {
+    const policy = await Mistral.fromPretrained(base);
+    const { held, told, trainer } = await train2((ref, loggers) => {
+      return new Trainers[name]({ policy, ref, dataset: pairs, ...options, ...how, loggers });
+    });
+    expect(held).toBe(needed);
+    expect(told.filter((type) => type === "reference")).toHaveLength(needed ? 0 : 1);
+    if (!needed) await expect(trainer.fit()).rejects.toThrow(/has let go of its reference/);
+  });
+
+  it("is given back by the command line before the first step", async () => {
+    const data = join(folder, "pairs.json");
+    writeFileSync(data, JSON.stringify(pairs));
+    const ref = join(folder, "reference");
+    await (await Mistral.fromPretrained(base)).save(ref);
+    const dispose = vi.spyOn(Mistral.prototype, "dispose").mockImplementation(function (this: Mistral) {
+      given.push([this.source, existsSync(join(out, "metrics.jsonl"))]);
+    });
+    const given: [string, boolean][] = [];
+    const out = join(folder, "run");
+    const flags = ["--model", base, "--ref", ref, "--data", data, "--out", out, "--max-steps", "2", "--quiet"];
+    try {
+      await buildProgram().parseAsync(["dpo", ...flags, "--max-length", "64"], { from: "user" });
+      expect(given).toEqual([[ref, false]]);
+    } finally {
+      dispose.mockRestore();
+    }
   });
 });

@@ -149,3 +149,13 @@ export function lastJson<T>(program: string, args: readonly string[], env: NodeJ
   if (status !== 0) throw new Error(`${program} ${args[0]} ended with ${status}: ${stderr}`);
   return JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
 }
+
+/**
+ * How far a metric of a step is from the reference's, as a share of it, or of a hundredth where it is smaller; a learning
+ * rate is exact, or infinitely far.
+ */
+export function metricError(name: string, found: number, expected: number): number {
+  const apart = Math.abs(found - expected);
+  if (name === "learning_rate") return apart <= 1e-12 ? 0 : Number.POSITIVE_INFINITY;
+  return apart / Math.max(0.01, Math.abs(expected));
+}

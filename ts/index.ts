@@ -97,6 +97,7 @@ export type {
   EndEvent,
   EvalEvent,
   Metrics,
+  ReferenceEvent,
   SamplesEvent,
   StartEvent,
   StepEvent,

@@ -8,7 +8,8 @@ import type { z } from "zod";
 import { recipes } from "../../recipes/zephyr";
 import { ConfigError, type ConfigProblem } from "../errors";
 import { type ConfigSchema, resolveConfig } from "../train/config";
-import { loraFields, sharedFields } from "../train/config-fields";
+import { loraFields, packingFields, sharedFields } from "../train/config-fields";
+import type { Surroundings } from "../train/config-surroundings";
 import { type Method, methods } from "../train/methods";
 import { kebab, withFlagNames } from "./flag-names";
 import { documentationOf } from "./option-docs";
@@ -132,7 +133,7 @@ export function addConfigOptions(command: Command, method: Method): void {
   for (const [key, schema] of Object.entries(methods[method].fields)) {
     if (key === "outputDir") continue;
     const kind = kindOf(schema);
-    const group = key in sharedFields ? "Training options:" : "Loss options:";
+    const group = key in sharedFields || key in packingFields ? "Training options:" : "Loss options:";
     if (kind.type === "group") addGroup(command, key, documented(key, kind, method), method);
     else addFlag(command, key, kind, documented(key, kind, method), group);
   }
@@ -205,6 +206,8 @@ function over(lower: Layer, higher: Layer): Layer {
     delete kept.warmupSteps;
     delete kept.warmupRatio;
   }
+  // Nor does its longest prompt, where sequences are cut without looking at prompts.
+  if (higher.truncation === "keep-start") delete kept.maxPromptLength;
   for (const key of Object.keys(groups)) {
     if (isLayer(lower[key]) && isLayer(higher[key])) higher = { ...higher, [key]: { ...lower[key], ...higher[key] } };
   }
@@ -234,8 +237,8 @@ export function collectConfig(method: Method, given: Record<string, unknown>): {
 }
 
 /** Refuses what the trainer would refuse, before a model of gigabytes is read. */
-export function checkConfig(method: Method, config: Layer): void {
-  resolveConfig(schemaOf(method), config);
+export function checkConfig(method: Method, config: Layer, beside: Surroundings): void {
+  resolveConfig(schemaOf(method), config, beside);
 }
 
 /** The rules of a method; its types are those of a configuration under construction. */

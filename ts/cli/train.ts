@@ -11,7 +11,7 @@ import { figure, percent, whole } from "../report/format";
 import type { CheckpointEvent, EndEvent, Metrics, TrainerEvent } from "../train/events";
 import { methods } from "../train/methods";
 import { duration, fitShowing, showProgress } from "../train/progress";
-import type { Reference, TrainResult } from "../train/trainer";
+import { referenceTexts, type TrainResult } from "../train/trainer";
 import { type Watch, watchPort } from "../train/watch/watch-run";
 import { wholeNumber } from "./arguments";
 import {
@@ -110,7 +110,7 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
     const watch = typeof flags.watch === "number" ? { port: flags.watch } : flags.watch === true;
     // The configuration is checked before a model of gigabytes is read.
     const settings = { ...config, outputDir };
-    checkConfig(method, settings);
+    checkConfig(method, settings, { evaluates: heldSource !== undefined });
     const opening = { signal, quiet: flags.quiet };
     const data = openRows(source, { ...opening, split: inputs.split });
     const evalData =
@@ -119,13 +119,18 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
     const policy = await Mistral.fromPretrained(model, loading);
     throwIfAborted(signal);
     const apart = inputs.ref !== undefined && inputs.ref !== model;
-    const ref = apart ? await Mistral.fromPretrained(inputs.ref!, loading) : undefined;
+    let ref = apart ? await Mistral.fromPretrained(inputs.ref!, loading) : undefined;
     if (!flags.quiet) process.stderr.write(`${model}: ${whole(policy.parameters)} parameters\n`);
     const trainer = make({ ...prepared, model: policy, ref, config: settings });
     const show = flags.quiet ? () => {} : showProgress();
     const seen: Seen = {};
     const showAndKeep = (event: TrainerEvent) => {
       show(event);
+      if (event.type === "reference") {
+        // Nobody else has it: without this it would stay in memory as long as the run.
+        ref?.dispose();
+        ref = undefined;
+      }
       if (event.type === "checkpoint") seen.checkpoint = event;
       if (event.type === "end") seen.end = event;
     };
@@ -183,13 +188,6 @@ function summaryOf(method: Method, model: string, result: TrainResult, end: EndE
     versions: { "zephyr-align": packageVersion(), node: process.versions.node },
   };
 }
-
-const referenceTexts: Record<Reference, string> = {
-  start: "the model as it started",
-  "adapter-off": "the model without its adapter",
-  "start-adapter": "the model with the adapter that it came with",
-  given: "the model of --ref",
-};
 
 function evaluationOf(result: TrainResult): Metrics | null {
   return result.history.findLast((line) => "eval_loss" in line) ?? null;

@@ -49,7 +49,7 @@ export function tiles(entries: readonly (readonly [label: string, value: string]
 
 /** A table of names and values. */
 export function factTable(entries: readonly (readonly [label: string, value: string | Html])[]): Html {
-  return html`<div class="table"><table><tbody>${entries.map(([label, value]) => html`<tr><th scope="row">${label}</th><td>${value}</td></tr>`)}</tbody></table></div>`;
+  return html`<div class="table facts"><table><tbody>${entries.map(([label, value]) => html`<tr><th scope="row">${label}</th><td>${value}</td></tr>`)}</tbody></table></div>`;
 }
 
 /** A configuration as a table; values as JSON. */

@@ -190,8 +190,30 @@ describe("renderRunReport", () => {
     for (const part of ["prefers-color-scheme", "lossType", "480", "12 rows, 803 tokens", "pairs.jsonl:7, chosen"]) {
       expect(text).toContain(part);
     }
-    expect(text).toContain("120,000 (51.9 %)");
     expect(text).toContain("ln 2");
+  });
+
+  it("prints every count of the data, what the run is measured against, and the answers", () => {
+    const given = run();
+    const text = renderRunReport(run({ data: { ...given.data, droppedLeadingAssistant: 6, reference: "start" } }));
+    const rows = [...text.matchAll(/<th scope="row">([^<]*)<\/th><td>([^<]*)<\/td>/g)];
+    expect(Object.fromEntries(rows.map(([, label, value]) => [label, value]))).toMatchObject({
+      "Measured against": "the model as it started",
+      "Rows read": "482",
+      "Pairs trained on": "480",
+      "Left out": "2",
+      "Equal to an earlier row": "3",
+      "Cut to the maximal length": "12 rows, 803 tokens",
+      "Tokens of an epoch": "231,000",
+      "Supervised tokens": "120,000 (51.9 %)",
+      "Tokens across template and message": "4",
+      Packs: "100, 97.3 % full",
+      "Leading assistant turns cut": "6",
+      "Chosen equal to rejected": "1",
+    });
+    expect(text).toMatch(/<h4>Before<\/h4><pre>2, 4, 6<\/pre>[\s\S]*<h4>After<\/h4><pre>2, 3 and 5\.<\/pre>/);
+    expect(text).toContain("<h2>Rows left out (the first 1 of 2)</h2>");
+    expect(renderRunReport(given)).not.toContain("Measured against");
   });
 
   it("shows only what the run has", () => {

@@ -2,6 +2,7 @@ import type { DataReport } from "../data/converted";
 import { placeText } from "../errors";
 import { type Method, methods } from "../train/methods";
 import { duration } from "../train/progress";
+import { type Reference, referenceTexts } from "../train/trainer";
 import { figure, percent, whole } from "./format";
 import { type Html, html } from "./html";
 import { configTable, factTable, footer, page, tiles } from "./page";
@@ -20,6 +21,8 @@ export interface RunReportData extends Omit<DataReport, "format"> {
   /** Tokens that belong half to the template and half to a message. */
   straddlingTokens?: number;
   packing?: { packs: number; fillRate: number };
+  /** What a preference run was measured against. */
+  reference?: Reference;
 }
 
 /** An answer of the model before and after training. */
@@ -96,6 +99,7 @@ export function dataTable(data: RunReportData, method: Method): Html {
   return factTable([
     ["Source", data.source],
     ["Format", data.description],
+    ...(data.reference ? ([["Measured against", referenceTexts[data.reference]]] as const) : []),
     ["Rows read", whole(data.rows)],
     [methods[method].rows === "pairs" ? "Pairs trained on" : "Rows trained on", whole(data.kept)],
     ["Left out", whole(data.skipped)],

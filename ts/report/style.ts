@@ -14,6 +14,7 @@ export const style = raw(`${palette}
 body { margin:0; background:var(--page); color:var(--ink); font:15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 main { max-width:1240px; margin:0 auto; padding:32px 24px 64px; }
 h1 { font-size:26px; line-height:1.2; margin:0 0 4px; letter-spacing:-.01em; }
+h1, .lead, .notes li, .facts td { overflow-wrap:anywhere; }
 h2 { font-size:17px; margin:36px 0 12px; }
 h3 { font-size:15px; margin:0 0 8px; }
 p { margin:0 0 12px; max-width:75ch; }
@@ -46,7 +47,7 @@ tbody th { font-weight:500; min-width:150px; }
 .number { text-align:right; font-variant-numeric:tabular-nums; white-space:nowrap; }
 td code, pre { font:13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap:anywhere; }
 pre { white-space:pre-wrap; margin:0; background:var(--wash); border-radius:6px; padding:10px 12px; }
-.columns { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(340px, 100%), 1fr)); gap:16px; align-items:start; }
+.columns { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(340px, 100%), 1fr)); gap:16px; align-items:start; } .columns > * { min-width:0; }
 .answers { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(260px, 100%), 1fr)); gap:12px; margin:10px 0 18px; }
 .answers > div { min-width:0; } .answers h4 { display:flex; align-items:center; margin:0 0 6px; font-size:13px; }
 .answers h4 b { margin-left:auto; font-size:14px; font-variant-numeric:tabular-nums; } .answers small { display:block; color:var(--soft); margin-top:6px; font-size:13px; }
@@ -56,6 +57,6 @@ pre { white-space:pre-wrap; margin:0; background:var(--wash); border-radius:6px;
 .notes li:last-child { border-bottom:0; } .notes li::before { position:absolute; left:4px; font-weight:700; }
 .holds::before { content:"\\2713"; color:var(--good); } .fails::before { content:"\\2717"; color:var(--bad); } .warns::before { content:"!"; color:var(--bad); }
 footer { margin-top:40px; color:var(--soft); font-size:13px; }
-@media (max-width: 600px) { .compact .label { font-size:19px; } .compact .tick { font-size:17px; } }
+@media (max-width: 600px) { .facts th { min-width:104px; } .compact .label { font-size:19px; } .compact .tick { font-size:17px; } .plot .label, .plot .tick { font-size:15px; } }
 @media print { body { background:#fff; } .charts { break-inside:avoid; } }
 `);

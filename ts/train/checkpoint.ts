@@ -74,7 +74,8 @@ export async function openCheckpoints(run: Run): Promise<string[]> {
     keepCheckpoints,
     present,
     Math.max(0, planned),
-    4 * run.model.parameters,
+    // What the end of the run writes as float32: the model, or its adapter alone.
+    4 * run.model.trainableParameters,
     "syncRefModel" in config && config.syncRefModel,
   );
   if (!config.resume) return [];

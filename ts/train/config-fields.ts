@@ -89,11 +89,6 @@ export const sharedFields = {
   batchSize: count.optional(),
   /** Micro-batches in an optimiser step. TRL `gradient_accumulation_steps`. @default 1 */
   gradientAccumulation: count.optional(),
-  /**
-   * Documents looked at together when packing; null looks at all. TRL packs 1000 at a time (the batches of its map).
-   * @default null
-   */
-  packingWindow: count.nullable().optional(),
   /** Longest sequence in tokens; longer ones are cut and counted. TRL `max_length`. @default 1024 */
   maxLength: z.int().min(2).optional(),
   /**
@@ -158,7 +153,8 @@ export const sharedFields = {
   specialsInContent: z.enum(["text", "parse"]).optional(),
   /**
    * How long sequences are cut: "keep-answer" keeps whole answers and shortens what stands before them; "keep-start"
-   * keeps the first maxLength tokens, as TRL's `keep_start`.
+   * keeps the first maxLength tokens, as TRL's `keep_start`. Where no answer is told apart (plain texts, every token
+   * learnt) the start is kept.
    * @default "keep-answer"
    */
   truncation: z.enum(["keep-answer", "keep-start"]).optional(),
@@ -190,9 +186,19 @@ export const sharedFields = {
   stepTimeoutSeconds: positive.nullable().optional(),
 };
 
+/** Fields of every trainer that can pack. */
+export const packingFields = {
+  /**
+   * Documents looked at together when packing; null looks at all. TRL packs 1000 at a time (the batches of its map).
+   * @default null
+   */
+  packingWindow: count.nullable().optional(),
+};
+
 /** Fields of supervised fine-tuning. */
 export const sftFields = {
   ...sharedFields,
+  ...packingFields,
   /** Tokens that are learnt: those of assistant turns, or all. TRL `assistant_only_loss`. @default "assistant" */
   lossOn: z.enum(["assistant", "all"]).optional(),
   /**
@@ -211,6 +217,7 @@ export const sftFields = {
 /** Fields of training on preference pairs. */
 export const pairFields = {
   ...sharedFields,
+  ...packingFields,
   /**
    * Put several pairs into one pack of packLength tokens (best fit, sequences isolated), so that every micro-batch is of
    * about the same size; the loss is divided by the pairs of the step all the same. TRL has none for pairs. @default false

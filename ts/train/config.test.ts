@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { recipes } from "../../recipes/zephyr";
 import { ConfigError } from "../errors";
+import type { Mistral } from "../model/mistral";
 import {
   type ConfigSchema,
   type DpoConfigInput,
@@ -10,7 +11,14 @@ import {
   sftConfig,
 } from "./config";
 import { nearestKey } from "./config-problems";
+import { CpoTrainer } from "./cpo-trainer";
+import { DpoTrainer } from "./dpo-trainer";
+import { KtoTrainer } from "./kto-trainer";
+import { methods } from "./methods";
+import { OrpoTrainer } from "./orpo-trainer";
 import { cpoConfig, ktoConfig, orpoConfig, simpoConfig } from "./preference-config";
+import { SftTrainer } from "./sft-trainer";
+import { SimpoTrainer } from "./simpo-trainer";
 
 function refusal(work: () => unknown): ConfigError {
   try {
@@ -113,6 +121,11 @@ describe("resolveConfig", () => {
     [{ warmupSteps: 3, lrScheduler: "constant" }, "lrScheduler"],
     [{ epochs: 1, maxSteps: 3 }, "maxSteps"],
     [{ resume: true }, "resume"],
+    [{ saveSteps: 5 }, "saveSteps"],
+    [{ keepCheckpoints: 3 }, "keepCheckpoints"],
+    [{ lossOn: "all", truncation: "keep-answer" }, "truncation"],
+    [{ packing: "wrapped", truncation: "keep-answer" }, "truncation"],
+    [{ packing: "wrapped", lossOn: "all", truncation: "keep-start" }, "truncation"],
     [{ epochs: 0 }, "epochs"],
     [{ adamBeta2: 1 }, "adamBeta2"],
     [{ maxGradNorm: 0 }, "maxGradNorm"],
@@ -159,7 +172,10 @@ describe("resolveConfig", () => {
     [{ refModelSyncSteps: 4 }, "refModelSyncSteps"],
     [{ neftuneNoiseAlpha: 5 }, "neftuneNoiseAlpha"],
     [{ refBatchSize: 2, precomputeRefLogps: false }, "refBatchSize"],
+    [{ referenceCache: "reference.jsonl", precomputeRefLogps: false }, "referenceCache"],
+    [{ referenceCache: "reference.jsonl", syncRefModel: true }, "referenceCache"],
     [{ maxPromptLength: 1024 }, "maxPromptLength"],
+    [{ maxPromptLength: 512, truncation: "keep-start" }, "maxPromptLength"],
     [{ packing: "wrapped" }, "packing"],
     [{ packLength: 4096 }, "packLength"],
     [{ packing: true, packLength: 2047 }, "packLength"],
@@ -213,6 +229,8 @@ describe("the other preference trainers", () => {
     [ktoConfig, { desirableWeight: 0 }, "desirableWeight"],
     [ktoConfig, { batchSize: 1 }, "batchSize"],
     [ktoConfig, { packingWindow: 4 }, "packingWindow"],
+    [ktoConfig, { referenceCache: "reference.jsonl", precomputeRefLogps: false }, "referenceCache"],
+    [simpoConfig, { maxPromptLength: 512, truncation: "keep-start" }, "maxPromptLength"],
   ])("refuse %#: %o", (config, input, field) => {
     const refused = refusal(() => resolveConfig(config as unknown as ConfigSchema<object, object>, input));
     expect(refused.problems.map((problem) => problem.field)).toEqual([field]);
@@ -224,6 +242,63 @@ describe("the other preference trainers", () => {
     expect(resolveConfig(cpoConfig, { lossType: "simpo", simpoGamma: 1, labelSmoothing: 0.1 }).simpoGamma).toBe(1);
     expect(sft({ lrScheduler: "polynomial", minLr: 1e-6, lrPower: 2 }).lrPower).toBe(2);
   });
+});
+
+describe("what stands beside the options", () => {
+  const here = { evaluates: false, device: "cpu" } as const;
+
+  it.each([
+    [{ evalSteps: 5 }, here, "evalSteps"],
+    [{ sampleSteps: 5 }, here, "sampleSteps"],
+    [{ sampleSteps: 5, outputDir: "run" }, { ...here, samples: 0 }, "sampleSteps"],
+    [{ precision: "bfloat16" }, here, "precision"],
+    [{ precision: "bfloat16", device: "cpu" }, { evaluates: false }, "precision"],
+  ] as const)("%o beside %o is refused", (input, beside, field) => {
+    for (const { config } of Object.values(methods)) {
+      const refused = refusal(() => resolveConfig(config as unknown as ConfigSchema<object, object>, input, beside));
+      expect(refused.problems.map((problem) => problem.field)).toEqual([field]);
+      expect(refused.problems[0]!.remedy).toMatch(/, or remove it\.$/);
+    }
+  });
+
+  it.each([
+    [{ evalSteps: 5 }, { ...here, evaluates: true }],
+    [{ evalSteps: 0, sampleSteps: 0 }, here],
+    [{ sampleSteps: 5, outputDir: "run" }, here],
+    [{ sampleSteps: 5 }, { ...here, samples: 1 }],
+    [{ precision: "float32" }, here],
+    [{ precision: "bfloat16", device: "cuda" }, here],
+    [{ precision: "bfloat16" }, { evaluates: false }],
+  ] as const)("%o beside %o is taken", (input, beside) => {
+    expect(resolveConfig(sftConfig, input, beside)).toMatchObject(input);
+  });
+
+  it("trainers know it", async () => {
+    const model = { device: { kind: "cpu" } } as Mistral;
+    const options = { evalSteps: 5, sampleSteps: 5, precision: "bfloat16" } as const;
+    const fields = ["evalSteps", "precision", "sampleSteps"];
+    const making = [
+      () => new SftTrainer({ model, dataset: [], ...options }),
+      ...[DpoTrainer, KtoTrainer, OrpoTrainer, CpoTrainer, SimpoTrainer].map(
+        (Trainer) => () => new Trainer({ policy: model, ...options }),
+      ),
+    ];
+    for (const make of making)
+      expect(
+        refusal(make)
+          .problems.map(({ field }) => field)
+          .sort(),
+      ).toEqual(fields);
+    const given = { evalDataset: [], samples: 1, outputDir: "run" };
+    new SftTrainer({ model, dataset: [], ...options, precision: "float32", ...given });
+  });
+});
+
+it("what is written down is what is done: where every token is learnt, the start is kept", () => {
+  expect(sft({ lossOn: "all" }).truncation).toBe("keep-start");
+  expect(sft({ lossOn: "assistant" }).truncation).toBe("keep-answer");
+  expect(sft({ lossOn: "all", truncation: "keep-start" })).toEqual(sft({ lossOn: "all" }));
+  expect(resolveConfig(ktoConfig, {})).not.toHaveProperty("packing");
 });
 
 describe("recipes", () => {

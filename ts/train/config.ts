@@ -5,19 +5,23 @@ import {
   type DpoLoss,
   dpoFields,
   type loraFields,
+  type packingFields,
   type pairFields,
   type referenceFields,
   sftFields,
   type sharedFields,
 } from "./config-fields";
 import { configError, problemsOf } from "./config-problems";
+import { type Surroundings, surroundingProblems } from "./config-surroundings";
 
 export { type DpoLoss, dpoLosses } from "./config-fields";
 
 /** What a user writes for an object of fields. */
 export type InputOf<Fields extends z.ZodRawShape> = z.input<z.ZodObject<Fields>>;
 
-type SharedInput = InputOf<typeof sharedFields> & { packing?: boolean | "wrapped" | undefined };
+type SharedInput = InputOf<typeof sharedFields>;
+/** What trainers read that can pack. */
+type PackingInput = InputOf<typeof packingFields> & { packing?: boolean | "wrapped" | undefined };
 type PairInput = InputOf<typeof pairFields>;
 type ReferenceInput = InputOf<typeof referenceFields>;
 
@@ -76,8 +80,6 @@ export const sharedDefaults = {
   optimizer: "adamw",
   batchSize: 8,
   gradientAccumulation: 1,
-  packing: false,
-  packingWindow: null,
   maxLength: 1024,
   weightDecay: 0,
   adamBeta1: 0.9,
@@ -124,11 +126,15 @@ export function adapting(input: { lora?: LoraOptions | null; learningRate?: numb
   return { learningRate, lora };
 }
 
-const sftDefaults = { ...sharedDefaults, lossOn: "assistant", neftuneNoiseAlpha: null } as const;
+/** Of every trainer that can pack. */
+const packingDefaults = { packing: false, packingWindow: null } as const;
+
+const sftDefaults = { ...sharedDefaults, ...packingDefaults, lossOn: "assistant", neftuneNoiseAlpha: null } as const;
 
 /** Of every trainer on pairs. */
 export const pairDefaults = {
   ...sharedDefaults,
+  ...packingDefaults,
   packLength: null,
   maxPromptLength: null,
   sharedPrompt: true,
@@ -159,9 +165,15 @@ const dpoDefaults = {
 /** Supervised fine-tuning; defaults are TRL's `SFTConfig` where it has the key. */
 export const sftConfig: ConfigSchema<SftConfigInput, SftConfig> = {
   schema: z.strictObject(sftFields),
-  combinations: sharedCombinations,
+  combinations: (input) => [
+    ...sharedCombinations(input),
+    ...packingCombinations(input),
+    ...sftTruncationCombinations(input),
+  ],
   complete: (input) => ({
     ...sftDefaults,
+    // Where all tokens are learnt no answer can be kept: what is done is what is written down.
+    ...(input.lossOn === "all" ? { truncation: "keep-start" } : {}),
     ...input,
     ...alternatives(input),
     ...resuming(input),
@@ -189,15 +201,21 @@ export const dpoConfig: ConfigSchema<DpoConfigInput, DpoConfig> = {
 /**
  * Checks a configuration and fills in the defaults. Keys that are undefined count as left out.
  *
+ * @param beside what the options are to be used with, where that is known
  * @returns the complete configuration, frozen
  * @throws ConfigError `ZA_CONFIG_INVALID` with all problems at once
  */
-export function resolveConfig<Input extends object, Output>(config: ConfigSchema<Input, Output>, input: Input): Output {
+export function resolveConfig<Input extends object, Output>(
+  config: ConfigSchema<Input, Output>,
+  input: Input,
+  beside?: Surroundings,
+): Output {
   const given = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined));
   const parsed = config.schema.safeParse(given);
   const problems = [
     ...(parsed.error?.issues.flatMap((issue) => problemsOf(issue, config.schema)) ?? []),
     ...config.combinations(given as Partial<Input>),
+    ...(beside ? surroundingProblems(given, beside) : []),
   ];
   if (problems.length > 0) throw configError(problems);
   return deepFreeze(config.complete(parsed.data as Input));
@@ -248,13 +266,17 @@ export function sharedCombinations(input: Partial<SharedInput>): ConfigProblem[]
   if (input.epochs !== undefined && input.maxSteps !== undefined) {
     problems.push({ field: "maxSteps", problem: "epochs is given as well", remedy: "Give one of the two." });
   }
-  if (input.packingWindow != null && input.packing !== true) {
-    const problem = input.packing === "wrapped" ? "a wrapped stream has no window" : "packing is off";
-    problems.push({ field: "packingWindow", problem, remedy: "Set packing to true, or remove it." });
-  }
   if (Array.isArray(input.logTo) && input.logTo.length > 0 && input.outputDir == null) {
     const remedy = "Give outputDir, or the logger tensorBoard(folder).";
     problems.push({ field: "logTo", problem: "there is no run folder to write to", remedy });
+  }
+  for (const key of ["saveSteps", "keepCheckpoints"] as const) {
+    if (!input[key] || input[key] === sharedDefaults[key] || input.outputDir != null) continue;
+    problems.push({
+      field: key,
+      problem: "there is no run folder to save into",
+      remedy: "Give outputDir, or remove it.",
+    });
   }
   const resumes = input.resumeForce === true ? "resumeForce" : input.resume === true ? "resume" : undefined;
   if (resumes && (input.outputDir === undefined || input.outputDir === null)) {
@@ -265,6 +287,28 @@ export function sharedCombinations(input: Partial<SharedInput>): ConfigProblem[]
     });
   }
   return problems;
+}
+
+function packingCombinations({ packing, packingWindow }: Partial<PackingInput>): ConfigProblem[] {
+  if (packingWindow == null || packing === true) return [];
+  const problem = packing === "wrapped" ? "a wrapped stream has no window" : "packing is off";
+  return [{ field: "packingWindow", problem, remedy: "Set packing to true, or remove it." }];
+}
+
+/** How documents are cut is asked for nothing where they are cut otherwise. */
+function sftTruncationCombinations({ truncation, packing, lossOn }: Partial<SftConfigInput>): ConfigProblem[] {
+  const refused = (problem: string, remedy: string) => [{ field: "truncation", problem, remedy }];
+  if (truncation === undefined) return [];
+  if (packing === "wrapped") {
+    return refused("a wrapped stream is cut every maxLength tokens", "Remove it, or set packing to true or false.");
+  }
+  if (truncation === "keep-answer" && lossOn === "all") {
+    return refused(
+      "with lossOn all every token is learnt, no answer is told apart",
+      'Take "keep-start", or remove it.',
+    );
+  }
+  return [];
 }
 
 /** What only some courses of the learning rate read (crates/align/schedule). */
@@ -294,7 +338,11 @@ function scheduleCombinations(input: Partial<SharedInput>): ConfigProblem[] {
 
 /** Rules of every trainer on pairs. */
 export function pairCombinations(input: Partial<PairInput>): ConfigProblem[] {
-  const problems = [...sharedCombinations(input), ...packLengthCombinations(input)];
+  const problems = [...sharedCombinations(input), ...packingCombinations(input), ...packLengthCombinations(input)];
+  if (input.maxPromptLength != null && input.truncation === "keep-start") {
+    const problem = 'truncation "keep-start" cuts answers, not prompts';
+    problems.push({ field: "maxPromptLength", problem, remedy: 'Set truncation to "keep-answer", or remove it.' });
+  }
   if (input.maxPromptLength != null && input.maxPromptLength >= (input.maxLength ?? sharedDefaults.maxLength)) {
     const problem = "it leaves no room for an answer in maxLength";
     problems.push({ field: "maxPromptLength", problem, remedy: "Give a value below maxLength." });
@@ -306,8 +354,9 @@ export function pairCombinations(input: Partial<PairInput>): ConfigProblem[] {
 export function referenceCombinations(input: Partial<ReferenceInput & SharedInput>): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   const add = (field: string, problem: string, remedy: string) => problems.push({ field, problem, remedy });
-  if (input.refBatchSize != null && input.precomputeRefLogps === false) {
-    add("refBatchSize", "it belongs to precomputeRefLogps, which is off", "Remove one of the two.");
+  for (const key of ["refBatchSize", "referenceCache"] as const) {
+    if (input[key] == null || input.precomputeRefLogps !== false) continue;
+    add(key, "it belongs to precomputeRefLogps, which is off", "Remove one of the two.");
   }
   if (input.syncRefModel === true) {
     if (input.precomputeRefLogps === true) {
@@ -316,7 +365,7 @@ export function referenceCombinations(input: Partial<ReferenceInput & SharedInpu
     if (input.refBatchSize != null && input.precomputeRefLogps === undefined) {
       add("refBatchSize", "it belongs to precomputeRefLogps, which syncRefModel turns off", "Remove one of the two.");
     }
-    if (input.referenceCache != null) {
+    if (input.referenceCache != null && input.precomputeRefLogps === undefined) {
       add("referenceCache", "it belongs to precomputeRefLogps, which syncRefModel turns off", "Remove one of the two.");
     }
     if (input.lora != null) {

@@ -1,5 +1,6 @@
 import type { DatasetInput } from "../data";
 import { resolveConfig } from "./config";
+import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
 import { fitPolicyPairs, type PolicyPairsInput } from "./policy-pairs";
 import { type CpoConfig, type CpoConfigInput, cpoConfig } from "./preference-config";
@@ -23,7 +24,7 @@ export class CpoTrainer implements AsyncIterable<TrainerEvent> {
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: CpoTrainerOptions) {
     const { policy, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(cpoConfig, config);
+    this.config = resolveConfig(cpoConfig, config, surroundingsOf(options, policy));
     this.#input = options;
   }
 

@@ -4,8 +4,9 @@ import type { Mistral } from "../model/mistral";
 import type { EncodedPair } from "../model/tokenizer";
 import { planBatches } from "./batches";
 import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
+import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
-import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
+import { answerTokens, type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
 import { followPolicy, referenceModel, startOf } from "./follow";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
 import { largestBatch, scoredBeside, sizeOfPair } from "./memory";
@@ -59,14 +60,18 @@ export interface DpoTrainerOptions extends DpoConfigInput, TrainerInput {
  */
 export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   readonly config: DpoConfig;
-  readonly #options: DpoTrainerOptions;
+  readonly #options: Omit<DpoTrainerOptions, "ref">;
+  /** What was given as `ref`, until the run needs it no more. */
+  #ref: Mistral | "let go" | undefined;
   readonly #events = new EventStream();
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: DpoTrainerOptions) {
     const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(dpoConfig, config);
-    this.#options = options;
+    this.config = resolveConfig(dpoConfig, config, surroundingsOf(options, policy));
+    const { ref: given, ...others } = options;
+    this.#ref = given;
+    this.#options = others;
   }
 
   /** The events of the run; iterating does not start it. */
@@ -77,10 +82,13 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   /** Runs the whole training. */
   async fit(pairs: DatasetInput | undefined = this.#options.dataset): Promise<TrainResult> {
     const { config } = this;
-    const { ref, signal, overwrite, samples, loggers, watch } = this.#options;
+    const { signal, overwrite, samples, loggers, watch } = this.#options;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
+      let ref = this.#ref;
+      if (ref === "let go")
+        throw new TypeError("DpoTrainer has let go of its reference: make a new one to train again");
       if (pairs === undefined) throw new TypeError("DpoTrainer has no pairs: give `dataset`, or call fit(pairs)");
       const { start, model: policy } = await prepareModel(this.#options.policy, config);
       const { tokenizer } = policy;
@@ -143,6 +151,11 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         await evaluate(run, held, heldReference ?? split(await scoreNow(run, heldScored, frozen.logps)));
       };
       if (precomputed) await frozen.release();
+      if (ref && (precomputed || config.syncRefModel)) {
+        ref = undefined;
+        this.#ref = "let go";
+        this.#events.push({ type: "reference" });
+      }
       await resumeRun(run);
       beginSteps(run);
       // A run that was stopped between a step and what comes after it.
@@ -153,7 +166,8 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         const { microBatches, epochsDone } = plan.step(step);
         const inStep = microBatches.flatMap((rows) => Array.from(rows, (row) => examples.rows[row]!));
         const chosenTokens = inStep.reduce((sum, { chosen }) => sum + predictedTokens(chosen), 0);
-        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+        const supervisedTokens = answerTokens(inStep);
+        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1), supervisedTokens }, async () => {
           let loss = 0;
           for (const rows of microBatches) {
             throwIfAborted(signal);

@@ -6,8 +6,11 @@ import type { Reference } from "./trainer";
  * Numbers of a step under TRL's names: `loss`, `grad_norm`, `learning_rate`, `entropy`, `num_tokens`,
  * `mean_token_accuracy`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}`,
  * `logits/{chosen,rejected}`; of an evaluation with the prefix `eval_`. `num_tokens` counts since the run began, a prompt
- * for each side of its pair; `computed_tokens` (not TRL's) counts those that one step really computed. `logits/…` are means
+ * for each side of its pair; `computed_tokens` (not TRL's) counts those that one step really computed, and `supervised_tokens` those
+ * that its loss sees. `logits/…` are means
  * over the answers' tokens in every trainer; TRL's ORPO and CPO take them over prompts and padding too.
+ * A line with updates that were skipped has `skipped_updates`, the mean of their losses `skipped_loss` and their highest
+ * `skipped_grad_norm`, NaN as soon as one is not finite (and the norm where nobody looked at it); `loss` is of the others.
  */
 export type Metrics = Readonly<Record<string, number>>;
 
@@ -63,6 +66,14 @@ export interface EvalEvent {
   metrics: Metrics;
 }
 
+/**
+ * The run needs the model given as `ref` no more: its log-probs are there, or a copy follows the policy. The trainer has let
+ * go of it; whoever loaded it may `dispose()` of it now.
+ */
+export interface ReferenceEvent {
+  type: "reference";
+}
+
 /** The model was asked the prompts of the report, as it is now. */
 export interface SamplesEvent {
   type: "samples";
@@ -106,6 +117,7 @@ export interface EndEvent {
 export type TrainerEvent =
   | StartEvent
   | WatchEvent
+  | ReferenceEvent
   | StepEvent
   | EvalEvent
   | SamplesEvent

@@ -43,6 +43,11 @@ export function predictedTokens(row: EncodedRow): number {
   return count;
 }
 
+/** The same of both answers of some pairs. */
+export function answerTokens(pairs: readonly EncodedPair[]): number {
+  return pairs.reduce((sum, { chosen, rejected }) => sum + predictedTokens(chosen) + predictedTokens(rejected), 0);
+}
+
 /** Hash of pairs as a loss sees them. */
 export function hashPairs({ rows }: Examples<EncodedPair>): string {
   return hashRows(rows.flatMap(({ chosen, rejected }) => [chosen, rejected]));

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { Guards, StepWatch } from "./guards";
 
 const values = (count: number) => Array.from({ length: count }, (_, index) => 1 + 0.1 * Math.sin(index));
@@ -48,10 +48,10 @@ describe("outliers", () => {
 
 it("skipped updates in a row stop the run; one that is made begins the count anew", () => {
   const guards = new Guards({ maxSkippedUpdates: 2, skipZScore: null });
-  guards.skipped(1, "loss is NaN");
+  expect(guards.skipped(1, "loss is NaN")).toBeUndefined();
   guards.made();
-  guards.skipped(3, "loss is NaN");
-  expect(() => guards.skipped(4, "loss is inf")).toThrow(
+  expect(guards.skipped(3, "loss is NaN")).toBeUndefined();
+  expect(guards.skipped(4, "loss is inf")?.message).toMatch(
     /2 updates in a row were skipped, the last at step 4: loss is inf/,
   );
   expect(guards.state.skipped).toBe(3);
@@ -66,6 +66,34 @@ describe("the watch", () => {
     expect(await watch.time(1, slow(1))).toBe("done");
     await expect(watch.time(2, slow(200))).rejects.toMatchObject({ code: "ZA_TRAIN_STALLED" });
     expect(told).toEqual([]);
+  });
+
+  it("without a limit tells of a step that takes longer than a minute, and than ten usual ones, and waits for it", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
+    try {
+      const told: string[] = [];
+      const watch = new StepWatch(null, (message) => told.push(message));
+      const step = async (number: number, seconds: number) => {
+        const done = watch.time(number, slow(1000 * seconds));
+        await vi.advanceTimersByTimeAsync(1000 * seconds);
+        return done;
+      };
+      expect(await step(1, 59)).toBe("done");
+      expect(told).toEqual([]);
+      // Ten times the 59 s of the only step so far.
+      expect(await step(2, 589)).toBe("done");
+      expect(told).toEqual([]);
+      expect(await step(3, 6000)).toBe("done");
+      expect(told).toEqual(["step 3 takes longer than 5890 s; it may hang"]);
+      // The median of the last 64 steps is what is usual: of short ones a minute is.
+      for (let number = 4; number < 70; number++) await step(number, 2);
+      await step(70, 59);
+      expect(told).toHaveLength(1);
+      await step(71, 61);
+      expect(told[1]).toBe("step 71 takes longer than 60 s; it may hang");
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it("hands on what a step throws, at once", async () => {

@@ -61,14 +61,14 @@ export class Guards {
   /**
    * An update was skipped.
    *
-   * @throws TrainingError `ZA_TRAIN_NOT_FINITE` when `maxSkippedUpdates` were skipped in a row
+   * @returns the end of the run, `ZA_TRAIN_NOT_FINITE`, when `maxSkippedUpdates` were skipped in a row
    */
-  skipped(step: number, reason: string): void {
+  skipped(step: number, reason: string): TrainingError | undefined {
     this.state.skipped++;
     this.state.inRow++;
-    if (this.state.inRow < this.#config.maxSkippedUpdates) return;
+    if (this.state.inRow < this.#config.maxSkippedUpdates) return undefined;
     const count = this.state.inRow === 1 ? "an update was" : `${this.state.inRow} updates in a row were`;
-    throw new TrainingError("ZA_TRAIN_NOT_FINITE", `${count} skipped, the last at step ${step}: ${reason}`, {
+    return new TrainingError("ZA_TRAIN_NOT_FINITE", `${count} skipped, the last at step ${step}: ${reason}`, {
       remedy: "Lower learningRate or check the rows of these steps; the weights are those of the last update.",
     });
   }

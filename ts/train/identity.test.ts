@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
-import { differences, otherRun } from "./identity";
+import { differences, identityOf, otherRun } from "./identity";
+import type { Run } from "./run";
 
 it("names every difference with both values", () => {
   const before = {
@@ -21,4 +22,22 @@ it("names every difference with both values", () => {
   ]);
   expect(differences(before, structuredClone(before))).toEqual([]);
   expect(otherRun(["x"], "runs/a").toString()).toMatch(/ZA_RESUME_DIFFERS.*runs\/a.*x[\s\S]*resumeForce/);
+});
+
+it("tells another device as it tells other threads: the same run, but not the same bits", () => {
+  const on = (kind: string, id: string, name: string, threads = 2) => {
+    const model = { device: { kind, id, name }, tokenizer: { chatTemplate: "" } };
+    return identityOf({
+      method: "sft",
+      config: { threads, device: id },
+      model,
+      report: {},
+      digests: {},
+    } as unknown as Run);
+  };
+  const before = on("cpu", "cpu", "one processor");
+  expect(differences(before, on("cpu", "cpu", "another processor"))).toEqual([]);
+  const card = on("cuda", "cuda:0", "NVIDIA H100");
+  expect(differences(before, card)).toEqual(['machine.device (was "cpu", is "NVIDIA H100")']);
+  expect(differences(card, on("cuda", "cuda:1", "NVIDIA H100"))).toEqual([]);
 });

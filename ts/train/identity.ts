@@ -29,13 +29,14 @@ export interface Identity {
   /** Hashes of the encoded rows, and of the template that they were encoded with. */
   data: Record<string, unknown>;
   /** Decides the last bits of sums, not what is computed. */
-  machine: { threads: number; simd: string };
+  machine: { threads: number; simd: string; device: string };
 }
 
 /** The identity of a run as it is set up now. */
 export function identityOf(run: Run): Identity {
   const config = Object.fromEntries(Object.entries(run.config).filter(([name]) => !free.includes(name)));
   const { threads, simd } = native().nativeInfo();
+  const { device } = run.model;
   const { rows, kept, tokens, supervisedTokens } = run.report;
   const template = createHash("sha256").update(run.model.tokenizer.chatTemplate).digest("hex");
   return {
@@ -43,7 +44,8 @@ export function identityOf(run: Run): Identity {
     method: run.method,
     config,
     data: { rows, kept, tokens, supervisedTokens, ...run.digests, template },
-    machine: { threads: run.config.threads ?? threads, simd },
+    // Which card of one kind it is makes no difference, nor the name of a processor besides what it can.
+    machine: { threads: run.config.threads ?? threads, simd, device: device.kind === "cpu" ? "cpu" : device.name },
   };
 }
 

@@ -5,8 +5,9 @@ import type { Mistral } from "../model/mistral";
 import type { EncodedRow } from "../model/tokenizer";
 import { type BatchPlan, planBatches } from "./batches";
 import { resolveConfig } from "./config";
+import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
-import { answerExamples, type EncodedAnswer, type Examples } from "./examples";
+import { answerExamples, type EncodedAnswer, type Examples, predictedTokens } from "./examples";
 import { followPolicy, referenceModel, startOf } from "./follow";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
 import { largestBatch, scoredBeside, sizeOfRow } from "./memory";
@@ -58,14 +59,18 @@ export interface KtoTrainerOptions extends KtoConfigInput, TrainerInput {
  */
 export class KtoTrainer implements AsyncIterable<TrainerEvent> {
   readonly config: KtoConfig;
-  readonly #options: KtoTrainerOptions;
+  readonly #options: Omit<KtoTrainerOptions, "ref">;
+  /** What was given as `ref`, until the run needs it no more. */
+  #ref: Mistral | "let go" | undefined;
   readonly #events = new EventStream();
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: KtoTrainerOptions) {
     const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(ktoConfig, config);
-    this.#options = options;
+    this.config = resolveConfig(ktoConfig, config, surroundingsOf(options, policy));
+    const { ref: given, ...others } = options;
+    this.#ref = given;
+    this.#options = others;
   }
 
   /** The events of the run; iterating does not start it. */
@@ -76,10 +81,13 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
   /** Runs the whole training. */
   async fit(answers: DatasetInput | undefined = this.#options.dataset): Promise<TrainResult> {
     const { config } = this;
-    const { ref, signal, overwrite, samples, loggers, watch, evalDataset } = this.#options;
+    const { signal, overwrite, samples, loggers, watch, evalDataset } = this.#options;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
+      let ref = this.#ref;
+      if (ref === "let go")
+        throw new TypeError("KtoTrainer has let go of its reference: make a new one to train again");
       if (answers === undefined) throw new TypeError("KtoTrainer has no answers: give `dataset`, or call fit(answers)");
       const { start, model: policy } = await prepareModel(this.#options.policy, config);
       const { tokenizer } = policy;
@@ -142,6 +150,11 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
             }
           : undefined;
       if (precomputed) await frozen.release();
+      if (ref && (precomputed || config.syncRefModel)) {
+        ref = undefined;
+        this.#ref = "let go";
+        this.#events.push({ type: "reference" });
+      }
       const evaluateHeld = async (run: Run) => {
         if (!held) return;
         const reference = heldReference ?? {
@@ -160,7 +173,8 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
       for (let step = run.doneSteps + 1; step <= plan.totalSteps; step++) {
         const { microBatches, epochsDone } = plan.step(step);
         const inStep = rowsOf(plan, step, examples.rows);
-        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+        const supervisedTokens = inStep.reduce((sum, row) => sum + predictedTokens(row), 0);
+        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1), supervisedTokens }, async () => {
           const pairs = batches(mismatched(inStep, config), config.batchSize);
           const there = klOfSteps?.[step - 1] ?? mean(await scoreNow(run!, pairs, frozen.logps));
           const kl = pairs.sequences.length > 0 ? mean(await scoreNow(run!, pairs, policyLogps)) - there : 0;

@@ -17,13 +17,12 @@ export async function aside<Given extends unknown[], T>(
   return result;
 }
 
-/** Names of which a line holds the last step's; `skipped_updates` is a sum, the others are means over the logged steps. */
+/** Names of which a line holds the last step's; the others are means over the updates that were made. */
 const lastOf = ["learning_rate", "num_tokens", "epoch", "step"];
 
 /** Line of the steps since the last one. Means are over the updates that were made; without any they are NaN. */
 function meansOf(steps: readonly Metrics[]): Record<string, number> {
   const made = steps.filter((step) => !step.skipped_updates);
-  const skipped = steps.length - made.length;
   const metrics: Record<string, number> = Object.assign({ loss: Number.NaN }, ...made);
   for (const name of Object.keys(metrics)) {
     // The norm of the last update: a mean of norms is the norm of nothing.
@@ -32,8 +31,23 @@ function meansOf(steps: readonly Metrics[]): Record<string, number> {
     const having = made.filter((step) => name in step);
     metrics[name] = having.reduce((sum, step) => sum + step[name]!, 0) / having.length;
   }
+  // What the loss saw is no matter of whether an update came of it.
+  metrics.supervised_tokens = steps.reduce((sum, step) => sum + step.supervised_tokens!, 0) / steps.length;
   for (const name of lastOf) metrics[name] = steps.at(-1)![name]!;
-  return skipped > 0 ? { ...metrics, skipped_updates: skipped } : metrics;
+  return { ...metrics, ...skippedOf(steps.filter((step) => step.skipped_updates)) };
+}
+
+/**
+ * What a line says of its skipped updates: how many, the mean of their losses and their highest gradient norm. One number
+ * that is not finite makes these NaN: nothing is left out of them.
+ */
+function skippedOf(steps: readonly Metrics[]): Record<string, number> {
+  if (steps.length === 0) return {};
+  return {
+    skipped_updates: steps.length,
+    skipped_loss: steps.reduce((sum, step) => sum + step.skipped_loss!, 0) / steps.length,
+    skipped_grad_norm: Math.max(...steps.map((step) => step.skipped_grad_norm!)),
+  };
 }
 
 /** Logs the steps since the last line: to the files, the loggers, the events. */

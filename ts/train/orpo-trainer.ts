@@ -1,5 +1,6 @@
 import type { DatasetInput } from "../data";
 import { resolveConfig } from "./config";
+import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
 import { fitPolicyPairs, type PolicyPairsInput } from "./policy-pairs";
 import { type OrpoConfig, type OrpoConfigInput, orpoConfig } from "./preference-config";
@@ -23,7 +24,7 @@ export class OrpoTrainer implements AsyncIterable<TrainerEvent> {
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: OrpoTrainerOptions) {
     const { policy, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(orpoConfig, config);
+    this.config = resolveConfig(orpoConfig, config, surroundingsOf(options, policy));
     this.#input = options;
   }
 

@@ -8,7 +8,7 @@ import type { Mistral } from "../model/mistral";
 import type { EncodedPair } from "../model/tokenizer";
 import { planBatches } from "./batches";
 import type { EventStream } from "./events";
-import { type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
+import { answerTokens, type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
 import { largestBatch, sizeOfPair } from "./memory";
 import { nativePairs } from "./native-batch";
@@ -108,7 +108,8 @@ export async function fitPolicyPairs(
       const batches = microBatches.map((rows) => Array.from(rows, (row) => examples.rows[row]!));
       const inStep = batches.flat();
       const chosenTokens = learntTokens(run, inStep);
-      await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+      const supervisedTokens = answerTokens(inStep);
+      await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1), supervisedTokens }, async () => {
         let loss = 0;
         for (const batch of batches) {
           throwIfAborted(signal);

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { TrainerEvent } from "./events";
 import { duration, type ProgressState, progressLine, showProgress } from "./progress";
+import { referenceTexts } from "./trainer";
 
 const state: ProgressState = {
   method: "dpo",
@@ -68,6 +69,7 @@ describe("showProgress", () => {
       rows: 5,
       tokens: 100,
       supervisedTokens: 40,
+      reference: "adapter-off",
       device: { id: "cpu", name: "a processor" },
       format: "Each row is x.",
     },
@@ -106,6 +108,7 @@ describe("showProgress", () => {
     expect(shown(false).split("\n")).toEqual([
       "Each row is x.",
       "dpo: 5 pairs, 100 tokens (40 supervised); 2 steps, going on after step 1",
+      "dpo: measured against the model without its adapter",
       "live page: http://127.0.0.1:4600",
       "dpo 1/2  loss 0.6900  10 tok/s  ETA 1s",
       "warning: careful",
@@ -113,6 +116,22 @@ describe("showProgress", () => {
       "dpo: 2 steps in 2s, 50 tok/s",
       "",
     ]);
+  });
+
+  it.each(Object.entries(referenceTexts))("says what %s is", (reference, text) => {
+    let written = "";
+    showProgress({ write: (part) => (written += part) })({ ...events[0]!, reference } as TrainerEvent);
+    expect(written).toContain(`dpo: measured against ${text}\n`);
+  });
+
+  it("says that updates were skipped, and what their loss was", () => {
+    const lines: string[] = [];
+    const show = showProgress({ write: (part) => lines.push(part) });
+    const step = events.find((event) => event.type === "step")!;
+    for (const skipped_loss of [Number.NaN, 12.3]) {
+      show({ ...step, metrics: { loss: 0.7, skipped_updates: 2, skipped_loss } } as TrainerEvent);
+    }
+    expect(lines.map((line) => line.split("  ")[2])).toEqual(["skipped 2 (loss NaN)", "skipped 2 (loss 12.3000)"]);
   });
 
   it("writes over one line on a terminal, and keeps other lines", () => {

@@ -1,6 +1,7 @@
 import type { TrainerEvent } from "./events";
 import { memoryText } from "./memory";
 import { type Method, methods } from "./methods";
+import { referenceTexts } from "./trainer";
 
 /** What a progress line shows. */
 export interface ProgressState {
@@ -12,6 +13,8 @@ export interface ProgressState {
   peakShare?: number | undefined;
   secondsLeft: number;
   loss?: number | undefined;
+  /** Updates since the last line that were skipped, and the mean of their losses. */
+  skipped?: { updates: number; loss: number } | undefined;
   /** `rewards/margins` and `rewards/accuracies` of DPO. */
   margin?: number | undefined;
   accuracy?: number | undefined;
@@ -41,6 +44,7 @@ export function progressLine(state: ProgressState, width: number): string {
 function fieldsOf(state: ProgressState): string[] {
   const fields = [`${state.step}/${state.totalSteps}`];
   if (state.loss !== undefined) fields.push(`loss ${state.loss.toFixed(4)}`);
+  if (state.skipped) fields.push(`skipped ${state.skipped.updates} (loss ${state.skipped.loss.toFixed(4)})`);
   if (state.margin !== undefined) fields.push(`margins ${state.margin.toFixed(3)}`);
   const share = state.peakShare === undefined ? "" : ` (${Math.round(100 * state.peakShare)} % of peak)`;
   fields.push(`${Math.round(state.tokensPerSecond)} tok/s${share}`, `ETA ${duration(state.secondsLeft)}`);
@@ -105,6 +109,7 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
           const { parameters, frozen } = event.adapter;
           line(`${method}: an adapter of ${parameters} parameters is trained, the ${frozen} of the model are frozen`);
         }
+        if (event.reference) line(`${method}: measured against ${referenceTexts[event.reference]}`);
         break;
       }
       case "step": {
@@ -116,6 +121,9 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
           peakShare: event.peakShare,
           secondsLeft: event.secondsLeft,
           loss: event.metrics.loss,
+          skipped: event.metrics.skipped_updates
+            ? { updates: event.metrics.skipped_updates, loss: event.metrics.skipped_loss ?? Number.NaN }
+            : undefined,
           margin: event.metrics["rewards/margins"],
           accuracy: event.metrics["rewards/accuracies"],
         };

@@ -72,7 +72,8 @@ export async function scoreNow(
 
 /** The frozen reference of a run, and how its log-probs are had. */
 export class FrozenReference {
-  readonly model: Mistral;
+  /** undefined once nothing is scored any more: what only a reference needs shall not stay in memory. */
+  #model: Mistral | undefined;
   readonly #run: Run;
   /** Before the first step the policy is its own start: its session scores, no second workspace is needed. */
   readonly #policyScores: boolean;
@@ -83,7 +84,7 @@ export class FrozenReference {
 
   /** @param isStart whether the reference is the policy as it begins */
   constructor(run: Run, model: Mistral, isStart: boolean) {
-    this.model = model;
+    this.#model = model;
     this.#run = run;
     const { precomputeRefLogps, syncRefModel } = run.config as DpoConfig | KtoConfig;
     this.#beforehand = precomputeRefLogps;
@@ -98,7 +99,7 @@ export class FrozenReference {
     if (!this.#session) {
       // No two models are on a card then: the policy makes room.
       if (this.#beforehand && model.device.kind === "cuda") await session.release();
-      this.#session = openSession(this.model.on(model.device), config, { signal });
+      this.#session = openSession(this.#model!.on(model.device), config, { signal });
     }
     return this.#session.sequenceLogps(batch);
   };
@@ -121,8 +122,9 @@ export class FrozenReference {
     return cache.sums;
   }
 
-  /** Gives the workspace back; nothing is scored any more. */
+  /** Gives the workspace back and lets go of the model; nothing is scored any more. */
   async release(): Promise<void> {
+    this.#model = undefined;
     if (!this.#session) return;
     await this.#session.release();
     this.#session = undefined;
@@ -131,7 +133,7 @@ export class FrozenReference {
 
   async #open(path: string, { sequences, hash }: Scored): Promise<ReferenceCache> {
     const run = this.#run;
-    this.#fingerprint ??= this.model.native.fingerprint();
+    this.#fingerprint ??= this.#model!.native.fingerprint();
     const key = {
       reference: await this.#fingerprint,
       rows: hash,

@@ -65,18 +65,28 @@ describe("RunFolder", () => {
     expect(readdirSync(path).sort()).toEqual([".lock", "config.json", "model"]);
   });
 
-  it("tidies up after a process that was stopped, and brings a moved model back", async () => {
-    const path = fresh();
-    const folder = await RunFolder.open(path, {});
-    await folder.saveModel(async (target) => writeFile(join(target, "weights"), "good"));
-    await folder.close();
-    renameSync(folder.modelPath, join(path, ".model.replaced"));
-    mkdirSync(join(path, ".model.writing"));
-    writeFileSync(join(path, ".report.html.writing"), "<half");
-    await RunFolder.open(path, {}, { resume: true });
-    expect(readdirSync(path).sort()).toEqual([".lock", "config.json", "model"]);
-    expect(read(join(folder.modelPath, "weights"))).toBe("good");
-  });
+  it.each(["model", "adapter"])(
+    "tidies up after a process that was stopped, and brings a moved %s back",
+    async (name) => {
+      const path = fresh();
+      const folder = await RunFolder.open(path, {});
+      await folder.saveFolder(name, async (target) => writeFile(join(target, "weights"), "good"));
+      await folder.close();
+      renameSync(join(path, name), join(path, `.${name}.replaced`));
+      mkdirSync(join(path, `.${name}.writing`));
+      writeFileSync(join(path, ".report.html.writing"), "<half");
+      const again = await RunFolder.open(path, {}, { resume: true });
+      const names = [".lock", "config.json", name].sort();
+      expect(readdirSync(path).sort()).toEqual(names);
+      expect(read(join(path, name, "weights"))).toBe("good");
+      await again.close();
+      // Where the new one is in its place, the old one goes.
+      mkdirSync(join(path, `.${name}.replaced`));
+      await RunFolder.open(path, {}, { resume: true });
+      expect(readdirSync(path).sort()).toEqual(names);
+      expect(read(join(path, name, "weights"))).toBe("good");
+    },
+  );
 
   it("cuts the metrics back to where a checkpoint saw them end", async () => {
     const folder = await RunFolder.open(fresh(), {});

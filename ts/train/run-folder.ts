@@ -39,6 +39,7 @@ const metricsName = "metrics.jsonl";
 const speedName = "speed.jsonl";
 const reportName = "report.html";
 const modelName = "model";
+const adapterName = "adapter";
 
 /** Log-probs of the reference: of the rows, of the held-out rows, and of the mismatched answers of KTO's estimate. */
 export const referenceNames = {
@@ -54,7 +55,7 @@ const ownNames = [
   speedName,
   reportName,
   modelName,
-  "adapter",
+  adapterName,
   "checkpoints",
   tensorBoardFolder,
   ...Object.values(referenceNames),
@@ -254,13 +255,14 @@ export class RunFolder {
     this.#lock = undefined;
   }
 
-  /** Removes what a stopped process left unfinished; a model that was moved away and not replaced comes back. */
+  /** Removes what a stopped process left unfinished; a model or adapter that was moved away and not replaced comes back. */
   async #tidy(): Promise<void> {
     for (const name of await readdir(this.path)) {
       if (!unfinished.test(name)) continue;
       const path = join(this.path, name);
-      const model = `.${modelName}.replaced`;
-      if (name === model && !(await exists(this.modelPath))) await rename(path, this.modelPath);
+      const trained = [modelName, adapterName].find((each) => name === `.${each}.replaced`);
+      const place = trained && join(this.path, trained);
+      if (place && !(await exists(place))) await rename(path, place);
       else await rm(path, { recursive: true, force: true });
     }
   }

@@ -3,13 +3,13 @@ import { expect, it } from "vitest";
 import type { NativeSession } from "../../bindings/node/index";
 import type { Mistral } from "../model/mistral";
 import { planBatches } from "./batches";
-import { resolveConfig, sftConfig } from "./config";
+import { resolveConfig, type SftConfigInput, sftConfig } from "./config";
 import { EventStream } from "./events";
 import type { ExampleReport } from "./examples";
 import { makeStep, newRun } from "./run";
 
 /** `apply` answers with these one after another; a text is an error of the core. */
-function runOf(answers: (Record<string, number | null> | string)[]) {
+function runOf(answers: (Record<string, number | null> | string)[], options: SftConfigInput = {}) {
   let discarded = 0;
   const session = {
     apply: async () => {
@@ -17,11 +17,12 @@ function runOf(answers: (Record<string, number | null> | string)[]) {
       if (typeof answer === "string") throw new Error(answer);
       return JSON.stringify(answer);
     },
+    gradNorm: async () => 2,
     discard: async () => {
       discarded++;
     },
   };
-  const config = resolveConfig(sftConfig, { logSteps: 3, maxSteps: 9 });
+  const config = resolveConfig(sftConfig, { logSteps: 3, maxSteps: 9, ...options });
   const run = newRun({
     method: "sft",
     model: {} as Mistral,
@@ -35,8 +36,12 @@ function runOf(answers: (Record<string, number | null> | string)[]) {
     digests: {},
     largest: () => ({ tokens: 0, predictions: 0 }),
   });
-  const step = (number: number) =>
-    makeStep(run, { step: number, epoch: number / 9, learningRate: 10 - number }, async () => 1);
+  const step = (number: number, loss = 1) =>
+    makeStep(
+      run,
+      { step: number, epoch: number / 9, learningRate: 10 - number, supervisedTokens: 5 + number },
+      async () => loss,
+    );
   return { run, step, discarded: () => discarded };
 }
 
@@ -52,14 +57,43 @@ const nan = "[ZA_TRAIN_NOT_FINITE] grad_norm is NaN at step 3. Remedy: lower lea
 
 it("an update that is skipped is counted in its line, and the means are those of the updates that were made", async () => {
   const { run, step, discarded } = runOf([made(4, 10), made(1, 20), nan, made(3, 30)]);
-  for (const number of [1, 2, 3, 4]) await step(number);
+  for (const number of [1, 2, 3, 4]) await step(number, number === 3 ? Number.NaN : 1);
   expect(discarded()).toBe(1);
   expect(run.warnings).toEqual(["step 3: the update is skipped: grad_norm is NaN at step 3."]);
   expect(run.history).toHaveLength(2);
   expect(run.history[1]).toMatchObject({ step: 3, loss: 1, num_tokens: 20, skipped_updates: 1, learning_rate: 7 });
+  // Of both steps, also where no update was made.
+  expect(run.history[1]!.supervised_tokens).toBe(7.5);
+  // What was not finite is not hidden behind the mean of the others, in no window.
+  expect(run.history[1]).toMatchObject({ skipped_loss: Number.NaN, skipped_grad_norm: Number.NaN });
+  expect(run.history[0]).not.toHaveProperty("skipped_loss");
   expect(run.guards.state).toMatchObject({ skipped: 1, inRow: 0 });
   expect(run.pending).toHaveLength(1);
   expect(run.doneSteps).toBe(4);
+});
+
+it("the loss of an update that was skipped for being high is logged beside the mean of the others", async () => {
+  const { run, step } = runOf([made(4, 10), made(1, 20), made(3, 30), made(5, 40)], { skipZScore: 6 });
+  run.guards.state.losses = Array.from({ length: 64 }, (_, index) => 1 + (index % 2));
+  run.guards.state.gradNorms = [2];
+  await step(1);
+  await step(2, 12);
+  await step(3, 14);
+  expect(run.history[1]).toMatchObject({ step: 3, loss: Number.NaN, skipped_updates: 2 });
+  expect(run.history[1]).toMatchObject({ skipped_loss: 13, skipped_grad_norm: 2 });
+  await step(4);
+  await step(5);
+  await step(6, 30);
+  expect(run.history[2]).toMatchObject({ step: 6, loss: 2, skipped_updates: 1, skipped_loss: 30 });
+});
+
+it("the updates that end a run are logged before it ends, whatever logSteps is", async () => {
+  const { run, step } = runOf([made(4, 10), nan, nan], { maxSkippedUpdates: 2, logSteps: 100 });
+  await step(1);
+  await step(2);
+  await expect(step(3)).rejects.toMatchObject({ code: "ZA_TRAIN_NOT_FINITE" });
+  expect(run.history.at(-1)).toMatchObject({ step: 3, loss: Number.NaN, skipped_updates: 2, skipped_loss: 1 });
+  expect(run.history.at(-1)!.skipped_grad_norm).toBeNaN();
 });
 
 it("a line of skipped updates alone says that there is no loss", async () => {

@@ -16,7 +16,7 @@ import {
 import type { Mistral } from "../model/mistral";
 import { chooseDevice } from "../native/devices";
 import { native, packageVersion } from "../native/load";
-import { type RunReportSample, renderRunReport } from "../report";
+import { type RunReportData, type RunReportSample, renderRunReport } from "../report";
 import type { BatchPlan } from "./batches";
 import { nothingSaved, openCheckpoints, parseMetrics, type Saving, saveStopped, settleSaving } from "./checkpoint";
 import type { DpoConfig, SftConfig } from "./config";
@@ -300,26 +300,36 @@ export interface StepFacts {
   /** Passes over the data done after it. */
   epoch: number;
   learningRate: number;
+  /** Answers' tokens (with lossOn "all" every one) that the loss of the step sees. */
+  supervisedTokens: number;
 }
 
 /**
  * Makes a step: `accumulate` adds its micro-batches and gives their loss, then the weights are clipped and updated. An
- * update that would do harm is skipped. Logs when it is time.
+ * update that would do harm is skipped. Logs when it is time, and before too many skipped updates end the run.
+ *
+ * @throws TrainingError `ZA_TRAIN_NOT_FINITE`
  */
 export async function makeStep(run: Run, facts: StepFacts, accumulate: () => Promise<number>): Promise<void> {
   const { step } = facts;
-  const metrics = await run.watch.time(step, () => updateOrSkip(run, facts, accumulate));
-  run.pending.push(metrics);
+  const { metrics, end } = await run.watch.time(step, () => updateOrSkip(run, facts, accumulate));
+  run.pending.push({ ...metrics, supervised_tokens: facts.supervisedTokens });
   run.tokens = metrics.num_tokens!;
   run.doneSteps = step;
   const { totalSteps } = run.plan;
-  if (step === 1 || step % run.config.logSteps === 0 || step === totalSteps) await logSteps(run, facts);
+  if (end || step === 1 || step % run.config.logSteps === 0 || step === totalSteps) await logSteps(run, facts);
+  if (end) throw end;
 }
 
 /** Codes of a loss or gradient that is not finite. */
 const notFinite = ["ZA_TRAIN_NOT_FINITE", "ZA_NOT_FINITE"];
 
-async function updateOrSkip(run: Run, facts: StepFacts, accumulate: () => Promise<number>): Promise<Metrics> {
+/** The numbers of an update that was made or skipped; `end` when that one was one too many. */
+async function updateOrSkip(
+  run: Run,
+  facts: StepFacts,
+  accumulate: () => Promise<number>,
+): Promise<{ metrics: Metrics; end?: TrainingError | undefined }> {
   const { config, guards, session } = run;
   const update = {
     learningRate: facts.learningRate,
@@ -330,14 +340,17 @@ async function updateOrSkip(run: Run, facts: StepFacts, accumulate: () => Promis
     ...(config.maxGradNorm === null ? {} : { maxGradNorm: config.maxGradNorm }),
   };
   let reason: string;
+  let loss = Number.NaN;
+  let gradNorm = Number.NaN;
   try {
-    const loss = await accumulate();
-    const high = guards.watchesOutliers ? guards.judge(loss, await session.gradNorm()) : undefined;
+    loss = await accumulate();
+    if (guards.watchesOutliers) gradNorm = await session.gradNorm();
+    const high = guards.judge(loss, gradNorm);
     if (high === undefined) {
       await settleSaving(run);
       const metrics = parseMetrics(await session.apply(update, facts.epoch));
       guards.made();
-      return metrics;
+      return { metrics };
     }
     reason = high;
   } catch (error) {
@@ -347,9 +360,10 @@ async function updateOrSkip(run: Run, facts: StepFacts, accumulate: () => Promis
   }
   await session.discard();
   run.warn(`step ${facts.step}: the update is skipped: ${reason}`);
-  guards.skipped(facts.step, reason);
   const { step, epoch, learningRate } = facts;
-  return { step, epoch, learning_rate: learningRate, num_tokens: run.tokens, skipped_updates: 1 };
+  const skipped = { skipped_updates: 1, skipped_loss: loss, skipped_grad_norm: gradNorm };
+  const metrics = { step, epoch, learning_rate: learningRate, num_tokens: run.tokens, ...skipped };
+  return { metrics, end: guards.skipped(step, reason) };
 }
 
 /** Saves the model and the report, says that the run is over, and gives what came of it. */
@@ -375,7 +389,7 @@ export async function finishRun(run: Run, samples: readonly RunReportSample[]): 
         metrics: withSpeed(run.history, run.speed),
         summary: { steps: run.doneSteps, seconds, tokens },
         config,
-        data: { ...report, ...(run.packing ? { packing: run.packing } : {}) },
+        data: { ...report, ...factsOf(run) },
         samples,
         warnings: run.warnings,
         versions: { "zephyr-align": packageVersion(), node: process.versions.node },
@@ -388,6 +402,11 @@ export async function finishRun(run: Run, samples: readonly RunReportSample[]): 
   const { history, doneSteps: steps, reference } = run;
   const outputDir = folder?.path;
   return { model, metrics: last, history, steps, ...(reference ? { reference } : {}), outputDir, report };
+}
+
+/** What the pages say of a run beside its data. */
+export function factsOf({ packing, reference }: Run): Pick<RunReportData, "packing" | "reference"> {
+  return { ...(packing ? { packing } : {}), ...(reference ? { reference } : {}) };
 }
 
 /** A run in which no update was made has trained nothing, however short it was. */

@@ -4,6 +4,7 @@ import type { Mistral } from "../model/mistral";
 import type { EncodedRow, Tokenizer } from "../model/tokenizer";
 import { planBatches } from "./batches";
 import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from "./config";
+import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, predictedTokens, sftExamples } from "./examples";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
@@ -55,7 +56,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: SftTrainerOptions) {
     const { model, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(sftConfig, config);
+    this.config = resolveConfig(sftConfig, config, surroundingsOf(options, model));
     this.#options = options;
   }
 
@@ -115,7 +116,8 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
         const { microBatches, epochsDone } = plan.step(step);
         const batches = microBatches.map((batch) => Array.from(batch, (row) => rows[row]!));
         const tokens = batches.flat().reduce((sum, row) => sum + predictedTokens(row), 0);
-        await makeStep(run, { step, epoch: epochsDone, learningRate: rate(step - 1) }, async () => {
+        const facts = { step, epoch: epochsDone, learningRate: rate(step - 1), supervisedTokens: tokens };
+        await makeStep(run, facts, async () => {
           let loss = 0;
           for (const batch of batches) {
             throwIfAborted(signal);

@@ -1,5 +1,6 @@
 import type { DatasetInput } from "../data";
 import { resolveConfig } from "./config";
+import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
 import { fitPolicyPairs, type PolicyPairsInput } from "./policy-pairs";
 import { type SimpoConfig, type SimpoConfigInput, simpoConfig } from "./preference-config";
@@ -23,7 +24,7 @@ export class SimpoTrainer implements AsyncIterable<TrainerEvent> {
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: SimpoTrainerOptions) {
     const { policy, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(simpoConfig, config);
+    this.config = resolveConfig(simpoConfig, config, surroundingsOf(options, policy));
     this.#input = options;
   }
 

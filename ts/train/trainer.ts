@@ -31,6 +31,14 @@ export interface TrainerInput {
  */
 export type Reference = "start" | "adapter-off" | "start-adapter" | "given";
 
+/** A reference as it is told to people. */
+export const referenceTexts: Record<Reference, string> = {
+  start: "the model as it started",
+  "adapter-off": "the model without its adapter",
+  "start-adapter": "the model with the adapter that it came with",
+  given: "the model given as its reference",
+};
+
 /** What training gave. */
 export interface TrainResult {
   /** The trained model, with the chat template that it was trained with; with `lora` the given one under its adapter. */

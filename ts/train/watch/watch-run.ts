@@ -1,7 +1,7 @@
 import type { RunReportSample } from "../../report";
 import { openNear } from "../../report/loopback-server";
 import type { StepEvent, TrainerEvent } from "../events";
-import type { Run } from "../run";
+import { factsOf, type Run } from "../run";
 import {
   chartsSection,
   factsSection,
@@ -163,7 +163,7 @@ class LiveRun {
       savedAt: this.#savedAt,
       outputDir: run.folder?.path,
       config: { ...run.config },
-      data: { ...run.report, ...(run.packing ? { packing: run.packing } : {}) },
+      data: { ...run.report, ...factsOf(run) },
     };
   }
 }
