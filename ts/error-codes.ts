@@ -65,6 +65,7 @@ export const errorCodes = {
   ZA_MODEL_FROZEN: "Weights that are kept as bfloat16, NF4 or in a GGUF file's types cannot be trained themselves.",
   ZA_MODEL_TOO_LARGE: "A model needs more memory than WebAssembly can address, by its header.",
   ZA_MODEL_DISPOSED: "A model is used after its memory was given back.",
+  ZA_MODEL_IN_TRAINING: "A model that a run is training is to be trained by another one, or given back.",
   ZA_ADAPTER_CONFIG: "An adapter's configuration has a value that cannot be used, or asks for what is not implemented.",
   ZA_ADAPTER_BASE: "An adapter was made for another model: names or shapes differ.",
   ZA_ADAPTER_STACKED: "An adapter is asked for over a model that has one already.",

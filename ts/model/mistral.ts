@@ -12,6 +12,7 @@ import { type LoraOptions, loraSettings } from "../train/config";
 import { abortable } from "./abortable";
 import { decodingOf, type Generated, type GenerateOptions, generatedOf, type ScoredChat, streamed } from "./generation";
 import { type GgufExport, type GgufOptions, modelName } from "./gguf-export";
+import { refuseInTraining } from "./in-training";
 import {
   type BatchOptions,
   isConversation,
@@ -79,10 +80,13 @@ export class Mistral implements LanguageModel {
 
   /**
    * Gives the memory of the weights back now, instead of when the garbage collector finds them. What shares them (a
-   * snapshot, a training, a model under an adapter, a running call) keeps them; any other use of this model, under
+   * snapshot, a model under an adapter, a running call) keeps them; any other use of this model, under
    * whatever template, is an error.
+   *
+   * @throws ModelError `ZA_MODEL_IN_TRAINING`
    */
   dispose(): void {
+    refuseInTraining(this.#handle, this.source, "given back");
     disposed.add(this.#handle);
     this.#handle.dispose();
   }

@@ -13,8 +13,8 @@ interface Following {
 }
 
 /**
- * The reference of a run: the model that was given, or the policy as it is now. One that is to follow the policy is a
- * copy, which shares the memory of its original until it moves. Where the log-probs are computed beforehand nothing may
+ * The reference of a run: the model that was given, or the policy, as it is now: a copy, which shares the memory of its
+ * original until one of the two moves. Where the log-probs are computed beforehand nothing may
  * hold the start's weights once they are there, so that no second model is in memory: the policy itself is scored then.
  */
 export function referenceModel(
@@ -30,8 +30,8 @@ export function referenceModel(
       remedy: "Merge the adapter into float32 weights first, or turn it off.",
     });
   }
-  if (ref === undefined) return policy.frozenCopy();
-  return syncRefModel ? ref.frozenCopy() : ref;
+  // A copy of what was given too: it may be the policy itself.
+  return (ref ?? policy).frozenCopy();
 }
 
 /**

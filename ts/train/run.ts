@@ -13,6 +13,7 @@ import {
   TrainingError,
   throwIfAborted,
 } from "../errors";
+import { beginTraining, endTraining, refuseInTraining } from "../model/in-training";
 import type { Mistral } from "../model/mistral";
 import { chooseDevice } from "../native/devices";
 import { native, packageVersion } from "../native/load";
@@ -102,6 +103,7 @@ export async function prepareModel(given: Mistral, config: TrainConfig): Promise
   const placed = config.device === "auto" ? given : given.on(await chooseDevice(config.device));
   const start = placed.withTemplate(config.template);
   const model = config.lora ? await start.withLora({ ...config.lora, seed: config.seed }) : start;
+  refuseInTraining(model.native, model.source, "trained by another run");
   if (model.storage === "float32" || model.adapter) return { start, model };
   throw new ModelError("ZA_MODEL_FROZEN", `the weights are kept as ${model.storage}, which cannot be trained`, {
     place: { file: model.source },
@@ -128,6 +130,12 @@ export function newRun(
     Partial<Pick<Run, "packing" | "reference">>,
   loggers: readonly Logger[] = [],
 ): Run {
+  try {
+    beginTraining(parts.model.native, parts.model.source);
+  } catch (error) {
+    void parts.folder?.close();
+    throw error;
+  }
   const now = performance.now();
   const warnings: string[] = [];
   const warn = (message: string) => {
@@ -375,6 +383,7 @@ export async function finishRun(run: Run, samples: readonly RunReportSample[]): 
   await settleSaving(run);
   refuseUntrained(run);
   await run.session.release();
+  endTraining(model.native);
   await run.loggers.end();
   const { skipped } = run.guards.state;
   if (skipped > 0) run.warn(`${plural(skipped, "update")} skipped in ${run.doneSteps} steps`);
@@ -434,6 +443,7 @@ export async function failRun(run: Run | undefined, thrown: unknown, signal: Abo
     error = fromNative(failure);
   }
   if (!hangs) await run?.session.release().catch(() => undefined);
+  if (run) endTraining(run.model.native);
   await run?.loggers.end();
   await run?.folder?.close().catch(() => undefined);
   if (
