@@ -2,9 +2,14 @@
 
 use serde_json::Value;
 
+use zephyr_mistral::Model;
+use zephyr_mistral::train::Recompute;
+
+use super::shared::{pair, prompt};
 use super::{Row, denominator, golden_pairs, json, logps, models, norm_of, packed_pairs, relative, session, weights};
+use crate::batch::Packed;
 use crate::losses::{LossConfig, LossSettings};
-use crate::session::ReferenceLogps;
+use crate::session::{ReferenceLogps, Session, SessionOptions};
 
 /// What the reference allows, relative.
 const WITHIN: f64 = 1e-4;
@@ -34,6 +39,7 @@ fn ignored_by_trl(case: &Value) -> bool {
     case["loss_type"] == "sigmoid" && case.get("label_smoothing").is_some_and(|value| value.as_f64() != Some(0.0))
 }
 
+/// However the batch is laid out, and whatever is computed again.
 #[test]
 fn every_case_of_dpo_json() {
     for folder in models() {
@@ -42,29 +48,46 @@ fn every_case_of_dpo_json() {
         let policy = weights(folder.join("model.safetensors"));
         let (chosen, rejected) = logps(&weights(folder.join("ref.safetensors")), &pairs);
         let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
+        let apart = packed_pairs(&pairs);
+        let shared = Packed::pairs(pairs.iter().map(|sides| pair(prompt(sides), sides)), true).unwrap();
+        assert!(shared.computed_tokens() < apart.computed_tokens());
+        let adapter = super::lora::adapter(&policy, 0.0);
         let cases = dpo["cases"].as_array().unwrap();
         assert!(!cases.is_empty());
         for case in cases {
             let name = format!("{}: {}", folder.display(), serde_json::to_string(&case["loss_type"]).unwrap());
             let config = config(case, !ignored_by_trl(case));
-            let mut session = session(&policy);
-            let sums = session
-                .accumulate_dpo(&policy, &packed_pairs(&pairs), reference, &config, denominator(&pairs))
-                .unwrap();
-            close(sums.loss, case["loss"].as_f64().unwrap(), &format!("{name} loss"));
-            close(
-                norm_of(&session.gradients().unwrap()),
-                case["grad_norm"].as_f64().unwrap(),
-                &format!("{name} grad_norm"),
-            );
-            // The divergence cases carry no metrics.
-            let Some(metrics) = case.get("metrics").and_then(Value::as_object) else { continue };
-            let found = serde_json::to_value(sums.means()).unwrap();
-            for (key, expected) in metrics {
-                let expected = expected.as_f64().unwrap();
-                match key.as_str() {
-                    "num_tokens" => assert_eq!(packed_pairs(&pairs).tokens() as f64, expected, "{name}"),
-                    _ => close(found[key].as_f64().unwrap(), expected, &format!("{name} {key}")),
+            for (packed, recompute) in [
+                (&apart, Recompute::NormsAndSwiglu),
+                (&shared, Recompute::None),
+                (&shared, Recompute::NormsAndSwiglu),
+                (&shared, Recompute::Layer),
+            ] {
+                let options = SessionOptions { recompute, ..SessionOptions::default() };
+                let mut session = Session::new(&policy, options);
+                let sums = session.accumulate_dpo(&policy, packed, reference, &config, denominator(&pairs)).unwrap();
+                close(sums.loss, case["loss"].as_f64().unwrap(), &format!("{name} loss"));
+                close(
+                    norm_of(&session.gradients().unwrap()),
+                    case["grad_norm"].as_f64().unwrap(),
+                    &format!("{name} grad_norm"),
+                );
+                // An adapter that changes nothing yet: the numbers are the model's.
+                let adapted = Model::adapted(&policy, &adapter);
+                let mut session = Session::new(&policy, SessionOptions { recompute, ..SessionOptions::default() });
+                let under_adapter =
+                    session.accumulate_dpo(adapted, packed, reference, &config, denominator(&pairs)).unwrap();
+                // The divergence cases carry no metrics.
+                let Some(metrics) = case.get("metrics").and_then(Value::as_object) else { continue };
+                for sums in [sums, under_adapter] {
+                    let found = serde_json::to_value(sums.means()).unwrap();
+                    for (key, expected) in metrics {
+                        let expected = expected.as_f64().unwrap();
+                        match key.as_str() {
+                            "num_tokens" => assert_eq!(packed.tokens() as f64, expected, "{name}"),
+                            _ => close(found[key].as_f64().unwrap(), expected, &format!("{name} {key}")),
+                        }
+                    }
                 }
             }
         }

@@ -1,16 +1,18 @@
 //! LoRA by DPO: TRL's and PEFT's run step by step, resume with dropout, and what a session of an adapter holds.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use std::path::Path;
-
 use serde_json::{Map, Value, json};
+use zephyr_mistral::train::Recompute;
 use zephyr_mistral::{Adapter, LoraConfig, Model, Storage, Weights, lora};
 use zephyr_text::{AnswerEnd, ChatTemplate, EncodeOptions, Message, Tokenizer, encode_pair};
 
+use super::shared::{pair, prompt};
 use super::{
     GoldenRun, Row, bits, denominator, golden, golden_pairs, json, models, packed_pairs, relative, session, weights,
 };
+use crate::batch::Packed;
 use crate::checkpoint::{self, Disk, Snapshot, Trained, on_disk};
 use crate::losses::LossConfig;
 use crate::session::{ReferenceLogps, Session, SessionOptions};
@@ -48,8 +50,20 @@ pub(super) fn run_pairs(folder: &Path, tokenizer: &Tokenizer) -> Vec<[Row; 2]> {
     json(folder.join("data.json"))["dpo"].as_array().unwrap().iter().map(encode).collect()
 }
 
+/// Whatever is computed again, and with one copy of each prompt.
 #[test]
 fn golden_lora_dpo_follows_trl_step_by_step() {
+    for (share, recompute) in [
+        (false, Recompute::NormsAndSwiglu),
+        (true, Recompute::None),
+        (true, Recompute::NormsAndSwiglu),
+        (true, Recompute::Layer),
+    ] {
+        golden_lora_dpo(share, recompute);
+    }
+}
+
+fn golden_lora_dpo(share: bool, recompute: Recompute) {
     let Some(tokenizer) = tokenizer() else { return };
     for folder in models() {
         let run = GoldenRun::open(&folder, "lora_dpo_run.json");
@@ -59,15 +73,20 @@ fn golden_lora_dpo_follows_trl_step_by_step() {
         let pairs = run_pairs(&folder, &tokenizer);
         let (steps, batch) = (run.count("steps"), run.count("batch"));
         let config = LossConfig { beta: run.number("beta"), ..LossConfig::default() };
-        let options = SessionOptions { reference_is_start: true, ..SessionOptions::default() };
+        let options = SessionOptions { reference_is_start: true, recompute, ..SessionOptions::default() };
         let mut session = Session::new(&base, options);
         for step in 0..steps {
             let rows: Vec<[Row; 2]> = (0..batch).map(|at| pairs[(step * batch + at) % pairs.len()].clone()).collect();
-            // The reference is the model with its adapter off.
-            let (chosen, rejected) = super::logps(&base, &rows);
+            let packed = match share {
+                true => Packed::pairs(rows.iter().map(|sides| pair(prompt(sides), sides)), true).unwrap(),
+                false => packed_pairs(&rows),
+            };
+            // The reference is the model with its adapter off, over the same layout: rewards of the first step are exactly 0.
+            let logps = super::session(&base).sequence_logps(&base, &packed).unwrap();
+            let [chosen, rejected] = [0, 1].map(|side| logps.iter().skip(side).step_by(2).copied().collect::<Vec<_>>());
             let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
             let model = Model::adapted(&base, &adapter);
-            session.accumulate_dpo(model, &packed_pairs(&rows), reference, &config, denominator(&rows)).unwrap();
+            session.accumulate_dpo(model, &packed, reference, &config, denominator(&rows)).unwrap();
             assert_eq!(session.gradients().unwrap().len(), adapter.layout.len);
             let result = session.apply(&mut adapter, &run.update(step)).unwrap();
             run.check(step, &result);
@@ -81,6 +100,10 @@ fn golden_lora_dpo_follows_trl_step_by_step() {
             assert!(error <= 1e-3, "{}: {} is off by {error:e}", folder.display(), tensor.name);
         }
     }
+}
+
+pub(super) fn adapter(base: &Weights, dropout: f64) -> Adapter {
+    Adapter::new(LoraConfig::from_fields(fields(dropout), "test").unwrap(), &base.config, 3).unwrap()
 }
 
 fn fields(dropout: f64) -> Map<String, Value> {

@@ -1,5 +1,6 @@
 //! A pair over one copy of its prompt: the same loss, metrics and gradients as two separate sequences.
 
+use zephyr_mistral::Model;
 use zephyr_mistral::train::Recompute;
 
 use super::{Row, denominator, eight_pairs, json, logps, models, packed_pairs, relative, update, weights};
@@ -65,6 +66,40 @@ fn a_dpo_step_over_shared_prompts_is_that_of_separate_sequences() {
                 assert_eq!(expected.computed_tokens, expected.tokens_seen);
                 assert_eq!(found.computed_tokens, expected.tokens_seen - saved as u64);
             }
+        }
+    }
+}
+
+/// The same over an adapter that does something: loss, metrics, and the gradient of every A and B.
+#[test]
+fn so_is_one_of_an_adapter() {
+    for folder in models() {
+        let base = weights(folder.join("model.safetensors"));
+        let mut adapter = super::lora::adapter(&base, 0.0);
+        adapter.data.iter_mut().enumerate().for_each(|(at, value)| *value += ((at * 7919 % 23) as f32 - 11.0) / 200.0);
+        let model = Model::adapted(&base, &adapter);
+        let pairs = eight_pairs(&json(folder.join("dpo.json")));
+        let (chosen, rejected) = logps(&base, &pairs);
+        let reference = ReferenceLogps { chosen: &chosen, rejected: &rejected };
+        let apart = packed_pairs(&pairs);
+        let together = Packed::pairs(pairs.iter().map(|sides| pair(prompt(sides), sides)), true).unwrap();
+        for recompute in [Recompute::None, Recompute::NormsAndSwiglu, Recompute::Layer] {
+            let step = |packed: &Packed| {
+                let options = SessionOptions { recompute, head_chunk: 7, ..SessionOptions::default() };
+                let mut session = Session::new(&base, options);
+                let (config, counts) = (LossConfig::default(), denominator(&pairs));
+                session.accumulate_dpo(model, packed, reference, &config, counts).unwrap();
+                let gradients = session.gradients().unwrap().to_vec();
+                (gradients, session.apply(&mut adapter.clone(), &update(1e-3)).unwrap())
+            };
+            let ((gradients, expected), (found_gradients, found)) = (step(&apart), step(&together));
+            for tensor in &adapter.layout.tensors {
+                let range = tensor.range.clone();
+                let error = relative(&found_gradients[range.clone()], &gradients[range]);
+                assert!(error < WITHIN, "{recompute:?}: the gradient of {} is off by {error:e}", tensor.name);
+            }
+            same_metrics(&found, &expected);
+            assert!(found.computed_tokens < expected.computed_tokens);
         }
     }
 }
