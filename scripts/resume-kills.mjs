@@ -248,6 +248,7 @@ async function main() {
   const folder = mkdtempSync(join(tmpdir(), "zephyr-kills-"));
   const next = random(Number(given.seed));
   const started = performance.now();
+  const tested = commit();
   const all = [];
   for (const [index, method] of names.entries()) {
     const share =
@@ -266,7 +267,7 @@ async function main() {
   const seconds = (performance.now() - started) / 1000;
   console.log(`${identical}/${kills} in ${Math.round(seconds)} s`);
   if (given.json) {
-    const made = { date: new Date().toISOString(), commit: commit(), seed: Number(given.seed), seconds };
+    const made = { date: new Date().toISOString(), commit: tested, seed: Number(given.seed), seconds };
     const report = { kills, identical, ...made, methods: all };
     writeFileSync(given.json, `${JSON.stringify(report, null, 2)}\n`);
   }
