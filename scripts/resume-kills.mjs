@@ -1,8 +1,9 @@
 // Kills training processes with SIGKILL at random instants, during saves too, and resumes them until they are done: the
 // final weights, the last checkpoint (weights, moments, record) and metrics.jsonl must be those of the undisturbed run,
-// byte for byte. usage: node scripts/resume-kills.mjs [--kills 200] [--methods sft,packed,dpo,lora] [--seed 1] [--json FILE]
+// byte for byte. Every method is killed at least once.
+// usage: node scripts/resume-kills.mjs [--kills 200] [--methods sft,packed,dpo,lora] [--seed 1] [--json FILE]
 // Needs the addon and dist/ (`node scripts/ready.mjs`).
-import { fork } from "node:child_process";
+import { execFileSync, fork } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -43,6 +44,10 @@ const methods = {
     }),
   lora: (zephyr, policy, rows, options) =>
     new zephyr.DpoTrainer({ policy, dataset: rows.pairs, lora: { rank: 4, dropout: 0.1 }, ...options }),
+  qlora: async (zephyr, model, rows, options) => {
+    const policy = await frozen(zephyr, model, join(dirname(options.outputDir), "base"));
+    return new zephyr.DpoTrainer({ policy, dataset: rows.pairs, lora: { rank: 4 }, ...options });
+  },
   following: (zephyr, policy, rows, options) =>
     new zephyr.DpoTrainer({ policy, dataset: rows.pairs, syncRefModel: true, refModelSyncSteps: 3, ...options }),
   orpo: (zephyr, policy, rows, options) => new zephyr.OrpoTrainer({ policy, dataset: rows.pairs, ...options }),
@@ -56,7 +61,33 @@ const methods = {
       optimizer: "adamw-bf16",
       ...options,
     }),
+  /** Far enough that the guard against outliers acts: from the 64th step on, and step 81 is of another kind. */
+  skipping: (zephyr, model, rows, options) =>
+    new zephyr.SftTrainer({
+      model,
+      dataset: Array.from({ length: 90 }, (_, index) => (index === 80 ? odd : rows.chats[0])),
+      ...options,
+      learningRate: 1e-6,
+      batchSize: 1,
+      gradientAccumulation: 1,
+      shuffle: false,
+      maxSteps: 90,
+      saveSteps: 7,
+    }),
 };
+
+const odd = {
+  messages: [
+    { role: "user", content: "say ten." },
+    { role: "assistant", content: "zq! xv? jk; ".repeat(8) },
+  ],
+};
+
+/** The model as it is in memory with NF4 weights, which are read from a folder. */
+async function frozen(zephyr, model, folder) {
+  if (!existsSync(folder)) await model.save(folder);
+  return zephyr.Mistral.fromPretrained(folder, { quantization: "nf4" });
+}
 
 const { values: given } = parseArgs({
   options: {
@@ -79,9 +110,10 @@ async function work(method, outputDir) {
   const small = { hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2 };
   const config = { ...base.config, ...small, num_key_value_heads: 1, head_dim: 16 };
   const model = await zephyr.Mistral.random(config, base.tokenizer, 7);
-  process.send("ready");
   const options = { ...common, learningRate: 1e-3, threads: 2, outputDir, resume: true };
-  await methods[method](zephyr, model, rows(), options).fit();
+  const trainer = await methods[method](zephyr, model, rows(), options);
+  process.send("ready");
+  await trainer.fit();
   process.disconnect();
 }
 
@@ -166,6 +198,8 @@ async function killMethod(method, kills, next, folder) {
   const whole = join(folder, `${method}-whole`);
   let { milliseconds } = await attempt(method, whole, undefined);
   const expected = results(whole);
+  if (method === "skipping" && !readFileSync(join(whole, "metrics.jsonl"), "utf8").includes('"skipped_updates":1'))
+    throw new Error("skipping: no update was skipped, so that nothing is shown of the guard");
   const found = { method, kills: 0, identical: 0, runs: 0, differing: [], killed: {} };
   while (found.kills < kills) {
     const outputDir = join(folder, `${method}-${found.runs++}`);
@@ -193,15 +227,28 @@ async function killMethod(method, kills, next, folder) {
   return found;
 }
 
+/** The commit that was tested; with a + where files differ from it. */
+function commit() {
+  const git = (...args) => execFileSync("git", ["-C", root, ...args], { encoding: "utf8" }).trim();
+  try {
+    return `${git("rev-parse", "HEAD")}${git("status", "--porcelain", "--untracked-files=no") ? "+" : ""}`;
+  } catch {
+    return "unknown";
+  }
+}
+
 async function main() {
   const dist = join(root, "dist", "index.js");
   if (!existsSync(dist) || statSync(dist).size === 0) throw new Error("dist/ is missing: run node scripts/ready.mjs");
   const names = given.methods.split(",");
   for (const name of names)
     if (!methods[name]) throw new Error(`no method ${name}: ${Object.keys(methods).join(", ")}`);
+  if (!(given.kills >= names.length))
+    throw new Error(`--kills ${given.kills}: every one of ${names.length} methods is killed at least once`);
   const folder = mkdtempSync(join(tmpdir(), "zephyr-kills-"));
   const next = random(Number(given.seed));
   const started = performance.now();
+  const tested = commit();
   const all = [];
   for (const [index, method] of names.entries()) {
     const share =
@@ -220,7 +267,8 @@ async function main() {
   const seconds = (performance.now() - started) / 1000;
   console.log(`${identical}/${kills} in ${Math.round(seconds)} s`);
   if (given.json) {
-    const report = { kills, identical, seed: Number(given.seed), seconds, methods: all };
+    const made = { date: new Date().toISOString(), commit: tested, seed: Number(given.seed), seconds };
+    const report = { kills, identical, ...made, methods: all };
     writeFileSync(given.json, `${JSON.stringify(report, null, 2)}\n`);
   }
   if (identical === kills) rmSync(folder, { recursive: true });

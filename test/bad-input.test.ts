@@ -179,6 +179,24 @@ describe("training", () => {
     expect(() => new DpoTrainer({ policy, betta: 0.1 } as never)).toThrow(/Did you mean beta/);
   });
 
+  it("samples that nobody can be asked for are told, where they were wanted", async () => {
+    const model = await Mistral.fromPretrained(base);
+    const warnings = async (options: object) => {
+      const trainer = new SftTrainer({ model, dataset: [{ text: "ten nine" }], maxSteps: 1, samples: 1, ...options });
+      const said: string[] = [];
+      const reading = (async () => {
+        for await (const event of trainer) if (event.type === "warning") said.push(event.message);
+      })();
+      await trainer.fit();
+      await reading;
+      return said;
+    };
+    expect(await warnings({ sampleSteps: 5 })).toEqual([
+      "no row is a conversation with a prompt: nothing is asked every 5 steps",
+    ]);
+    expect(await warnings({})).toEqual([]);
+  });
+
   it("an aborted run rejects with AbortedError", async () => {
     const model = await Mistral.fromPretrained(base);
     const signal = AbortSignal.abort();

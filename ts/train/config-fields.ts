@@ -115,7 +115,7 @@ export const sharedFields = {
   logSteps: count.optional(),
   /** Steps between two checkpoints; 0 saves only at the end. TRL `save_steps`. @default 500 */
   saveSteps: steps.optional(),
-  /** Steps between two evaluations; 0 evaluates only at the end. TRL `eval_steps`. @default 0 */
+  /** Steps between two evaluations of the held-out rows; 0 evaluates only at the end. TRL `eval_steps`. @default 0 */
   evalSteps: steps.optional(),
   /** Steps between two answers to the prompts of the report, for events and the live page; 0 asks only before and after. @default 0 */
   sampleSteps: steps.optional(),
@@ -131,7 +131,7 @@ export const sharedFields = {
   recompute: z.enum(["auto", "none", "norms-and-swiglu", "layer"]).optional(),
   /**
    * Type of weights and activations on a card; sums, and what the optimizer adds up, are float32 either way. "float32" is to
-   * compare with the CPU, which always computes in it. @default "bfloat16"
+   * compare with the CPU, which always computes in it, so that "bfloat16" is refused there. @default "bfloat16"
    */
   precision: z.enum(["bfloat16", "float32"]).optional(),
   /**

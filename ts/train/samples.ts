@@ -26,6 +26,10 @@ export async function sampleBefore(
       if (prompt) prompts.push(prompt);
       if (prompts.length >= count) break;
     }
+    const { sampleSteps } = run.config;
+    if (prompts.length === 0 && sampleSteps > 0) {
+      run.warn(`no row is a conversation with a prompt: nothing is asked every ${sampleSteps} steps`);
+    }
   }
   return { prompts, before: await ask(run, prompts, 0) };
 }
