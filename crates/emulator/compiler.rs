@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 /// Where the sources are.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kernels");
-const RUNTIME: [&str; 4] = ["fibre", "memory", "machine", "device"];
+const RUNTIME: [&str; 5] = ["fibre", "memory", "machine", "device", "hopper"];
 /// The sources of the kernels that models launch.
 const SOURCES: [&str; 10] = [
     "adamw/kernel.cu",

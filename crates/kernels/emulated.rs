@@ -20,6 +20,9 @@ mod emulation;
 mod emulator;
 #[path = "head/emulated.rs"]
 mod head;
+#[cfg(not(feature = "card"))]
+#[path = "cuda/hopper_emulated.rs"]
+mod hopper;
 #[path = "nf4/emulated.rs"]
 mod nf4;
 #[path = "norm/emulated.rs"]
