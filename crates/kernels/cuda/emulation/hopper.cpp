@@ -265,10 +265,14 @@ void Async::read_operand(float (*rows)[16], uint32_t count, uint64_t descriptor,
   if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0) machine.fault("a matrix descriptor of a form that is not emulated");
   if ((start & 0x380) != 0) machine.fault("a matrix descriptor whose pattern does not begin at a multiple of 1024");
   Warp& warp = warps[machine.current().id / 32];
+  const auto mark = [&](uintptr_t address) {
+    const size_t line = (address - reinterpret_cast<uintptr_t>(machine.shared_memory())) / 128;
+    if (line < readers.size()) readers[line][machine.current().id / 32] = static_cast<uint32_t>(warp.open) + 1;
+  };
   const auto chunk = [&](uint32_t plain) {
     const uintptr_t address = out_of_window(plain ^ (plain >> 7 & 7) << 4);
     machine.memory.read_by_tensor_cores(address, 16);
-    readers[(address - reinterpret_cast<uintptr_t>(machine.shared_memory())) / 128][machine.current().id / 32] = static_cast<uint32_t>(warp.open) + 1;
+    mark(address);
     return reinterpret_cast<const uint16_t*>(address);
   };
   if (by_rows) {
@@ -280,6 +284,8 @@ void Async::read_operand(float (*rows)[16], uint32_t count, uint64_t descriptor,
     }
     return;
   }
+  // No manual says which warp reads which rows of A: each may read them all.
+  for (uint32_t n = 0; n < 64; ++n) mark(out_of_window(start + n / 8 * stride + n % 8 * 128));
   for (uint32_t n = first; n < first + count; ++n) {
     for (uint32_t k = 0; k < 16; k += 8) {
       const uint16_t* eight = chunk(start + n / 8 * stride + n % 8 * 128 + k * 2);
