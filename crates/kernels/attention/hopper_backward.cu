@@ -230,6 +230,7 @@ __device__ __forceinline__ void query_gradients(const Shared<D>& shared, const Q
     wait_products<1>(p.at, d_s.at);
     shared.second_ring().release(next);
     to_slopes(p, d_s, walk);
+    pin(d_s.at); // or they would be put off until the products are done
     wait_products<0>(d_q.at);
     shared.ring().release(turn);
     round(d_s, slopes);

@@ -59,7 +59,7 @@ fn in_reverse(device: &Device, case: &Case) -> Result<(), String> {
 fn mistakes_of_the_forward_pass_are_caught() {
     let mutations = [
         // Tiles that are not waited for, or given back while they are read, or not at all.
-        Mutation { from: "    keys.wait(next);\n", to: "", caught_by: "multiplies 'dynamic" },
+        Mutation { from: "    if (walk.first < end) keys.wait(next + 1);\n", to: "", caught_by: "multiplies 'dynamic" },
         Mutation { from: "    values.wait(turn);\n    begin", to: "    begin", caught_by: "multiplies 'dynamic" },
         Mutation { from: "  wait_for(shared.queries_there(), 0);\n", to: "", caught_by: "multiplies 'dynamic" },
         Mutation {

@@ -119,9 +119,10 @@ __device__ __forceinline__ void compute(const Shared<D>& shared, const Queries& 
   round(scores, weights);
 
   uint32_t turn = 0;
-  for (walk.advance(); walk.first < end; walk.advance()) {
+  walk.advance();
+  if (walk.first < end) keys.wait(1);
+  while (walk.first < end) {
     const uint32_t next = turn + 1;
-    keys.wait(next);
     begin_products(scores.at);
     multiply_with_columns(scores.at, q, group_row, Described<D, KEYS>(shared.keys(next % STAGES)));
     commit_products();
@@ -133,6 +134,10 @@ __device__ __forceinline__ void compute(const Shared<D>& shared, const Queries& 
     keys.release(next);
     mask(scores, position, walk, layout.window);
     softmax.step(scores, scale, factors);
+    walk.advance();
+    pin(scores.at);
+    // This wait could come later, but the compiler moves nothing across it: the exponentials stay beside the products.
+    if (walk.first < end) keys.wait(next + 1);
     wait_products<0>(sums.at);
     values.release(turn);
 #pragma unroll

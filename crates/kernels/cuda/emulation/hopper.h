@@ -46,6 +46,7 @@ void arrive_expecting(uint64_t* barrier, uint32_t bytes);
 void wait_for(uint64_t* barrier, uint32_t parity);
 void copy_box_async(void* shared, const TensorMap& map, uint32_t column, uint32_t row, uint64_t* barrier);
 void publish_to_async();
+template <typename Registers> void pin(Registers&) {}
 template <int COUNT> void shrink_registers() { emulation::shrink_registers(COUNT); }
 template <int COUNT> void grow_registers() { emulation::grow_registers(COUNT); }
 template <typename... Registers> void begin_products(Registers&... registers) {
