@@ -27,7 +27,10 @@ describe.skipIf(!python)("bench/gpu/report.py", () => {
     const clock = {
       device: "NVIDIA H200",
       kernels: [{ name: "rms_norm forward", shape: "8192×4096", ms: 0.05, gb_per_s: 2684 }],
-      attention: [{ length: 2048, forward_tflops: 300, backward_tflops: 260 }],
+      attention: [
+        { kernels: "", length: 2048, forward_tflops: 300, backward_tflops: 240 },
+        { kernels: "for Hopper", length: 2048, forward_tflops: 450, backward_tflops: 260 },
+      ],
     };
     const speed = {
       device: "NVIDIA H200",
@@ -106,7 +109,7 @@ describe.skipIf(!python)("bench/gpu/report.py", () => {
       unfinished: ["adamw::equals_its_twin_in_f32"],
       ignored: 1,
     });
-    expect(json.compared.map(({ ratio }: { ratio: number }) => ratio)).toEqual([0.5, 1.3]);
+    expect(json.compared.map(({ ratio }: { ratio: number }) => ratio)).toEqual([0.5, 1.2, 0.75, 1.3]);
     expect(json.peer.training[0].share_of_gemm_peak).toBe(0.5);
     // The higher of the two peaks counts for both sides.
     expect(json.speed.training[0].share_of_gemm_peak).toBe(440 / 800);
@@ -125,7 +128,7 @@ describe.skipIf(!python)("bench/gpu/report.py", () => {
     });
     expect(text).toContain("2 passed, 1 failed, 1 did not end");
     expect(text).toContain("swiglu::equals_its_twin_in_bf16: out[3] is 1 where 2 is expected");
-    expect(text).toContain("| attention backward | 2048 | 260 | 200 | 1.30× |");
+    expect(text).toContain("| attention backward for Hopper | 2048 | 260 | 200 | 1.30× |");
     expect(text).toContain("| PyTorch dpo (layers computed again) | 8×1024 | 8,000 | 4.0 | 400.00 | 50 % | 70.0 |");
     expect(text).toContain("| zephyr-align dpo | 8×1024 | 13,000 | 6.0 | 440.00 | 55 % | 72.0 |");
     expect(text).toContain("| dpo | 1024 | 13,000 | 8,000 | 1.62× |");

@@ -8,12 +8,14 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 /// Where the sources are.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kernels");
-const RUNTIME: [&str; 4] = ["fibre", "memory", "machine", "device"];
+const RUNTIME: [&str; 5] = ["fibre", "memory", "machine", "device", "hopper"];
 /// The sources of the kernels that models launch.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 14] = [
     "adamw/kernel.cu",
     "attention/backward.cu",
     "attention/forward.cu",
+    "attention/hopper_backward.cu",
+    "attention/hopper_forward.cu",
     "attention/plain.cu",
     "dropout/kernel.cu",
     "embedding/kernel.cu",
@@ -128,6 +130,25 @@ fn read(relative: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// `text` with the headers of the folder of `source` in the place of their first inclusion.
+fn with_headers(source: &str, text: &str, seen: &mut Vec<String>) -> String {
+    let folder = Path::new(source).parent().expect("a file in a folder");
+    let mut lines = Vec::new();
+    for line in text.lines().filter(|line| *line != "#pragma once") {
+        let name = line.strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"'));
+        let header = name.map(|name| folder.join(name).display().to_string());
+        match header.filter(|header| Path::new(FOLDER).join(header).exists()) {
+            Some(header) if seen.contains(&header) => {}
+            Some(header) => {
+                seen.push(header.clone());
+                lines.push(with_headers(source, &read(&header), seen));
+            }
+            None => lines.push(line.to_owned()),
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
 /// All headers, as one text: what a change of them must make anew.
 static HEADERS: LazyLock<String> = LazyLock::new(|| {
     let folders = ["cuda", "cuda/emulation", "attention"];
@@ -205,15 +226,18 @@ impl Library {
         Some(lock(&LOADED).entry(source.to_owned()).or_insert(library).clone())
     }
 
-    /// The kernels of `source` with one place of it changed.
+    /// The kernels of `source` with one place of it changed, or of the headers of its folder that it includes.
     pub fn mutant(source: &str, from: &str, to: &str) -> Option<Arc<Self>> {
         COMPILER.as_ref()?;
-        let text = read(source);
+        let mut text = read(source);
+        if !text.contains(from) {
+            text = with_headers(source, &text, &mut Vec::new());
+        }
         assert_eq!(text.matches(from).count(), 1, "{source} must hold this once: {from}");
         Some(Arc::new(Self::build(source, &without(&text, &["FOR_HEAD(96", "FOR_HEAD(128"]).replace(from, to))))
     }
 
-    /// The kernels of models on one machine; those of attention in bf16 for head dimensions 16 and 32 alone.
+    /// The kernels of models on one machine; those of attention in bf16 for head dimensions 16 and 32 alone, for Hopper 64.
     pub fn whole(watch: Watch) -> Option<Arc<Self>> {
         static LOADED: LazyLock<Mutex<HashMap<Watch, Arc<Library>>>> = LazyLock::new(Mutex::default);
         COMPILER.as_ref()?;
@@ -221,11 +245,18 @@ impl Library {
         if let Some(library) = loaded.get(&watch) {
             return Some(library.clone());
         }
-        let small = |text: &str| without(text, &["FOR_HEAD(64", "FOR_HEAD(96", "FOR_HEAD(128"]);
+        let small = |source: &str| {
+            let largest: &[&str] = if source.contains("hopper_") {
+                &["FOR_HEAD(128"]
+            } else {
+                &["FOR_HEAD(64", "FOR_HEAD(96", "FOR_HEAD(128"]
+            };
+            without(&read(source), largest)
+        };
         let emulation = shared("emulation.so", runtime(watch));
         // Each source is a library of its own, as their templates have the same names.
         let kernels = SOURCES.map(|source| {
-            let objects = vec![object(source, &small(&read(source)), watch), emulation.display().to_string()];
+            let objects = vec![object(source, &small(source), watch), emulation.display().to_string()];
             open(&shared(&format!("{}.so", source.replace(['/', '.'], "-")), objects))
         });
         let library = Arc::new(Self { library: open(&emulation), _kernels: kernels.into() });

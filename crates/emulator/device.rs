@@ -19,6 +19,7 @@ pub struct Emulated {
     /// Bytes of each piece, by address
     pieces: Mutex<HashMap<u64, usize>>,
     schedule: u32,
+    hopper: bool,
     allocations: AtomicUsize,
     waits: AtomicUsize,
 }
@@ -35,14 +36,24 @@ impl Emulated {
         Self::with_memory(watch, schedule, 1 << 28)
     }
 
+    /// As [`Emulated::new`], a card that takes the kernels of attention for Hopper.
+    pub fn hopper(watch: Watch, schedule: u32) -> Option<Arc<Self>> {
+        Self::made(watch, schedule, 1 << 28, true)
+    }
+
     /// With so many bytes of memory, 256 MiB at most.
     pub fn with_memory(watch: Watch, schedule: u32, total: usize) -> Option<Arc<Self>> {
+        Self::made(watch, schedule, total, false)
+    }
+
+    fn made(watch: Watch, schedule: u32, total: usize, hopper: bool) -> Option<Arc<Self>> {
         let library = Library::whole(watch)?;
         Some(Arc::new(Self {
             machine: Mutex::new(Machine::new(&library)),
             total,
             pieces: Mutex::default(),
             schedule,
+            hopper,
             allocations: AtomicUsize::default(),
             waits: AtomicUsize::default(),
         }))
@@ -146,6 +157,10 @@ impl Device for Emulated {
             (true, true) => return Err(failed("a product", "nobody multiplies two transposes")),
         }
         store(&machine, &product.c, &sums)
+    }
+
+    fn takes_hopper_kernels(&self) -> bool {
+        self.hopper
     }
 }
 

@@ -5,12 +5,14 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use zephyr_kernels::cuda::{Launch, Part, Pointer, Stored};
+use zephyr_kernels::cuda::{Argument, Launch, Part, Pointer, Stored};
 
 use crate::compiler::Library;
 
 /// Dynamic shared memory that a block may have on every card from sm_80 on (sm_86 and sm_89 have the least).
 const SHARED_LIMIT: u32 = 99 * 1024;
+/// The same on Hopper, where alone kernels that take tensor maps run.
+const HOPPER_SHARED_LIMIT: u32 = 227 * 1024;
 
 /// What a launch did, counted by the emulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub struct Statistics {
     pub global_wide: u64,
     /// Barriers that were passed
     pub barriers: u64,
-    /// mma.sync instructions
+    /// mma.sync instructions, and warps' parts of wgmma
     pub matrix_products: u64,
     /// Rows that ldmatrix had to wait for
     pub bank_conflicts: u64,
@@ -120,11 +122,15 @@ impl Machine {
     /// Runs a kernel; an error tells what it did wrong.
     pub fn run(&self, launch: &Launch, schedule: u32) -> (Result<(), String>, Statistics) {
         let mut statistics = Statistics::default();
-        if launch.shared > SHARED_LIMIT {
+        let hopper = launch.arguments.iter().any(|argument| argument.map.is_some());
+        if launch.shared > if hopper { HOPPER_SHARED_LIMIT } else { SHARED_LIMIT } {
             return (Err(format!("{} wants {} bytes of shared memory", launch.kernel, launch.shared)), statistics);
         }
         let letters: String = launch.arguments.iter().map(|argument| argument.letter).collect();
-        let slots: Vec<u64> = launch.arguments.iter().map(|argument| argument.slot).collect();
+        // What needs more than a slot is where the slot points.
+        let slot =
+            |argument: &Argument| argument.map.as_ref().map_or(argument.slot, |map| std::ptr::from_ref(map) as u64);
+        let slots: Vec<u64> = launch.arguments.iter().map(slot).collect();
         let (name, letters) = (text(launch.kernel), text(&letters));
         // SAFETY: the type is that of device.cpp, the machine is open, the message is copied at once.
         let fault = unsafe {

@@ -97,6 +97,8 @@ fn compile(nvcc: &Path, source: &Path, fatbin: &Path) -> Vec<String> {
     let mut rows = Vec::new();
     let (mut kernel, mut target, mut spilled) = ("", "", "");
     for line in text.lines() {
+        // `(C7515) Potential Performance Loss: wgmma.mma_async instructions are serialized …`, and waits put in by the compiler.
+        assert!(!line.contains("(C75"), "{}: {line}", source.display());
         let word = |before: &str, after: &str| line.split_once(before).and_then(|(_, rest)| rest.split_once(after));
         if let Some((name, rest)) = word("entry function '", "' for '") {
             (kernel, target) = (name, rest.trim_end_matches('\''));

@@ -22,6 +22,9 @@ mod emulation;
 mod emulator;
 #[path = "head/emulated.rs"]
 mod head;
+#[cfg(not(feature = "card"))]
+#[path = "cuda/hopper_emulated.rs"]
+mod hopper;
 #[path = "nf4/emulated.rs"]
 mod nf4;
 #[path = "noise/emulated.rs"]

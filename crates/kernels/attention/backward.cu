@@ -3,52 +3,11 @@
 // probabilities are computed twice, and every sum has one owner and one order. mod.rs has the mathematics, tiles.cuh the
 // tiles, plan.cuh the work list. P and dS are rounded to bf16 for their products; everything else is f32.
 #include "plan.cuh"
+#include "row_sums.cuh"
 #include "tiles.cuh"
 
 /// Keys, and queries, of a tile: sixteen for each of four warps.
 constexpr int ROWS = 64, HALF = ROWS / 2, THREADS = 128;
-
-/// Δ = rowsum(dO ∘ O) for each row and head: a warp a head, its lanes the packs.
-template <int D> __device__ void row_sums(const bf16* d_out, const bf16* out, float* delta, uint32_t tokens, uint32_t heads) {
-  for (uint32_t head = warp_index(); head < heads; head += blockDim.x / WARP) {
-    const size_t at = (static_cast<size_t>(blockIdx.x) * heads + head) * D + lane_index() * 8;
-    float sum = 0.0f;
-    if (lane_index() < D / 8) {
-      float a[8], b[8];
-      load(d_out + at, a);
-      load(out + at, b);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) sum = fmaf(a[i], b[i], sum);
-    }
-    sum = warp_sum(sum);
-    if (lane_index() == 0) delta[static_cast<size_t>(head) * tokens + blockIdx.x] = sum;
-  }
-}
-
-/// Where the walk over the queries of a tile of keys stands: a head of the group, a reader, a tile of its queries.
-struct Walk {
-  const uint32_t* readers;
-  uint32_t first_reader, count, heads;
-  uint32_t head = 0, number = 0, first = 0;
-  Reader reader;
-
-  __device__ __forceinline__ Walk(const uint32_t* readers, const Keys& keys, uint32_t heads)
-      : readers(readers), first_reader(keys.first_reader), count(keys.readers), heads(heads), reader(Reader::read(readers, keys.first_reader)) {}
-  __device__ __forceinline__ bool done() const { return head == heads; }
-  __device__ __forceinline__ uint32_t row() const { return reader.row + first; }
-  __device__ __forceinline__ uint32_t rows() const { return reader.rows - first; }
-  __device__ __forceinline__ uint32_t position() const { return reader.position + first; }
-  __device__ __forceinline__ void advance() {
-    first += ROWS;
-    if (first < reader.rows) return;
-    first = 0;
-    if (++number == count) {
-      number = 0;
-      ++head;
-    }
-    if (count > 1) reader = Reader::read(readers, first_reader + number);
-  }
-};
 
 template <int D>
 __device__ void key_gradients(const bf16* qkv, const bf16* d_out, const float* lse, const float* delta, const uint32_t* tiles,
@@ -68,8 +27,8 @@ __device__ void key_gradients(const bf16* qkv, const bf16* d_out, const float* l
   const uint32_t first_row = warp_index() * 16;
   const auto same_row = [](uint32_t row) { return row; };
 
-  Walk walk(readers, keys, group);
-  const auto fetch_queries = [&](const Walk& at, uint32_t turn) {
+  Walk<ROWS> walk(readers, keys, group);
+  const auto fetch_queries = [&](const Walk<ROWS>& at, uint32_t turn) {
     const bf16* from = qkv + static_cast<size_t>(at.row()) * stride + (kv_head * group + at.head) * D;
     fetch<ROWS, THREADS>(q_tile(turn), from, stride, at.rows(), same_row);
     commit_copies();

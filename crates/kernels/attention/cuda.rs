@@ -1,10 +1,16 @@
-//! Launches of `forward.cu` and `backward.cu` (bf16 in and out, f32 within, on tensor cores) and of `plain.cu` (f32).
+//! Launches of `forward.cu` and `backward.cu` (bf16 in and out, f32 within, on tensor cores), of `plain.cu` (f32), and
+//! ([`hopper`]) of the kernels for Hopper alone.
 //!
 //! A [`Plan`] lists for a batch what each block works on: tiles of queries with the keys that they see, tiles of keys with
 //! the queries that see them. It depends on the batch's segments alone and goes to the GPU with its tokens. Longer walks
 //! come first, so that the last blocks to finish are short ones.
 
+#[path = "hopper.rs"]
+mod hopper;
+
 use std::ops::Range;
+
+pub use hopper::HOPPER_HEAD_DIMS;
 
 use super::Shape;
 use crate::cuda::{Argument, Element, Launch, Pointer, WARP, narrow, queue};
@@ -33,6 +39,8 @@ pub struct Plan {
     /// What lies in device memory for the kernels.
     pub words: Vec<u32>,
     forward_tile: ForwardTile,
+    /// By the kernels for Hopper, whose tiles of both passes have 128 rows
+    hopper: bool,
     /// Where the lists begin and end in `words`.
     forward: Range<usize>,
     backward: Range<usize>,
@@ -55,18 +63,24 @@ struct Tile {
 impl Plan {
     /// For `shape`; panics on sizes that do not fit together or that no kernel exists for.
     pub fn new(shape: &Shape, forward_tile: ForwardTile) -> Self {
-        let tokens = shape.segments.last().map_or(0, |&end| end as usize);
-        shape.check(tokens * shape.row());
-        assert!(shape.head_dim <= 128, "no kernel for head dimension {}", shape.head_dim);
         let rows = match forward_tile {
             ForwardTile::Rows64 => 64,
             ForwardTile::Rows128 => 128,
         };
         assert!(rows == 64 || shape.head_dim >= 64, "no kernel for head dimension {} and 128 rows", shape.head_dim);
+        Self::of_tiles(shape, forward_tile, rows, TILE)
+    }
+
+    /// For tiles of `rows` queries in the forward pass, and of `backward_rows` queries, or keys, in the other.
+    fn of_tiles(shape: &Shape, forward_tile: ForwardTile, rows: usize, backward_rows: usize) -> Self {
+        let tokens = shape.segments.last().map_or(0, |&end| end as usize);
+        shape.check(tokens * shape.row());
+        assert!(shape.head_dim <= 128, "no kernel for head dimension {}", shape.head_dim);
         let mut words = Vec::new();
         let forward = append(&mut words, query_tiles(shape, rows));
-        let backward = if rows == TILE { forward.clone() } else { append(&mut words, query_tiles(shape, TILE)) };
-        let (keys, readers) = key_tiles(shape);
+        let same = rows == backward_rows;
+        let backward = if same { forward.clone() } else { append(&mut words, query_tiles(shape, backward_rows)) };
+        let (keys, readers) = key_tiles(shape, backward_rows);
         let keys = append(&mut words, keys);
         let first_reader = words.len();
         words.extend(readers);
@@ -74,6 +88,7 @@ impl Plan {
         Self {
             words,
             forward_tile,
+            hopper: false,
             forward,
             backward,
             keys,
@@ -95,6 +110,9 @@ impl Plan {
         out: Pointer<T>,
         lse: Pointer<f32>,
     ) -> Launch {
+        if self.hopper {
+            return self.forward_on_hopper(words, qkv, out, lse);
+        }
         let (rows, of_bf16) = match (self.forward_tile, self.head_dim) {
             (ForwardTile::Rows64, 16) => (64, "attention_forward_16_64"),
             (ForwardTile::Rows64, 32) => (64, "attention_forward_32_64"),
@@ -125,6 +143,9 @@ impl Plan {
         row_sums: Pointer<f32>,
         d_qkv: Pointer<T>,
     ) -> [Launch; 3] {
+        if self.hopper {
+            return self.backward_on_hopper(words, d_out, qkv, out, lse, row_sums, d_qkv);
+        }
         let of_bf16 = match self.head_dim {
             16 => ["attention_row_sums_16", "attention_key_gradients_16", "attention_query_gradients_16"],
             32 => ["attention_row_sums_32", "attention_key_gradients_32", "attention_query_gradients_32"],
@@ -208,15 +229,15 @@ fn query_tiles(shape: &Shape, rows: usize) -> Vec<Tile> {
 }
 
 /// Tiles of keys (`Keys` in plan.cuh) and the words of those who see them (`Reader`).
-fn key_tiles(shape: &Shape) -> (Vec<Tile>, Vec<u32>) {
+fn key_tiles(shape: &Shape, rows: usize) -> (Vec<Tile>, Vec<u32>) {
     let window = shape.window.unwrap_or(usize::MAX) as u64;
     let (mut tiles, mut readers) = (Vec::new(), Vec::new());
     for document in shape.documents() {
         for segment in document.clone() {
             let (start, end) = (shape.segments[segment], shape.segments[segment + 1]);
             let prefix = shape.prefix(segment) as u32;
-            for row in (start..end).step_by(TILE) {
-                let count = (end - row).min(TILE as u32);
+            for row in (start..end).step_by(rows) {
+                let count = (end - row).min(rows as u32);
                 let position = prefix + row - start;
                 // The first position that sees none of these keys any more.
                 let last = u64::from(position + count - 1).saturating_add(window);

@@ -4,9 +4,23 @@ use zephyr_kernels::attention::cuda::{ForwardTile, Plan};
 use zephyr_kernels::attention::{Shape, backward, forward};
 use zephyr_kernels::cuda::Bf16;
 
+#[path = "hopper_emulated.rs"]
+mod hopper;
+
 const FORWARD: &str = "attention/forward.cu";
 const BACKWARD: &str = "attention/backward.cu";
 const PLAIN: &str = "attention/plain.cu";
+
+/// Which kernels work on a batch, and on what tiles.
+type Planned = fn(&Shape) -> Plan;
+
+fn rows_64(shape: &Shape) -> Plan {
+    Plan::new(shape, ForwardTile::Rows64)
+}
+
+fn rows_128(shape: &Shape) -> Plan {
+    Plan::new(shape, ForwardTile::Rows128)
+}
 
 /// Segments as `(rows, prefix)`.
 type Segments = &'static [(u32, u32)];
@@ -78,11 +92,11 @@ fn twin(qkv: &[f32], shape: &Shape) -> (Vec<f32>, Vec<f32>) {
 }
 
 /// `tolerance`: of a head's row; P is rounded to bf16 before its product with V, and so is the result.
-fn proof_forward<T: Tested>(device: &Device, case: &Case, tile: ForwardTile, tolerance: f64) -> Result<(), String> {
+fn proof_forward<T: Tested>(device: &Device, case: &Case, plan: Planned, tolerance: f64) -> Result<(), String> {
     case.with(|shape| {
         let (qkv, qkv32) = inputs::<T>(shape);
         let (expected, expected_lse) = twin(&qkv32, shape);
-        let plan = Plan::new(shape, tile);
+        let plan = plan(shape);
         let (qkv, words) = (device.upload("qkv", &qkv), device.upload("plan", &plan.words));
         let (out, lse) = (device.empty("out", expected.len()), device.empty("lse", expected_lse.len()));
         device.run(&plan.forward(words, qkv, out, lse))?;
@@ -95,7 +109,7 @@ fn proof_forward<T: Tested>(device: &Device, case: &Case, tile: ForwardTile, tol
 }
 
 /// `tolerance`: of a head's row; P and dS are rounded to bf16 before their products, and so are the results.
-fn proof_backward<T: Tested>(device: &Device, case: &Case, tolerance: f64) -> Result<(), String> {
+fn proof_backward<T: Tested>(device: &Device, case: &Case, plan: Planned, tolerance: f64) -> Result<(), String> {
     case.with(|shape| {
         let (qkv, qkv32) = inputs::<T>(shape);
         let (out, lse) = twin(&qkv32, shape);
@@ -104,7 +118,7 @@ fn proof_backward<T: Tested>(device: &Device, case: &Case, tolerance: f64) -> Re
         let mut expected = vec![0.0; qkv.len()];
         backward(&d_out32, &qkv32, &widen(&out), &lse, shape, &mut expected);
 
-        let plan = Plan::new(shape, ForwardTile::Rows64);
+        let plan = plan(shape);
         let words = device.upload("plan", &plan.words);
         let (qkv, d_out) = (device.upload("qkv", &qkv), device.upload("d_out", &d_out));
         let (out, lse) = (device.upload("out", &out), device.upload("lse", &lse));
@@ -152,24 +166,22 @@ fn heads_close<T: Tested>(
 
 #[test]
 fn forward_equals_its_twin() {
-    prove(FORWARD, &|device| CASES.iter().try_for_each(|case| in_bf16(device, case, ForwardTile::Rows64)));
+    prove(FORWARD, &|device| CASES.iter().try_for_each(|case| in_bf16(device, case, rows_64)));
 }
 
 #[test]
 fn forward_with_larger_tiles_equals_its_twin() {
     let wide = |case: &&Case| case.head_dim >= 64;
-    prove(FORWARD, &|device| {
-        CASES.iter().filter(wide).try_for_each(|case| in_bf16(device, case, ForwardTile::Rows128))
-    });
+    prove(FORWARD, &|device| CASES.iter().filter(wide).try_for_each(|case| in_bf16(device, case, rows_128)));
 }
 
 #[test]
 fn backward_equals_its_twin() {
-    prove(BACKWARD, &|device| CASES.iter().try_for_each(|case| proof_backward::<Bf16>(device, case, 5e-3)));
+    prove(BACKWARD, &|device| CASES.iter().try_for_each(|case| proof_backward::<Bf16>(device, case, rows_64, 5e-3)));
 }
 
-fn in_bf16(device: &Device, case: &Case, tile: ForwardTile) -> Result<(), String> {
-    proof_forward::<Bf16>(device, case, tile, 4e-3)
+fn in_bf16(device: &Device, case: &Case, plan: Planned) -> Result<(), String> {
+    proof_forward::<Bf16>(device, case, plan, 4e-3)
 }
 
 /// The smaller head dimensions, which mutants are tried on.
@@ -181,8 +193,8 @@ fn plain(device: &Device) -> Result<(), String> {
     let odd = Case { heads: 2, kv_heads: 1, head_dim: 41, window: Some(7), segments: &[(9, 0), (12, 5)] };
     let large = Case { heads: 1, kv_heads: 1, head_dim: 128, window: None, segments: &[(5, 0)] };
     for case in CASES.iter().filter(|case| case.head_dim <= 32).chain([&odd, &large]) {
-        proof_forward::<f32>(device, case, ForwardTile::Rows64, 3e-6)?;
-        proof_backward::<f32>(device, case, 1e-5)?;
+        proof_forward::<f32>(device, case, rows_64, 3e-6)?;
+        proof_backward::<f32>(device, case, rows_64, 1e-5)?;
     }
     Ok(())
 }
@@ -268,7 +280,7 @@ fn mistakes_of_the_forward_pass_are_caught() {
         },
         Mutation { from: "head / (layout.heads / layout.kv_heads)", to: "head % layout.kv_heads", caught_by: "off by" },
     ];
-    catches(FORWARD, &|device| small().try_for_each(|case| in_bf16(device, case, ForwardTile::Rows64)), &mutations);
+    catches(FORWARD, &|device| small().try_for_each(|case| in_bf16(device, case, rows_64)), &mutations);
 }
 
 #[test]
@@ -319,5 +331,9 @@ fn mistakes_of_the_backward_pass_are_caught() {
         Mutation { from: "-row_lse[i / 2]", to: "-row_lse[i % 2]", caught_by: "off by" },
         Mutation { from: "walk.row(), rows = walk.rows()", to: "walk.row(), rows = walk.rows() + 1", caught_by: "" },
     ];
-    catches(BACKWARD, &|device| small().try_for_each(|case| proof_backward::<Bf16>(device, case, 5e-3)), &mutations);
+    catches(
+        BACKWARD,
+        &|device| small().try_for_each(|case| proof_backward::<Bf16>(device, case, rows_64, 5e-3)),
+        &mutations,
+    );
 }

@@ -35,6 +35,31 @@ struct Reader {
   }
 };
 
+/// Where the walk over the queries of a tile of keys stands: a head of the group, a reader, a tile of `ROWS` of its queries.
+template <int ROWS> struct Walk {
+  const uint32_t* readers;
+  uint32_t first_reader, count, heads;
+  uint32_t head = 0, number = 0, first = 0;
+  Reader reader;
+
+  __device__ __forceinline__ Walk(const uint32_t* readers, const Keys& keys, uint32_t heads)
+      : readers(readers), first_reader(keys.first_reader), count(keys.readers), heads(heads), reader(Reader::read(readers, keys.first_reader)) {}
+  __device__ __forceinline__ bool done() const { return head == heads; }
+  __device__ __forceinline__ uint32_t row() const { return reader.row + first; }
+  __device__ __forceinline__ uint32_t rows() const { return reader.rows - first; }
+  __device__ __forceinline__ uint32_t position() const { return reader.position + first; }
+  __device__ __forceinline__ void advance() {
+    first += ROWS;
+    if (first < reader.rows) return;
+    first = 0;
+    if (++number == count) {
+      number = 0;
+      ++head;
+    }
+    if (count > 1) reader = Reader::read(readers, first_reader + number);
+  }
+};
+
 /// Whether a query sees a key, both given by position; `window` is more than any position where there is none.
 __device__ __forceinline__ bool sees(uint32_t query, uint32_t key, uint32_t window) { return key <= query && query - key < window; }
 

@@ -106,8 +106,8 @@ __device__ __forceinline__ void add_product_with_rows(Sums<D>& sums, const Sums<
 
 /// Writes 16 rows of sums, times a factor for each of the lane's two, to `to`, the first `valid` of them. They go through
 /// rows [first, first + 16) of `tile`, which only this warp has read, so that whole rows leave at once.
-template <int D>
-__device__ __forceinline__ void write_rows(const Sums<D>& sums, float factor, float factor_below, Tile<D> tile, uint32_t first, bf16* to,
+template <int D, typename Rows>
+__device__ __forceinline__ void write_rows(const Sums<D>& sums, float factor, float factor_below, Rows tile, uint32_t first, bf16* to,
                                            uint32_t stride, uint32_t valid) {
   const uint32_t row = first + lane_index() / 4;
   __syncwarp(); // the warp is done with these rows
@@ -121,8 +121,8 @@ __device__ __forceinline__ void write_rows(const Sums<D>& sums, float factor, fl
   }
   __syncwarp(); // the rows are whole
 #pragma unroll
-  for (uint32_t number = lane_index(); number < 16 * Tile<D>::CHUNKS; number += WARP) {
-    const uint32_t line = number / Tile<D>::CHUNKS, chunk = number % Tile<D>::CHUNKS;
+  for (uint32_t number = lane_index(); number < 16 * Rows::CHUNKS; number += WARP) {
+    const uint32_t line = number / Rows::CHUNKS, chunk = number % Rows::CHUNKS;
     if (line < valid) store16(to + static_cast<size_t>(line) * stride + chunk * 8, load16(tile.at(first + line, chunk)));
   }
 }

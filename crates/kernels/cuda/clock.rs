@@ -236,10 +236,12 @@ fn memory_bound(clock: &mut Clock) -> Vec<Row> {
     rows
 }
 
-/// Attention of `TOKENS` tokens in causal segments: length, milliseconds and TFLOP/s of the two passes.
-fn attention(clock: &mut Clock, length: usize) -> [f64; 4] {
+/// Attention of `TOKENS` tokens in causal segments: milliseconds and TFLOP/s of the two passes, by the kernels for every card
+/// and, on a Hopper, by its own.
+fn attention(clock: &mut Clock, length: usize) -> [Option<[f64; 4]>; 2] {
     let segments: Vec<u32> = (0..=TOKENS / length).map(|index| (index * length) as u32).collect();
     let scale = 1.0 / (HEAD_DIM as f32).sqrt();
+    let hopper = clock.stream.context().compute_capability().expect("the card's generation") == (9, 0);
     let shape = Shape {
         heads: HEADS,
         kv_heads: KV_HEADS,
@@ -252,23 +254,26 @@ fn attention(clock: &mut Clock, length: usize) -> [f64; 4] {
     let width = (HEADS + 2 * KV_HEADS) * HEAD_DIM;
     let (qkv, out) = (clock.filled::<Bf16>(TOKENS * width), clock.filled(TOKENS * HEADS * HEAD_DIM));
     let lse = clock.filled(TOKENS * HEADS);
-    // Whichever tile is faster on this card.
-    let forward = [ForwardTile::Rows64, ForwardTile::Rows128].map(|tile| {
-        let plan = Plan::new(&shape, tile);
-        let words = clock.upload(&plan.words);
-        clock.milliseconds(&[plan.forward(words, qkv, out, lse)])
-    });
-    let forward = forward[0].min(forward[1]);
-    let plan = Plan::new(&shape, ForwardTile::Rows128);
-    let words = clock.upload(&plan.words);
     let (d_out, row_sums) = (clock.filled(TOKENS * HEADS * HEAD_DIM), clock.filled(TOKENS * HEADS));
     let d_qkv = clock.filled(TOKENS * width);
-    let backward = clock.milliseconds(&plan.backward(words, d_out, qkv, out, lse, row_sums, d_qkv));
-    clock.free();
     // Two products forward; backward five, as flash attention counts (ours makes seven, which is its own affair).
     let pairs = (TOKENS / length) * length * (length + 1) / 2;
     let work = 4.0 * (HEADS * HEAD_DIM * pairs) as f64;
-    [forward, backward, work / forward / 1e9, 2.5 * work / backward / 1e9]
+    let mut time = |plans: &[Plan]| {
+        let passes = plans.iter().map(|plan| {
+            let words = clock.upload(&plan.words);
+            let forward = clock.milliseconds(&[plan.forward(words, qkv, out, lse)]);
+            (forward, clock.milliseconds(&plan.backward(words, d_out, qkv, out, lse, row_sums, d_qkv)))
+        });
+        // Whichever tile is faster on this card.
+        let faster = |a: (f64, f64), b: (f64, f64)| (a.0.min(b.0), a.1.min(b.1));
+        let (forward, backward) = passes.reduce(faster).expect("a plan");
+        [forward, backward, work / forward / 1e9, 2.5 * work / backward / 1e9]
+    };
+    let every = time(&[ForwardTile::Rows64, ForwardTile::Rows128].map(|tile| Plan::new(&shape, tile)));
+    let own = hopper.then(|| time(&[Plan::for_hopper(&shape)]));
+    clock.free();
+    [Some(every), own]
 }
 
 fn main() {
@@ -283,15 +288,21 @@ fn main() {
         writeln!(text, "{line}").expect("a String takes everything");
     }
     text.push_str(" ],\n \"attention\": [\n");
+    let mut rows = 0;
     for length in [1024, 2048, 4096] {
-        let [forward, backward, forward_speed, backward_speed] = attention(&mut clock, length);
-        let comma = if length < 4096 { "," } else { "" };
-        let line = format!(
-            "  {{\"length\": {length}, \"forward_ms\": {forward:.5}, \"backward_ms\": {backward:.5}, \
-             \"forward_tflops\": {forward_speed:.1}, \"backward_tflops\": {backward_speed:.1}}}{comma}"
-        );
-        writeln!(text, "{line}").expect("a String takes everything");
+        let kernels = ["", "for Hopper"].into_iter().zip(attention(&mut clock, length));
+        for (kernels, figures) in kernels {
+            let Some([forward, backward, forward_speed, backward_speed]) = figures else { continue };
+            let comma = if rows > 0 { ",\n" } else { "" };
+            let line = format!(
+                "{comma}  {{\"kernels\": {kernels:?}, \"length\": {length}, \"forward_ms\": {forward:.5}, \
+                 \"backward_ms\": {backward:.5}, \"forward_tflops\": {forward_speed:.1}, \
+                 \"backward_tflops\": {backward_speed:.1}}}"
+            );
+            write!(text, "{line}").expect("a String takes everything");
+            rows += 1;
+        }
     }
-    text.push_str(" ]\n}\n");
+    text.push_str("\n ]\n}\n");
     std::fs::write(&file, text).unwrap_or_else(|error| panic!("{file}: {error}"));
 }

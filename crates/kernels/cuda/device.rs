@@ -51,6 +51,11 @@ pub trait Device: Send + Sync + fmt::Debug {
     fn run(&self, launch: &Launch) -> Result<(), DeviceError>;
 
     fn multiply(&self, product: &Product) -> Result<(), DeviceError>;
+
+    /// Whether attention shall take the kernels for Hopper, where there are such.
+    fn takes_hopper_kernels(&self) -> bool {
+        false
+    }
 }
 
 impl dyn Device + '_ {

@@ -10,12 +10,16 @@ use super::launch::{LaunchError, Launcher};
 use super::{Device, DeviceError, Free, Launch, Part};
 use crate::gemm::cuda::Product;
 
+/// The environment variable that, as `hopper`, switches on the kernels of attention for Hopper: they have not been measured yet.
+const ATTENTION: &str = "ZEPHYR_ATTENTION";
+
 /// One card and one stream of it.
 pub struct Driver {
     stream: Arc<CudaStream>,
     launcher: Mutex<Launcher>,
     blas: Mutex<Blas>,
     name: String,
+    hopper: bool,
 }
 
 impl fmt::Debug for Driver {
@@ -59,7 +63,10 @@ impl Driver {
         let launcher = Launcher::new(stream.clone())?;
         let blas = Blas::new(stream.clone())?;
         let name = done("asking for the card's name", context.name())?;
-        Ok(Arc::new(Self { stream, launcher: Mutex::new(launcher), blas: Mutex::new(blas), name }))
+        let capability = done("asking for the card's generation", context.compute_capability())?;
+        // Their instructions are those of 9.0 and of no card after it.
+        let hopper = capability == (9, 0) && std::env::var_os(ATTENTION).is_some_and(|wanted| wanted == "hopper");
+        Ok(Arc::new(Self { hopper, stream, launcher: Mutex::new(launcher), blas: Mutex::new(blas), name }))
     }
 
     /// The raw stream, with the context current on this thread.
@@ -136,5 +143,9 @@ impl Device for Driver {
     fn multiply(&self, product: &Product) -> Result<(), DeviceError> {
         self.stream()?;
         lock(&self.blas).multiply(product)
+    }
+
+    fn takes_hopper_kernels(&self) -> bool {
+        self.hopper
     }
 }

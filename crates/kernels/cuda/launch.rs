@@ -6,10 +6,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use cudarc::driver::sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-use cudarc::driver::{CudaFunction, CudaModule, CudaStream, DriverError, result};
+use cudarc::driver::{CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 
-use super::Launch;
+use super::{Launch, TensorMap};
 
 /// The kernels of each source, for every card that [`build.rs`](../../build.rs) names and those to come.
 static FATBINS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
@@ -78,10 +78,16 @@ impl Launcher {
         self.stream.context().bind_to_thread().map_err(failed)?;
         let function = self.function(launch).map_err(failed)?;
         let mut slots: Vec<u64> = launch.arguments.iter().map(|argument| argument.slot).collect();
-        let mut arguments: Vec<*mut c_void> = slots.iter_mut().map(|slot| std::ptr::from_mut(slot).cast()).collect();
+        let maps = launch.arguments.iter().map(|argument| argument.map.as_ref().map(encode).transpose());
+        let mut maps = maps.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let place = |(slot, map): (&mut u64, &mut Option<sys::CUtensorMap>)| match map {
+            Some(map) => std::ptr::from_mut(map).cast(),
+            None => std::ptr::from_mut(slot).cast(),
+        };
+        let mut arguments: Vec<*mut c_void> = slots.iter_mut().zip(&mut maps).map(place).collect();
         let [x, y, z] = launch.grid;
         // SAFETY: the arguments are as the kernel's signature has them (the emulated tests compare the two), each at the
-        // start of its slot; the memory is the caller's promise.
+        // start of its slot or a map; the memory is the caller's promise.
         unsafe {
             let stream = self.stream.cu_stream();
             result::launch_kernel(function, (x, y, z), (launch.block, 1, 1), launch.shared, stream, &mut arguments)
@@ -110,6 +116,31 @@ impl Launcher {
         let handle = function.cu_function();
         self.functions.insert(launch.kernel, function);
         Ok(handle)
+    }
+}
+
+/// The map as Hopper's copy engine takes it: bf16, swizzled by 128 bytes, zeros outside.
+fn encode(map: &TensorMap) -> Result<sys::CUtensorMap, DriverError> {
+    let mut encoded = std::mem::MaybeUninit::uninit();
+    // SAFETY: each pointer is that of as many numbers as a matrix of two dimensions has; the driver looks at no memory of the
+    // card, and writes the map if it gives no error.
+    unsafe {
+        sys::cuTensorMapEncodeTiled(
+            encoded.as_mut_ptr(),
+            sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            2,
+            map.address as *mut c_void,
+            [map.columns, map.rows].as_ptr(),
+            [map.stride].as_ptr(),
+            [map.box_columns, map.box_rows].as_ptr(),
+            [1, 1].as_ptr(),
+            sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+            sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+            sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+            sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+        .result()?;
+        Ok(encoded.assume_init())
     }
 }
 

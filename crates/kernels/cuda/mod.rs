@@ -121,11 +121,26 @@ impl<T> Pointer<T> {
     }
 }
 
-/// One argument of a kernel, as its signature spells it and as the driver takes it: its bytes at the start of eight.
+/// A matrix of bf16 that Hopper's copy engine brings to shared memory by boxes, whose chunks of 16 bytes it swizzles by 128 bytes.
+/// emulation/hopper.h has the same; for a card the driver encodes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct TensorMap {
+    pub address: u64,
+    pub rows: u64,
+    pub columns: u64,
+    /// Bytes from row to row, a multiple of 16
+    pub stride: u64,
+    pub box_rows: u32,
+    pub box_columns: u32,
+}
+
+/// One argument of a kernel, as its signature spells it and as the driver takes it: its bytes at the start of eight, or a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Argument {
     pub letter: char,
     pub slot: u64,
+    pub map: Option<TensorMap>,
 }
 
 impl Argument {
@@ -137,7 +152,7 @@ impl Argument {
 
 impl<T: Stored> From<Pointer<T>> for Argument {
     fn from(pointer: Pointer<T>) -> Self {
-        Self { letter: T::LETTER, slot: pointer.address }
+        Self { letter: T::LETTER, slot: pointer.address, map: None }
     }
 }
 
@@ -150,19 +165,25 @@ impl<T: Stored> From<Option<Pointer<T>>> for Argument {
 
 impl From<f32> for Argument {
     fn from(value: f32) -> Self {
-        Self { letter: 'F', slot: u64::from(value.to_bits()) }
+        Self { letter: 'F', slot: u64::from(value.to_bits()), map: None }
     }
 }
 
 impl From<u32> for Argument {
     fn from(value: u32) -> Self {
-        Self { letter: 'U', slot: u64::from(value) }
+        Self { letter: 'U', slot: u64::from(value), map: None }
     }
 }
 
 impl From<u64> for Argument {
     fn from(value: u64) -> Self {
-        Self { letter: 'L', slot: value }
+        Self { letter: 'L', slot: value, map: None }
+    }
+}
+
+impl From<TensorMap> for Argument {
+    fn from(map: TensorMap) -> Self {
+        Self { letter: 'T', slot: 0, map: Some(map) }
     }
 }
 

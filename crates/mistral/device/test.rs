@@ -99,16 +99,19 @@ fn a_step_in_f32_equals_the_cpu_under_the_watch() {
 
 #[test]
 fn a_step_in_bf16_is_near_the_cpu_under_the_watch() {
-    let Some(device) = Emulated::new(Watch::On, 0) else { return };
-    let weights = wide();
-    let documents = documents();
-    let (packed, (rows, targets)) = (Packed::new(&documents), predictions(&documents));
-    let made =
-        on_device::<Bf16>(device, (&weights).into(), &packed, (&rows, &targets), -0.3, Recompute::NormsAndSwiglu);
-    // The twin computes with the same rounded weights, and rounds no activation.
-    let rounded = weights.converted(Storage::Bf16).unwrap().converted(Storage::F32).unwrap();
-    let (logps, gradients) = gradient(&rounded, &packed, &rows, &targets, -0.3, Recompute::default());
-    compare("bf16", (&weights).into(), &made, &logps, &gradients, 0.03);
+    // Of the head dimension 64 the emulated device has the kernels for Hopper alone, so that it takes them or fails.
+    for (head_dim, device) in [(16, Emulated::new(Watch::On, 0)), (64, Emulated::hopper(Watch::On, 1))] {
+        let Some(device) = device else { return };
+        let weights = wide(head_dim);
+        let documents = documents();
+        let (packed, (rows, targets)) = (Packed::new(&documents), predictions(&documents));
+        let made =
+            on_device::<Bf16>(device, (&weights).into(), &packed, (&rows, &targets), -0.3, Recompute::NormsAndSwiglu);
+        // The twin computes with the same rounded weights, and rounds no activation.
+        let rounded = weights.converted(Storage::Bf16).unwrap().converted(Storage::F32).unwrap();
+        let (logps, gradients) = gradient(&rounded, &packed, &rows, &targets, -0.3, Recompute::default());
+        compare(&format!("bf16, {head_dim}"), (&weights).into(), &made, &logps, &gradients, 0.03);
+    }
 }
 
 #[test]
@@ -129,7 +132,7 @@ fn every_recompute_policy_gives_the_same_bits() {
         Some(())
     }
     check::<f32>(&small(false, Some(5)));
-    check::<Bf16>(&wide());
+    check::<Bf16>(&wide(16));
 }
 
 #[test]
@@ -186,13 +189,14 @@ fn adapter_beside_its_twin(dropout: f64) -> Vec<f32> {
     seen
 }
 
-/// As [`small`] with the head dimension 16, for which there is a bf16 kernel.
-fn wide() -> Weights {
+/// As [`small`] with a head dimension for which there is a bf16 kernel.
+fn wide(head_dim: usize) -> Weights {
     let json = r#"{"model_type":"mistral","vocab_size":40,"hidden_size":32,"intermediate_size":48,"num_hidden_layers":2,
         "num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"sliding_window":6,"rms_norm_eps":1e-5,
         "hidden_act":"silu","max_position_embeddings":64,"rope_theta":10000.0,"tie_word_embeddings":false,
         "initializer_range":0.2,"bos_token_id":1,"eos_token_id":2}"#;
-    Weights::random(crate::config::Config::from_json(json, "test").unwrap(), 3)
+    let json = json.replace("\"head_dim\":16", &format!("\"head_dim\":{head_dim}"));
+    Weights::random(crate::config::Config::from_json(&json, "test").unwrap(), 3)
 }
 
 #[test]

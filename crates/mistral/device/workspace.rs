@@ -1,6 +1,6 @@
 //! The workspace of a step in device memory: sizes are known before anything is allocated, and nothing is allocated in a step.
 
-use zephyr_kernels::attention::cuda::{ForwardTile, Plan};
+use zephyr_kernels::attention::cuda::{ForwardTile, HOPPER_HEAD_DIMS, Plan};
 use zephyr_kernels::cuda::{Arena, Element, Pointer};
 use zephyr_kernels::noise::Noise;
 use zephyr_kernels::rms_norm::cuda::backward_scratch;
@@ -291,9 +291,14 @@ impl<T: Element> Decoder<T> {
     /// As [`Batch::check`].
     pub fn planned<'a>(&self, batch: Batch<'a>) -> Result<Planned<'a>> {
         batch.check(&self.config, self.positions)?;
-        let large = T::LETTER == 'b' && self.config.head_dim >= 64;
-        let tile = if large { ForwardTile::Rows128 } else { ForwardTile::Rows64 };
-        let plan = Plan::new(&attention_shape(&self.config, &batch), tile);
+        let (bf16, head_dim) = (T::LETTER == 'b', self.config.head_dim);
+        let shape = attention_shape(&self.config, &batch);
+        let plan = if bf16 && self.device.takes_hopper_kernels() && HOPPER_HEAD_DIMS.contains(&head_dim) {
+            Plan::for_hopper(&shape)
+        } else {
+            let large = bf16 && head_dim >= 64;
+            Plan::new(&shape, if large { ForwardTile::Rows128 } else { ForwardTile::Rows64 })
+        };
         Ok(Planned { batch, plan })
     }
 

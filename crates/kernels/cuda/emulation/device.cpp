@@ -2,6 +2,7 @@
 #include "emulation.h"
 
 #include "machine.h"
+#include "rounding.h"
 
 #include <cstring>
 
@@ -72,18 +73,10 @@ float atomic_add(float* address, float value) {
   return atomic(address, [&](float before) { return before + value; });
 }
 
-static float widen(uint16_t bits) { return __uint_as_float(uint32_t{bits} << 16); }
-
 static uint16_t round_to_bf16(float value) {
   const uint32_t bits = __float_as_uint(value);
   if (value != value) return 0x7fff; // cvt.rn.bf16.f32 has one NaN
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-/// The f32 at or next to `value` on the side of zero.
-static float towards_zero(double value) {
-  const float nearest = static_cast<float>(value);
-  return std::fabs(static_cast<double>(nearest)) > std::fabs(value) ? std::nextafterf(nearest, 0.0f) : nearest;
 }
 
 /// `exact · (1 + e)`, |e| ≤ `error`: e is a hash of the input, so that tests meet both signs and every size.

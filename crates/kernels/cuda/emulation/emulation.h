@@ -5,7 +5,7 @@
 // nothing has written, or in a race with another thread or block. What the GPU rounds, this rounds the same way: bf16 to
 // the nearest even; tensor cores towards zero; the approximate functions are wrong by as much as NVIDIA says they may be.
 //
-// There is no wgmma and no TMA here yet: a kernel that uses them does not compile, so none goes unproved.
+// Hopper's own instructions are in hopper.h.
 //
 // Kernels are compiled by nvcc with -fmad=false, and here with -ffp-contract=off: `a * b + c` has two roundings on both.
 #pragma once
@@ -85,7 +85,11 @@ template <typename... P> struct Caller {
   template <size_t N, size_t... I> struct Count : Count<N - 1, N - 1, I...> {};
   template <size_t... I> struct Count<0, I...> { using type = Order<I...>; };
   // The arguments lie in the host's memory, which is none of the watch's business.
-  template <typename T> __attribute__((no_sanitize("thread"))) static T argument(const uint64_t& slot) { return *reinterpret_cast<const T*>(&slot); }
+  // What needs more than a slot is where the slot points.
+  template <typename T> __attribute__((no_sanitize("thread"))) static T argument(const uint64_t& slot) {
+    if constexpr (sizeof(T) > sizeof(slot)) return *reinterpret_cast<const T*>(slot);
+    else return *reinterpret_cast<const T*>(&slot);
+  }
   template <size_t... I> __attribute__((no_sanitize("thread"))) static void call(const void* function, const uint64_t* slots, Order<I...>) {
     reinterpret_cast<void (*)(P...)>(const_cast<void*>(function))(argument<P>(slots[I])...);
   }

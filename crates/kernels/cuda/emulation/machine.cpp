@@ -22,7 +22,7 @@ const Kernel* find_kernel(const std::string& name) {
   return found == kernels().end() ? nullptr : &found->second;
 }
 
-Machine::Machine() : memory(*this) {}
+Machine::Machine() : memory(*this), async(*this) {}
 Machine::~Machine() {
   for (Thread& thread : threads) free_stack(thread.fibre);
 }
@@ -95,7 +95,8 @@ void Machine::run_block(const Launch& wanted) {
   ++memory.block;
   for (Buffer* buffer : shared_in_use) memory.poison(*buffer);
   full_barriers = 0;
-  common.assign(count, 0);
+  common.assign(count + COPY_WRITERS, 0);
+  async.begin_block(count, wanted.shared_bytes);
   barriers.assign(16, Barrier{});
   warps.assign((count + 31) / 32, Collective{});
   ready.resize(count);
@@ -108,14 +109,19 @@ void Machine::run_block(const Launch& wanted) {
     thread.known.clear();
     thread.open_group.clear();
     thread.groups.clear();
+    thread.registers = RegistersInUse{};
+    thread.published = 0;
     prepare(thread.fibre, thread_main);
     ready[id] = thread.id;
   }
   uint32_t gone = 0;
   while (gone < count) {
-    if (ready.empty()) {
-      message = deadlock();
-      return;
+    // Copies come when nobody can do without them, or in a shuffle at any time.
+    if (ready.empty() || (wanted.schedule != 0 && async.on_their_way() > 0 && next(random) % 4 == 0)) {
+      const bool landed = async.land(wanted.schedule == 0 ? 0 : next(random));
+      if (message.empty() && !landed) message = deadlock();
+      if (!message.empty()) return;
+      continue;
     }
     const size_t chosen = wanted.schedule == 0 ? 0 : next(random) % ready.size();
     running = ready[chosen];
@@ -125,6 +131,7 @@ void Machine::run_block(const Launch& wanted) {
     if (!message.empty()) return;
     gone += threads[running].state == Thread::GONE ? 1 : 0;
   }
+  if (const std::string undone = async.end_block(); !undone.empty()) end_with(undone);
 }
 
 std::string Machine::deadlock() const {
@@ -133,20 +140,26 @@ std::string Machine::deadlock() const {
   for (uint32_t id = 0; id < count; ++id) {
     const Thread& thread = threads[id];
     if (thread.state == Thread::GONE) ++waiting["have left the kernel"];
+    else if (const SharedBarrier* barrier = async.waited_for(thread.id)) ++waiting["wait at " + async.state(*barrier)];
     else if (thread.waits_for) ++waiting[std::string("wait at ") + thread.waits_for];
     else ++waiting["wait at barrier " + std::to_string(thread.waits_at) + " of " + std::to_string(barriers[thread.waits_at].expected) + " threads"];
   }
-  std::string text = std::string(launch->kernel->name) + ", block (" + std::to_string(block_index.x) + ", " + std::to_string(block_index.y) + ", " +
-                     std::to_string(block_index.z) + "): no thread can go on:";
+  std::string text = place() + ": no thread can go on:";
   for (auto& [what, number] : waiting) text += " " + std::to_string(number) + " " + what + ";";
   return text;
 }
 
+std::string Machine::place() const {
+  return std::string(launch->kernel->name) + ", block (" + std::to_string(block_index.x) + ", " + std::to_string(block_index.y) + ", " +
+         std::to_string(block_index.z) + ")";
+}
+
+void Machine::end_with(const std::string& what) { message = place() + ": " + what; }
+
 void Machine::fault(const std::string& what) {
   const Thread& thread = current();
-  message = std::string(launch->kernel->name) + ", block (" + std::to_string(block_index.x) + ", " + std::to_string(block_index.y) + ", " +
-            std::to_string(block_index.z) + "), thread (" + std::to_string(thread.index.x) + ", " + std::to_string(thread.index.y) + ", " +
-            std::to_string(thread.index.z) + "): " + what;
+  message = place() + ", thread (" + std::to_string(thread.index.x) + ", " + std::to_string(thread.index.y) + ", " + std::to_string(thread.index.z) +
+            "): " + what;
   Fibre abandoned;
   switch_stack(abandoned, host);
   std::abort();
@@ -166,6 +179,25 @@ bool Machine::happened_before(uint16_t thread, uint32_t clock) {
   return clock <= (me.known.empty() ? common[thread] : me.known[thread]);
 }
 
+/// Adds `known` to what the running thread knows.
+void Machine::learn(const std::vector<uint32_t>& known) {
+  if (!WATCHED) return;
+  std::vector<uint32_t>& mine = current().known;
+  if (mine.empty()) mine = common;
+  for (size_t other = 0; other < mine.size(); ++other) mine[other] = std::max(mine[other], known[other]);
+}
+
+void Machine::publish_to_async() {
+  current().published = current().clock++;
+  keep_pace();
+}
+
+/// What one lane does alone must not leave its warp behind: the watch knows the readers of a warp by the last one's clock.
+void Machine::keep_pace() {
+  const uint32_t first = current().id / 32 * 32, clock = current().clock;
+  for (uint32_t lane = first; lane < std::min(first + 32, thread_count()); ++lane) threads[lane].clock = std::max(threads[lane].clock, clock);
+}
+
 /// Adds what the thread knows and did to `known`, and moves it on to its next moment.
 void Machine::tell(std::vector<uint32_t>& known, Thread& thread) {
   if (!WATCHED) return;
@@ -180,7 +212,7 @@ void Machine::wake(Thread& thread) {
 }
 
 void Machine::barrier(uint32_t id, uint32_t expected, bool wait_for_others) {
-  const uint32_t count = static_cast<uint32_t>(common.size());
+  const uint32_t count = thread_count();
   if (id >= 16) fault("names barrier " + std::to_string(id) + " of 16");
   if (expected % 32 != 0) fault("a barrier of " + std::to_string(expected) + " threads, which are no whole warps");
   expected = expected == 0 ? count : std::min(expected, count);
@@ -218,7 +250,7 @@ void Machine::collective(const char* operation, uint32_t mask, uint32_t paramete
   Thread& thread = current();
   Collective& warp = warps[thread.id / 32];
   const uint32_t first = thread.id / 32 * 32, bit = 1u << (thread.id % 32);
-  const uint32_t lanes = std::min<uint32_t>(32, static_cast<uint32_t>(common.size()) - first);
+  const uint32_t lanes = std::min<uint32_t>(32, thread_count() - first);
   if (!(mask & bit)) fault(std::string(operation) + " by a lane that its own mask leaves out");
   if (lanes < 32 && mask >> lanes != 0) fault(std::string(operation) + " with lanes that the block does not have");
   if (warp.arrived == 0) {
@@ -266,7 +298,7 @@ void Machine::copy_async(uintptr_t to, uintptr_t from, size_t bytes, size_t vali
     std::memcpy(copy.data, reinterpret_cast<const void*>(from), valid);
     if (bytes >= 16) memory.traffic.global_wide += valid == 16 ? 0 : valid;
   }
-  memory.begin_copy(to, bytes);
+  memory.begin_copy(to, bytes, false);
   current().open_group.push_back(copy);
 }
 
@@ -279,7 +311,7 @@ void Machine::commit_copies() {
 void Machine::wait_copies(size_t pending) {
   Thread& thread = current();
   while (thread.groups.size() > pending) {
-    for (const Copy& copy : thread.groups.front()) memory.end_copy(copy.to, copy.data, copy.bytes);
+    for (const Copy& copy : thread.groups.front()) memory.end_copy(copy.to, copy.data, copy.bytes, thread.id, thread.clock);
     thread.groups.erase(thread.groups.begin());
   }
 }

@@ -5,6 +5,7 @@
 // other thread is surely done (a vector clock), and memory.cpp compares.
 #pragma once
 
+#include "async.h"
 #include "fibre.h"
 #include "index.h"
 #include "memory.h"
@@ -38,6 +39,9 @@ struct Thread {
   std::vector<uint32_t> known;
   std::vector<Copy> open_group;
   std::vector<std::vector<Copy>> groups;
+  RegistersInUse registers;
+  /// What it wrote up to this moment of it, tensor cores and copies may see.
+  uint32_t published = 0;
 };
 
 struct Barrier {
@@ -101,7 +105,20 @@ public:
   void copy_async(uintptr_t to, uintptr_t from, size_t bytes, size_t valid);
   void commit_copies();
   void wait_copies(size_t pending);
+  void publish_to_async();
   [[noreturn]] void fault(const std::string& what);
+
+  // What goes on beside the threads asks for.
+  uint32_t thread_count() const { return block_size.x * block_size.y * block_size.z; }
+  Thread& thread(uint32_t id) { return threads[id]; }
+  const std::vector<uint32_t>& known_to_all() const { return common; }
+  void tell(std::vector<uint32_t>& known, Thread& thread);
+  void learn(const std::vector<uint32_t>& known);
+  void keep_pace();
+  void wait(const char* operation, uint32_t barrier);
+  void wake(uint16_t thread) { wake(threads[thread]); }
+  /// Ends the launch from outside of all threads.
+  void end_with(const std::string& what);
 
   // What the watch on memory asks for.
   bool happened_before(uint16_t thread, uint32_t clock);
@@ -109,6 +126,7 @@ public:
   bool in_running_stack(uintptr_t address) { return address - reinterpret_cast<uintptr_t>(current().fibre.lowest) < STACK; }
 
   Memory memory;
+  Async async;
   Statistics statistics{};
 
 private:
@@ -116,9 +134,8 @@ private:
   void use_shared(Buffer*& buffer, const char* name, size_t bytes, size_t element);
   void run_block(const Launch& launch);
   bool pick(uint32_t schedule);
-  void wait(const char* operation, uint32_t barrier);
-  void tell(std::vector<uint32_t>& known, Thread& thread);
   void wake(Thread& thread);
+  std::string place() const;
   std::string deadlock() const;
 
   static constexpr size_t STACK = 256 * 1024;
@@ -130,7 +147,7 @@ private:
   std::vector<uint16_t> ready;
   std::vector<Barrier> barriers;
   std::vector<Collective> warps;
-  /// What everybody knows since the last barrier of the whole block.
+  /// What everybody knows since the last barrier of the whole block: of each thread, then of the copies.
   std::vector<uint32_t> common;
   uint32_t full_barriers = 0;
   uint64_t random = 1;

@@ -118,7 +118,8 @@ void Memory::access(uintptr_t address, size_t bytes, size_t alignment, Access ki
   cells(buffer, address, bytes, [&](size_t index) { touch(buffer, index, kind); });
 }
 
-void Memory::touch(Buffer& buffer, size_t index, Access kind) {
+/// Forgets what was before this launch or block.
+Cell& Memory::cell_now(Buffer& buffer, size_t index) {
   Cell& cell = buffer.cells[index];
   const uint32_t serial = buffer.shared ? block : launch;
   if (cell.serial != serial) {
@@ -127,16 +128,78 @@ void Memory::touch(Buffer& buffer, size_t index, Access kind) {
     cell.serial = serial;
     cell.written = written;
   }
+  return cell;
+}
+
+static std::string element(const Buffer& buffer, size_t index) {
+  return describe(buffer, reinterpret_cast<uintptr_t>(buffer.begin) + index * buffer.element);
+}
+
+void Memory::race(const Buffer& buffer, size_t index, const char* verb, const char* they, uint32_t their_block, uint16_t other) {
+  std::string who = other == Cell::SEVERAL ? "others" : other >= machine.thread_count() ? "a copy" : "thread " + std::to_string(other);
+  if (their_block == Cell::ALL_BLOCKS) who = "other blocks";
+  else if (their_block != block) who = "another block";
+  machine.fault(std::string("race: ") + verb + " " + element(buffer, index) + ", which " + who + " " + they + " with no barrier between");
+}
+
+void Memory::check_writer(const Buffer& buffer, size_t index, const Cell& cell, const char* verb, bool atomic) {
+  if (cell.writer == Cell::NOBODY) return;
+  if (cell.kind == Cell::PENDING) {
+    machine.fault(std::string(verb) + " " + element(buffer, index) + " while thread " + std::to_string(cell.writer) +
+                  "'s asynchronous copy into it has not been waited for");
+  }
+  const bool ordered = cell.writer_block == block && machine.happened_before(cell.writer, cell.writer_clock);
+  if (!(cell.kind == Cell::ATOMIC && atomic) && !ordered) race(buffer, index, verb, "wrote", cell.writer_block, cell.writer);
+}
+
+/// What a thread wrote must be published before tensor cores or the copy engine come to it.
+void Memory::check_published(const Buffer& buffer, size_t index, const Cell& cell) {
+  if (cell.writer == Cell::NOBODY || cell.writer >= machine.thread_count()) return;
+  if (machine.thread(cell.writer).published < cell.writer_clock) {
+    machine.fault("leaves " + element(buffer, index) + " to tensor cores or copies, which thread " + std::to_string(cell.writer) +
+                  " wrote and has not published to them");
+  }
+}
+
+void Memory::read_by_tensor_cores(uintptr_t address, size_t bytes) {
+  if (!WATCHED) return;
+  Buffer& buffer = checked(address, bytes, bytes, "multiplies");
+  if (!buffer.shared) machine.fault("multiplies what is not in shared memory");
+  cells(buffer, address, bytes, [&](size_t index) {
+    Cell& cell = cell_now(buffer, index);
+    check_writer(buffer, index, cell, "multiplies", false);
+    if (!cell.written) machine.fault("multiplies " + element(buffer, index) + ", which nothing has written");
+    check_published(buffer, index, cell);
+  });
+}
+
+void Memory::add_reader(Cell& cell, uint16_t reader, uint32_t lanes, uint32_t clock) {
+  if (several_block != block) several.clear();
+  several_block = block;
+  Readers& readers = several[&cell][reader / 32];
+  readers.lanes |= lanes;
+  readers.clock = clock < readers.clock ? readers.clock : clock;
+}
+
+bool Memory::all_readers_done(const Cell& cell) {
+  const auto found = several.find(&cell);
+  if (several_block != block || found == several.end()) return false;
+  for (uint32_t warp = 0; warp < 32; ++warp) {
+    const Readers& readers = found->second[warp];
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+      if ((readers.lanes >> lane & 1) && !machine.happened_before(static_cast<uint16_t>(warp * 32 + lane), readers.clock)) return false;
+    }
+  }
+  several.erase(found);
+  return true;
+}
+
+void Memory::touch(Buffer& buffer, size_t index, Access kind) {
+  Cell& cell = cell_now(buffer, index);
   const Thread& thread = machine.current();
   const uint16_t me = thread.id;
-  auto where = [&] { return describe(buffer, reinterpret_cast<uintptr_t>(buffer.begin) + index * buffer.element); };
-  auto race = [&](const char* they, uint32_t their_block, uint16_t other) {
-    std::string who = other == Cell::SEVERAL ? "others" : "thread " + std::to_string(other);
-    if (their_block == Cell::ALL_BLOCKS) who = "other blocks";
-    else if (their_block != block) who = "another block";
-    machine.fault(std::string("race: ") + (kind == Access::READ ? "reads " : kind == Access::WRITE ? "writes " : "updates ") + where() +
-                  ", which " + who + " " + they + " with no barrier between");
-  };
+  const char* verb = kind == Access::READ ? "reads" : kind == Access::WRITE ? "writes" : "updates";
+  const bool listed = buffer.shared && machine.async.has_barriers();
 
   /// All readers that the cell remembers, of one warp of this block, are surely done.
   auto readers_done = [&] {
@@ -148,16 +211,8 @@ void Memory::touch(Buffer& buffer, size_t index, Access kind) {
     return true;
   };
 
-  if (cell.writer != Cell::NOBODY) {
-    if (cell.kind == Cell::PENDING) {
-      machine.fault(std::string(kind == Access::READ ? "reads " : "writes ") + where() + " while thread " + std::to_string(cell.writer) +
-                    "'s asynchronous copy into it has not been waited for");
-    }
-    const bool both_atomic = cell.kind == Cell::ATOMIC && kind == Access::ATOMIC;
-    const bool ordered = cell.writer_block == block && machine.happened_before(cell.writer, cell.writer_clock);
-    if (!both_atomic && !ordered) race("wrote", cell.writer_block, cell.writer);
-  }
-  if (kind != Access::WRITE && !cell.written) machine.fault("reads " + where() + ", which nothing has written");
+  check_writer(buffer, index, cell, verb, kind == Access::ATOMIC);
+  if (kind != Access::WRITE && !cell.written) machine.fault("reads " + element(buffer, index) + ", which nothing has written");
   if (kind == Access::READ) {
     const uint32_t lane = 1u << me % 32;
     if (cell.reader == Cell::NOBODY || (cell.reader != Cell::SEVERAL && readers_done())) {
@@ -169,6 +224,10 @@ void Memory::touch(Buffer& buffer, size_t index, Access kind) {
       cell.reader_clock = thread.clock < cell.reader_clock ? cell.reader_clock : thread.clock;
       cell.reader_lanes |= lane;
     } else {
+      if (listed) {
+        if (cell.reader != Cell::SEVERAL) add_reader(cell, cell.reader, cell.reader_lanes, cell.reader_clock);
+        add_reader(cell, me, lane, thread.clock);
+      }
       cell.reader_block = cell.reader_block == block ? block : Cell::ALL_BLOCKS;
       cell.reader = Cell::SEVERAL;
       cell.reader_clock = machine.barriers_passed();
@@ -176,10 +235,12 @@ void Memory::touch(Buffer& buffer, size_t index, Access kind) {
     return;
   }
   if (cell.reader != Cell::NOBODY) {
-    const bool ordered = cell.reader == Cell::SEVERAL ? cell.reader_block == block && machine.barriers_passed() > cell.reader_clock
-                                                      : readers_done();
-    if (!ordered) race("read", cell.reader_block, cell.reader);
+    const bool ordered = cell.reader != Cell::SEVERAL ? readers_done()
+                                                      : (cell.reader_block == block && machine.barriers_passed() > cell.reader_clock) ||
+                                                            (listed && all_readers_done(cell));
+    if (!ordered) race(buffer, index, verb, "read", cell.reader_block, cell.reader);
   }
+  if (listed) machine.async.check_overwrite(reinterpret_cast<uintptr_t>(buffer.begin) + index * buffer.element);
   cell.reader = Cell::NOBODY;
   cell.writer = me;
   cell.writer_block = block;
@@ -188,24 +249,26 @@ void Memory::touch(Buffer& buffer, size_t index, Access kind) {
   cell.written = true;
 }
 
-void Memory::begin_copy(uintptr_t to, size_t bytes) {
+void Memory::begin_copy(uintptr_t to, size_t bytes, bool engine) {
   if (!WATCHED) return;
   Buffer& buffer = checked(to, bytes, bytes, "copies");
   if (!buffer.shared) machine.fault("copies asynchronously into global memory");
   cells(buffer, to, bytes, [&](size_t index) {
+    if (engine) check_published(buffer, index, cell_now(buffer, index));
     touch(buffer, index, Access::WRITE);
     buffer.cells[index].kind = Cell::PENDING;
   });
   std::memset(reinterpret_cast<void*>(to), 0xff, bytes);
 }
 
-void Memory::end_copy(uintptr_t to, const unsigned char* data, size_t bytes) {
+void Memory::end_copy(uintptr_t to, const unsigned char* data, size_t bytes, uint16_t writer, uint32_t clock) {
   std::memcpy(reinterpret_cast<void*>(to), data, bytes);
   if (!WATCHED) return;
   Buffer& buffer = *find(to);
   cells(buffer, to, bytes, [&](size_t index) {
     buffer.cells[index].kind = Cell::PLAIN;
-    buffer.cells[index].writer_clock = machine.current().clock;
+    buffer.cells[index].writer = writer;
+    buffer.cells[index].writer_clock = clock;
   });
 }
 

@@ -1,10 +1,12 @@
 // Device memory that is watched: every access of a kernel is checked for bounds, alignment, initialisation and races.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace emulation {
@@ -83,8 +85,11 @@ public:
   /// An access of the running thread: counts it, and ends the launch if it is wrong.
   void access(uintptr_t address, size_t bytes, size_t alignment, Access kind);
   /// The two ends of an asynchronous copy into shared memory: from the first to the second nobody may touch it.
-  void begin_copy(uintptr_t to, size_t bytes);
-  void end_copy(uintptr_t to, const unsigned char* data, size_t bytes);
+  /// `engine`: by the copy engine, which sees what threads have written only when they have published it.
+  void begin_copy(uintptr_t to, size_t bytes, bool engine);
+  void end_copy(uintptr_t to, const unsigned char* data, size_t bytes, uint16_t writer, uint32_t clock);
+  /// Tensor cores read on behalf of the running thread.
+  void read_by_tensor_cores(uintptr_t address, size_t bytes);
 
   Traffic traffic;
   /// Numbers of the running launch and block.
@@ -95,7 +100,13 @@ private:
   Buffer* find(uintptr_t address) const;
   Buffer& checked(uintptr_t address, size_t bytes, size_t alignment, const char* verb);
   template <typename Body> void cells(Buffer& buffer, uintptr_t address, size_t bytes, Body body);
+  Cell& cell_now(Buffer& buffer, size_t index);
+  void check_writer(const Buffer& buffer, size_t index, const Cell& cell, const char* verb, bool atomic);
+  void check_published(const Buffer& buffer, size_t index, const Cell& cell);
+  [[noreturn]] void race(const Buffer& buffer, size_t index, const char* verb, const char* they, uint32_t their_block, uint16_t other);
   void touch(Buffer& buffer, size_t index, Access kind);
+  void add_reader(Cell& cell, uint16_t reader, uint32_t lanes, uint32_t clock);
+  bool all_readers_done(const Cell& cell);
 
   static constexpr size_t ARENA = size_t{1} << 28;
   static constexpr size_t PAGE = 256;
@@ -105,6 +116,13 @@ private:
   size_t used = PAGE;
   std::vector<uint32_t> pages; // number of the buffer + 1
   std::deque<Buffer> buffers;
+  /// Of shared memory that barriers of its own hand around: the readers of several warps, by cell. A warp's lanes, and the last
+  /// one's clock.
+  struct Readers {
+    uint32_t lanes = 0, clock = 0;
+  };
+  std::unordered_map<const Cell*, std::array<Readers, 32>> several;
+  uint32_t several_block = 0;
 };
 
 } // namespace emulation
