@@ -122,3 +122,5 @@ pub(crate) mod allocation;
 mod fuzz_test;
 #[cfg(test)]
 pub(crate) mod test;
+mod guards_test;
+#[cfg(test)]
