@@ -107,7 +107,7 @@ export class WasmLoader {
     /**
      * The safetensors of a folder in Hugging Face's layout, after the texts of config.json and generation_config.json.
      */
-    static ofSafetensors(config: string, generation: string | null | undefined, form: string): WasmLoader;
+    static ofSafetensors(config: string, generation: string | null | undefined, index: string | null | undefined, form: string): WasmLoader;
     /**
      * The next bytes of the file. Give large ones in parts: they are copied.
      */
@@ -116,6 +116,7 @@ export class WasmLoader {
      * The tokenizer of a GGUF file, once, as soon as its header is there: before the weights, which then use the memory
      * that making it took.
      */
+    shards(): string[];
     tokenizer(template?: string | null): WasmTokenizer | undefined;
 }
 

@@ -105,13 +105,18 @@ export class WasmLoader {
      */
     static ofGguf(form: string, keep: boolean): WasmLoader;
     /**
-     * The safetensors of a folder in Hugging Face's layout, after the texts of config.json and generation_config.json.
+     * The safetensors of a folder in Hugging Face's layout, after the texts of config.json, generation_config.json and
+     * model.safetensors.index.json. With an index its shards come under their names.
      */
-    static ofSafetensors(config: string, generation: string | null | undefined, form: string): WasmLoader;
+    static ofSafetensors(config: string, generation: string | null | undefined, index: string | null | undefined, form: string): WasmLoader;
     /**
      * The next bytes of the file. Give large ones in parts: they are copied.
      */
     push(bytes: Uint8Array): void;
+    /**
+     * The shards that the index names.
+     */
+    shards(): string[];
     /**
      * The tokenizer of a GGUF file, once, as soon as its header is there: before the weights, which then use the memory
      * that making it took.
@@ -242,7 +247,7 @@ export interface InitOutput {
     readonly wasmloader_begin: (a: number, b: number, c: number, d: number) => [number, number];
     readonly wasmloader_finish: (a: number) => [number, number, number];
     readonly wasmloader_ofGguf: (a: number, b: number, c: number) => [number, number, number];
-    readonly wasmloader_ofSafetensors: (a: number, b: number, c: number, d: number, e: number, f: number) => [number, number, number];
+    readonly wasmloader_ofSafetensors: (a: number, b: number, c: number, d: number, e: number, f: number, g: number, h: number) => [number, number, number];
     readonly wasmloader_push: (a: number, b: any) => [number, number];
     readonly wasmloader_tokenizer: (a: number, b: number, c: number) => [number, number, number];
     readonly wasmmodel_configJson: (a: number) => [number, number];
@@ -262,6 +267,7 @@ export interface InitOutput {
     readonly wasmtokenizer_encodePrompt: (a: number, b: number, c: number, d: number) => [number, number, number, number];
     readonly wasmtokenizer_eosTokenId: (a: number) => number;
     readonly wasmtokenizer_fromJson: (a: number, b: number, c: number, d: number, e: number, f: number) => [number, number, number];
+    readonly wasmloader_shards: (a: number) => [number, number, number, number];
     readonly wasmtokenizer_render: (a: number, b: number, c: number, d: number) => [number, number, number, number];
     readonly wasmtokenizer_vocabularySize: (a: number) => number;
     readonly __wbindgen_malloc: (a: number, b: number) => number;

@@ -11,6 +11,7 @@ import type { ModelConfig, WeightStorage } from "../model/language-model";
 import type { EncodedChat, TokenizerFiles } from "../model/tokenizer";
 import {
   absolute,
+  type FolderFiles,
   filesOfFolder,
   isGguf,
   type LoadProgress,
@@ -146,13 +147,14 @@ export class Work {
   ): Promise<void> {
     const { WasmLoader } = this.#runtime!;
     const loader = guarded(() => WasmLoader.ofGguf(storage, keep));
-    await this.#take(loader, [source], opening, hooks, () => {
+    const onPiece = () => {
       this.#tokenizer ??= guarded(() => loader.tokenizer(template));
-    });
+    };
+    await this.#take(loader, [source], opening, hooks, { onPiece });
   }
 
   async #loadFolder(
-    files: ModelFiles,
+    files: ModelFiles | FolderFiles,
     { storage, template }: LoadRequest,
     opening: Opening,
     hooks: Hooks<LoadProgress>,
@@ -172,9 +174,12 @@ export class Work {
     // Before the weights, which are large.
     this.#tokenizer = guarded(() => WasmTokenizer.fromJson(tokenizer!, settings, jinja));
     const [config, generation] = [await text("config"), await text("generationConfig")];
-    const loader = guarded(() => WasmLoader.ofSafetensors(config!, generation, storage));
+    const index = await text("index");
+    const loader = guarded(() => WasmLoader.ofSafetensors(config!, generation, index, storage));
     const { weights } = files;
-    await this.#take(loader, Array.isArray(weights) ? weights : [weights], opening, hooks);
+    const sharded = typeof weights === "function";
+    const sources = sharded ? guarded(() => loader.shards()).map(weights) : [weights].flat();
+    await this.#take(loader, sources, opening, hooks, { sharded });
   }
 
   /** Reads the files into the loader. */
@@ -183,12 +188,14 @@ export class Work {
     sources: readonly ModelFiles["config"][],
     opening: Opening,
     { signal, onEvent }: Hooks<LoadProgress>,
-    onPiece = () => {},
+    { onPiece = () => {}, sharded = false } = {},
   ): Promise<void> {
     const pace = new Pace();
     try {
       for (const source of sources) {
-        const file = (await openFile(source, opening))!;
+        const file = await openFile(source, opening, sharded);
+        // The loader knows what the index has in it.
+        if (!file) break;
         const { name, bytes: total, cached } = file;
         guarded(() => loader.begin(name, total));
         let loaded = 0;
