@@ -139,11 +139,11 @@ export class WasmModel {
     /**
      * The logits after each id, `[ids, vocabulary]`, row by row.
      */
-    logits(ids: Uint32Array | number[]): Float32Array;
+    logits(ids: Uint32Array | number[]): WasmScoring;
     /**
      * Log-probability of each id after the first.
      */
-    score(ids: Uint32Array | number[]): Float32Array;
+    score(ids: Uint32Array | number[]): WasmScoring;
     readonly eosTokenIds: Uint32Array;
     readonly parameters: number;
     /**
@@ -163,6 +163,14 @@ export class WasmModel {
 /**
  * A tokenizer with its chat template.
  */
+export class WasmScoring {
+    private constructor();
+    free(): void;
+    [Symbol.dispose](): void;
+    finish(): Float32Array;
+    step(): boolean;
+}
+
 export class WasmTokenizer {
     private constructor();
     free(): void;

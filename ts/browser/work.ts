@@ -4,7 +4,7 @@
  */
 
 import type { NativeDecoding } from "../../bindings/node/index";
-import type { WasmEncoded, WasmLoader, WasmModel, WasmTokenizer } from "../../bindings/wasm/zephyr";
+import type { WasmEncoded, WasmLoader, WasmModel, WasmScoring, WasmTokenizer } from "../../bindings/wasm/zephyr";
 import { aborted, ModelError, throwIfAborted } from "../errors";
 import { type Generated, generatedOf } from "../model/generation";
 import type { ModelConfig, WeightStorage } from "../model/language-model";
@@ -313,14 +313,14 @@ export class Work {
     }
   }
 
-  score(ids: Uint32Array): Float32Array {
+  score(ids: Uint32Array, { signal }: Hooks<never> = {}): Promise<Float32Array> {
     const model = this.#heldModel();
-    return guarded(() => model.score(ids));
+    return scored(() => model.score(ids), signal);
   }
 
-  logits(ids: Uint32Array): Float32Array {
+  logits(ids: Uint32Array, { signal }: Hooks<never> = {}): Promise<Float32Array> {
     const model = this.#heldModel();
-    return guarded(() => model.logits(ids));
+    return scored(() => model.logits(ids), signal);
   }
 
   /** Bytes that the module's memory has taken: the peak of all models of this thread. */
@@ -332,6 +332,17 @@ export class Work {
     for (const each of [this.#model, this.#tokenizer]) if (each) release(each);
     this.#model = undefined;
     this.#tokenizer = undefined;
+  }
+}
+
+async function scored(begin: () => WasmScoring, signal: AbortSignal | undefined): Promise<Float32Array> {
+  const scoring = guarded(begin);
+  const pace = new Pace();
+  try {
+    while (guarded(() => scoring.step())) await pace.breathe(signal);
+    return guarded(() => scoring.finish());
+  } finally {
+    release(scoring);
   }
 }
 
