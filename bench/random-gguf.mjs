@@ -2,7 +2,7 @@
  * Writes a GGUF file of a Llama with random weights: the shape of a real model for measurements, where none can be had.
  * What it says is noise; what it costs is what a model of that shape costs. The same arguments give the same bytes.
  *
- * usage: node bench/random-gguf.mjs FILE Q4_0|Q8_0 [--shape 1.1b]
+ * usage: node bench/random-gguf.mjs FILE Q4_0|Q8_0|… [--shape 1.1b]
  *
  * The tokenizer is byte-level BPE: the bytes, then pairs of them up to the vocabulary's size.
  */
@@ -18,19 +18,28 @@ export const shapes = {
   tiny: { hidden: 64, inner: 96, layers: 2, heads: 4, kvHeads: 2, vocabulary: 600, context: 256 },
 };
 
-/** Block layouts of ggml: type number, `general.file_type`, values and bytes of a block, scale of a value of deviation 0.02. */
+/**
+ * Block layouts of ggml: type number, `general.file_type`, values and bytes of a block, and where in it half-precision numbers
+ * stand: scales and minima with which random codes are values of mean 0 and deviation 0.02.
+ */
 const kinds = {
-  Q4_0: { type: 2, file: 2, bytes: 18, scale: 0.02 / 4.61 },
-  Q8_0: { type: 8, file: 7, bytes: 34, scale: 0.02 / 73.9 },
+  Q4_0: { type: 2, file: 2, values: 32, bytes: 18, halves: [[0, 0.02 / 4.61]] },
+  Q5_0: { type: 6, file: 8, values: 32, bytes: 22, halves: [[0, 0.02 / 9.23]] },
+  Q5_1: { type: 7, file: 9, values: 32, bytes: 24, halves: offset(0, 0.02 / 9.23, -15.5) },
+  Q8_0: { type: 8, file: 7, values: 32, bytes: 34, halves: [[0, 0.02 / 73.9]] },
+  Q2_K: { type: 10, file: 10, values: 256, bytes: 84, halves: offset(80, 0.02 / 14, 1.5) },
+  Q3_K: { type: 11, file: 12, values: 256, bytes: 110, halves: [[108, 0.02 / 42]] },
+  Q4_K: { type: 12, file: 15, values: 256, bytes: 144, halves: offset(0, 0.02 / 257, 7.5) },
+  Q5_K: { type: 13, file: 17, values: 256, bytes: 176, halves: offset(0, 0.02 / 520, 15.5) },
+  Q6_K: { type: 14, file: 18, values: 256, bytes: 210, halves: [[208, 0.02 / 1366]] },
 };
-const BLOCK = 32;
 const ALIGNMENT = 32;
 const F32 = 0;
 
 /** Writes the file; a half-written one is never left under its name. */
 export function writeRandomGguf(file, kindName, shape) {
   const kind = kinds[kindName];
-  if (!kind) throw new Error(`type ${kindName}: take ${Object.keys(kinds).join(" or ")}`);
+  if (!kind) throw new Error(`type ${kindName}: take ${Object.keys(kinds).join(", ")}`);
   const tensors = tensorsOf(shape, kind);
   const unfinished = `${file}.${process.pid}.tmp`;
   const out = openSync(unfinished, "w");
@@ -75,7 +84,8 @@ function tensorsOf(shape, kind) {
       part: () => Buffer.from(new Float32Array(hidden).fill(1).buffer),
     });
   const matrix = (name, rows, columns) => {
-    const blocks = (rows * columns) / BLOCK;
+    if (columns % kind.values !== 0) throw new Error(`rows of ${columns} values are no blocks of ${kind.values}`);
+    const blocks = (rows * columns) / kind.values;
     tensors.push({
       name,
       dimensions: [columns, rows],
@@ -102,20 +112,33 @@ function tensorsOf(shape, kind) {
   return tensors;
 }
 
-/** Random codes, each block's scale (a half-precision number) in front. */
+/** A scale, and beside it the minimum in units of the scale. */
+function offset(place, scale, minimum) {
+  return [
+    [place, scale],
+    [place + 2, scale * minimum],
+  ];
+}
+
+/** Random codes under each block's scale. */
 function randomBlocks(random, kind, count) {
   const words = new Uint32Array(Math.ceil((count * kind.bytes) / 4));
   for (let index = 0; index < words.length; index++) words[index] = random();
   const bytes = Buffer.from(words.buffer, 0, count * kind.bytes);
-  const scale = half(kind.scale);
-  for (let block = 0; block < count; block++) bytes.writeUInt16LE(scale, block * kind.bytes);
+  const halves = kind.halves.map(([place, value]) => [place, half(value)]);
+  for (let block = 0; block < count; block++) {
+    for (const [place, bits] of halves) bytes.writeUInt16LE(bits, block * kind.bytes + place);
+  }
   return bytes;
 }
 
-/** The bits of a positive normal half-precision number, cut off. */
+/** The bits of a half-precision number, cut off. */
 function half(value) {
-  const bits = new Uint32Array(new Float32Array([value]).buffer)[0];
-  return ((bits >>> 23) - 112) * 1024 + ((bits >>> 13) & 1023);
+  const size = Math.abs(value);
+  const bits = new Uint32Array(new Float32Array([size]).buffer)[0];
+  const magnitude =
+    size < 2 ** -14 ? Math.floor(size * 2 ** 24) : ((bits >>> 23) - 112) * 1024 + ((bits >>> 13) & 1023);
+  return value < 0 ? magnitude + 0x8000 : magnitude;
 }
 
 /** xorshift32 */
@@ -225,7 +248,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [file, kind] = positionals;
   const shape = shapes[values.shape];
   if (!file || !kinds[kind] || !shape) {
-    console.error("usage: node bench/random-gguf.mjs FILE Q4_0|Q8_0 [--shape 1.1b]");
+    console.error(`usage: node bench/random-gguf.mjs FILE ${Object.keys(kinds).join("|")} [--shape 1.1b]`);
     process.exit(1);
   }
   writeRandomGguf(file, kind, shape);

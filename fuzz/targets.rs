@@ -3,6 +3,7 @@
 //! A target must come back whatever the bytes: with an error, or with something that keeps its promises. It says whether the
 //! input was accepted.
 
+use std::ops::Range;
 use std::path::Path;
 
 use zephyr_mistral::weights::gguf::{Gguf, from_gguf};
@@ -22,22 +23,31 @@ pub const ALL: [(&str, Target); 5] = [
     ("config_json", config_json),
 ];
 
-/// Every tensor lies in the file, and is as long as its shape says.
+/// No byte of a file belongs to two tensors.
+fn disjoint(ranges: impl Iterator<Item = Range<u64>>) {
+    let mut ranges: Vec<Range<u64>> = ranges.filter(|range| !range.is_empty()).collect();
+    ranges.sort_by_key(|range| range.start);
+    assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
+}
+
+/// Every tensor lies in the file, apart from the others, and is as long as its shape says.
 pub fn safetensors_header(bytes: &[u8]) -> bool {
     let Ok(header) = Header::read(&bytes.to_vec(), Path::new("fuzz.safetensors")) else { return false };
     for tensor in &header.tensors {
         assert!(tensor.range.start <= tensor.range.end && tensor.range.end <= bytes.len() as u64, "{tensor:?}");
         assert!(tensor.elements() as u64 <= 8 * (tensor.range.end - tensor.range.start), "{tensor:?}");
     }
+    disjoint(header.tensors.iter().map(|tensor| tensor.range.clone()));
     true
 }
 
-/// Every tensor lies in the file; what loads has a vocabulary of its embedding's size, in both ways of keeping weights.
+/// Every tensor lies in the file, apart from the others; what loads has a vocabulary of its embedding's size, in both ways of keeping weights.
 pub fn gguf(bytes: &[u8]) -> bool {
     let Ok(gguf) = Gguf::read(bytes.to_vec(), Path::new("fuzz.gguf")) else { return false };
     for tensor in &gguf.tensors {
         assert!(tensor.range.start <= tensor.range.end && tensor.range.end <= bytes.len() as u64, "{tensor:?}");
     }
+    disjoint(gguf.tensors.iter().map(|tensor| tensor.range.clone()));
     let metadata = gguf.tokenizer_metadata();
     if let Ok(metadata) = &metadata {
         used(Tokenizer::from_gguf(metadata).ok());

@@ -1,10 +1,18 @@
 // Makes ready what `npm run test:formats` compares with, as far as it is missing: node-llama-cpp by npm, the gguf package by
 // pip. What cannot be had is said, and its tests skip. PyTorch is not fetched: transformers and peft are used where a Python
 // has them (ZEPHYR_PEER_PYTHON).
-// usage: node scripts/format-peers.mjs
+// usage: node scripts/format-peers.mjs [--strict]
+//   --strict   fails where a peer is missing, for whoever must know that nothing was skipped
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
+
+const missing = [];
+/** Says what is missing. */
+function miss(text) {
+  missing.push(text);
+  console.log(`MISSING: ${text}`);
+}
 
 const llama = process.env.ZEPHYR_PEER_LLAMA ?? "/tmp/zephyr-peer-llama";
 if (existsSync(join(llama, "node_modules", "node-llama-cpp"))) console.log(`node-llama-cpp: ${llama}`);
@@ -14,7 +22,8 @@ else {
   const packages = ["node-llama-cpp@3", `${binary}@3`];
   const flags = ["--prefix", llama, "--no-save", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"];
   const installed = spawnSync("npm", ["install", ...flags, ...packages], { stdio: "inherit" }).status === 0;
-  console.log(installed ? `node-llama-cpp: put into ${llama}` : "MISSING: node-llama-cpp could not be installed");
+  if (installed) console.log(`node-llama-cpp: put into ${llama}`);
+  else miss("node-llama-cpp could not be installed");
 }
 
 const pythons = [process.env.ZEPHYR_PEER_PYTHON, "/tmp/peer/bin/python", "python3"].filter(Boolean);
@@ -25,9 +34,14 @@ if (!python("gguf")) {
     !existsSync(venv) &&
     spawnSync("python3", ["-m", "venv", venv], { stdio: "inherit" }).status === 0 &&
     spawnSync(join(venv, "bin", "pip"), ["install", "--quiet", "gguf"], { stdio: "inherit" }).status === 0;
-  if (!made) console.log("MISSING: no Python has the package gguf (pip install gguf, ZEPHYR_PEER_PYTHON)");
+  if (!made) console.log("the package gguf could not be installed (pip install gguf, ZEPHYR_PEER_PYTHON)");
 }
 for (const name of ["gguf", "transformers", "peft"]) {
   const found = python(name);
-  console.log(found ? `${name}: ${found}` : `MISSING: no Python has ${name}; its tests skip`);
+  if (found) console.log(`${name}: ${found}`);
+  else miss(`no Python has ${name}; its tests skip`);
+}
+if (process.argv.includes("--strict") && missing.length > 0) {
+  console.error(`${missing.length} of the peers are missing, and --strict wants them all`);
+  process.exit(1);
 }

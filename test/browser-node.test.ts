@@ -1,15 +1,37 @@
 /** zephyr-align/browser in Node: the same ids, log-probabilities and answers as the native core, and typed errors. */
 import { spawnSync } from "node:child_process";
-import { openAsBlob, readFileSync } from "node:fs";
+import {
+  cpSync,
+  mkdtempSync,
+  openAsBlob,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { randomGgufHeader } from "../bench/random-gguf.mjs";
 import type * as Browser from "../ts/browser";
 import { Mistral } from "../ts/model/mistral";
 import { root, wasmBuilt, web } from "./browser/built";
-import { ask, bound, comparisons, farthest, urlOf } from "./browser/golden";
+import {
+  ask,
+  bound,
+  type Comparison,
+  comparisons,
+  farthest,
+  typeComparisons,
+  urlOf,
+  writeTypes,
+} from "./browser/golden";
+import { serveSite } from "./browser/site";
+import { splitPart } from "./formats/split-part";
+import { narrowed } from "./sampling";
 import { cases, golden, present, readJson, smollm2 } from "./shared";
 
 const base = join(root, "recipes/demo/base");
@@ -31,24 +53,35 @@ describe.runIf(wasmBuilt)("zephyr-align/browser in Node", () => {
   });
   const load = (path: string, options = {}) => browser.Mistral.fromPretrained(urlOf(path), options);
 
+  async function compare({ path, conversations, quantization }: Comparison): Promise<void> {
+    using native = await Mistral.fromPretrained(path, { quantization });
+    using model = await load(path, { quantization });
+    expect([model.parameters, model.storage, model.stopTokenIds]).toEqual([
+      native.parameters,
+      native.storage,
+      native.stopTokenIds,
+    ]);
+    expect(model.config).toEqual(native.config);
+    const [here, there] = [await ask(model, conversations), await ask(native, conversations)];
+    for (const [index, said] of here.entries()) {
+      const { logprobs, ...rest } = there[index]!;
+      expect({ ...said, logprobs: undefined }, `conversation ${index}`).toEqual({ ...rest, logprobs: undefined });
+      expect(said.stream).toBe(said.greedy);
+      expect(farthest(said.logprobs, logprobs), `log-probs of conversation ${index}`).toBeLessThan(bound);
+    }
+  }
+
   describe.runIf(present(golden) && present(cases) && present(smollm2))("says what the native core says", () => {
-    it.each(comparisons())("$name", async ({ path, conversations, quantization }) => {
-      using native = await Mistral.fromPretrained(path, { quantization });
-      using model = await load(path, { quantization });
-      expect([model.parameters, model.storage, model.stopTokenIds]).toEqual([
-        native.parameters,
-        native.storage,
-        native.stopTokenIds,
-      ]);
-      expect(model.config).toEqual(native.config);
-      const [here, there] = [await ask(model, conversations), await ask(native, conversations)];
-      for (const [index, said] of here.entries()) {
-        const { logprobs, ...rest } = there[index]!;
-        expect({ ...said, logprobs: undefined }, `conversation ${index}`).toEqual({ ...rest, logprobs: undefined });
-        expect(said.stream).toBe(said.greedy);
-        expect(farthest(said.logprobs, logprobs), `log-probs of conversation ${index}`).toBeLessThan(bound);
-      }
+    it.each(comparisons())("$name", compare);
+  });
+
+  describe("says what the native core says of every type of GGUF", () => {
+    let types: string;
+    beforeAll(async () => {
+      types = await writeTypes();
     });
+    afterAll(() => rmSync(types, { recursive: true, force: true }));
+    it.each(typeComparisons())("$name", compare);
   });
 
   it("draws the same samples from the same seed, alone and in a batch", async () => {
@@ -128,6 +161,73 @@ describe.runIf(wasmBuilt)("zephyr-align/browser in Node", () => {
     expect((await model.generate(question, { maxTokens: 2 })).ids.length).toBeGreaterThan(0);
   });
 
+  it("log-probabilities of a long text stop at their signal, between two pieces", async () => {
+    const small = await Mistral.fromPretrained(base);
+    const config = { ...small.config, hidden_size: 256, intermediate_size: 512, head_dim: 64 };
+    const folder = mkdtempSync(join(tmpdir(), "zephyr-browser-score-"));
+    await (await Mistral.random({ ...config, max_position_embeddings: 4096 }, small.tokenizer, 1)).save(folder);
+    using model = await load(folder);
+    rmSync(folder, { recursive: true, force: true });
+    const long = Uint32Array.from({ length: 4096 }, (_, at) => 3 + (at % 200));
+    for (const ask of ["score", "logits"] as const) {
+      const control = new AbortController();
+      setTimeout(() => control.abort(), 30);
+      const started = performance.now();
+      expect(await failure(model[ask](long, { signal: control.signal }))).toMatchObject({ code: "ZA_ABORTED" });
+      const stopped = performance.now() - started;
+      expect(await failure(model[ask](long, { signal: AbortSignal.abort() }))).toMatchObject({ code: "ZA_ABORTED" });
+      const all = performance.now();
+      await model.score(long.subarray(0, 1536));
+      expect(stopped).toBeLessThan(performance.now() - all);
+    }
+  });
+
+  it("a tokenizer.json larger than any is not read, here and natively", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "zephyr-browser-large-"));
+    cpSync(base, folder, { recursive: true });
+    for (const name of ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]) {
+      writeFileSync(join(folder, name), "");
+      truncateSync(join(folder, name), 64 * 2 ** 20 + 1);
+      const problem = expect.stringContaining("67108865 bytes are too many");
+      expect(await failure(load(folder))).toMatchObject({ code: "ZA_MODEL_FORMAT", problem });
+      expect(await failure(Mistral.fromPretrained(folder))).toMatchObject({ code: "ZA_TOKENIZER_FILE", problem });
+      rmSync(join(folder, name));
+      if (name !== "chat_template.jinja") cpSync(join(base, name), join(folder, name));
+    }
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  it("a module of another version is refused by both versions' names", async () => {
+    const bytes = readFileSync(join(web, "zephyr_bg.wasm"));
+    const { version } = readJson<{ version: string }>(root, "package.json");
+    const other = version.replace(/\d+$/, (last) => String((Number(last) + 1) % 10));
+    expect(other).toHaveLength(version.length);
+    const script = `
+      import { readFileSync } from "node:fs";
+      import { Mistral } from ${JSON.stringify(`${web}/browser.js`)};
+      const load = (wasm) => Mistral.fromPretrained(${JSON.stringify(urlOf(base))}, { wasm, worker: false });
+      const say = ({ code, problem, remedy }) => console.log(JSON.stringify({ code, problem, remedy }));
+      await load(readFileSync(process.argv[1])).catch(say);`;
+    // All places of the text, of which the module's own answer is one.
+    const wrong = Buffer.from(bytes);
+    for (let at = wrong.indexOf(version); at >= 0; at = wrong.indexOf(version, at + 1)) wrong.write(other, at);
+    const folder = mkdtempSync(join(tmpdir(), "zephyr-browser-version-"));
+    writeFileSync(join(folder, "other.wasm"), wrong);
+    const args = ["--input-type=module", "-e", script, join(folder, "other.wasm")];
+    const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
+    rmSync(folder, { recursive: true, force: true });
+    expect(JSON.parse(stdout), stderr).toMatchObject({
+      code: "ZA_WASM_LOAD",
+      problem: `the WebAssembly module is version ${other}, the package is ${version}`,
+      remedy: expect.stringContaining("cache"),
+    });
+  });
+
+  it("choices so narrow that one token is left are greedy ones; a large penalty repeats none", async () => {
+    using model = await load(base);
+    await narrowed(model);
+  });
+
   it("refuses what is wrong, with code and remedy, and goes on", async () => {
     using model = await load(base);
     const wrong: [() => Promise<unknown>, string][] = [
@@ -158,8 +258,9 @@ describe.runIf(wasmBuilt)("zephyr-align/browser in Node", () => {
     expect((await failure(model.generate(question))).code).toBe("ZA_MODEL_DISPOSED");
   });
 
+  const shape = { hidden: 256, inner: 512, layers: 2, heads: 4, kvHeads: 2, vocabulary: 600, context: 256 };
+
   it("another architecture, and a file that is cut off, are refused by name", async () => {
-    const shape = { hidden: 64, inner: 96, layers: 2, heads: 4, kvHeads: 2, vocabulary: 600, context: 256 };
     const { header } = randomGgufHeader("Q4_0", shape);
     expect(await failure(browser.Mistral.fromPretrained(header))).toMatchObject({
       code: "ZA_MODEL_FORMAT",
@@ -171,6 +272,55 @@ describe.runIf(wasmBuilt)("zephyr-align/browser in Node", () => {
     expect(await failure(browser.Mistral.fromPretrained(whole))).toMatchObject({
       code: "ZA_MODEL_UNSUPPORTED",
       problem: expect.stringContaining("qwen2"),
+    });
+  });
+
+  /** What a file is refused with of which only the header comes. */
+  async function byHeader(name: string, header: Uint8Array, bytes: number, options = {}) {
+    const server = createServer((_, response) => {
+      response.writeHead(200, { "content-length": bytes });
+      // As much of the rest as a look at a header may take; then nothing comes any more.
+      response.write(
+        Buffer.concat([header, Buffer.alloc(Math.min(bytes - header.length, 2 * header.length + 2 ** 18))]),
+      );
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    try {
+      return await failure(browser.Mistral.fromPretrained(`http://127.0.0.1:${port}/${name}`, options));
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  }
+
+  it.each([
+    ["Q2_K", {}],
+    ["Q3_K", {}],
+    ["Q2_K", { quantization: "none" }],
+    ["Q3_K", { quantization: "gguf" }],
+  ] as const)("%s, which WebAssembly does not know, is refused by its header (%o)", async (kind, options) => {
+    const { header, bytes } = randomGgufHeader(kind, { ...shape, layers: 8, vocabulary: 4000 });
+    expect(await byHeader("m.gguf", header, bytes, options)).toMatchObject({
+      code: "ZA_MODEL_UNSUPPORTED",
+      problem: expect.stringMatching(new RegExp(`${kind} of tensor .token_embd.weight.`)),
+      remedy: expect.stringMatching(/native package[\s\S]*Q4_K/),
+    });
+  });
+
+  it("a part of a split file is refused by its header, with the name of one that is missing", async () => {
+    const { header, bytes } = randomGgufHeader("Q4_0", { ...shape, layers: 8, vocabulary: 4000 });
+    const second = splitPart(Buffer.from(header), 1, 3);
+    const more = second.length - header.length;
+    expect(await byHeader("m%20x-00002-of-00003.gguf", second, bytes + more)).toMatchObject({
+      code: "ZA_SHARD_MISSING",
+      problem: expect.stringContaining("m x-00001-of-00003.gguf"),
+      remedy: expect.stringContaining("--merge"),
+    });
+    const first = Buffer.concat([splitPart(Buffer.from(header), 0, 3), Buffer.alloc(bytes)]);
+    expect(await failure(browser.Mistral.fromPretrained(first))).toMatchObject({
+      code: "ZA_SHARD_MISSING",
+      problem: expect.stringContaining("part 2 of 3"),
     });
   });
 
@@ -199,6 +349,96 @@ describe.runIf(wasmBuilt)("zephyr-align/browser in Node", () => {
       remedy: expect.stringContaining("4 GiB"),
     });
     expect(sent).toBeLessThan(100e6);
+  });
+
+  const case12 = join(cases, "12-index-against-shards");
+  describe.runIf(present(case12))("case 12: shards and index disagree", () => {
+    interface Expected {
+      ids: number[];
+      sum: number;
+      missing_file: string;
+      missing_tensor: string;
+    }
+    const sum = (logprobs: Float32Array) => logprobs.reduce((sum, logprob) => sum + logprob, 0);
+    const shard = (number: number) => `model-0000${number}-of-00002.safetensors`;
+    const index = "model.safetensors.index.json";
+    const scratch = mkdtempSync(join(tmpdir(), "zephyr-browser-index-"));
+    afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+    /** The folder of the stale copy, with the shards' names swapped: the copy stands in another place then. */
+    function swapped(): string {
+      const place = join(scratch, "swapped");
+      cpSync(join(case12, "stale-copy-in-other-shard"), place, { recursive: true });
+      renameSync(join(place, shard(1)), join(place, "kept"));
+      renameSync(join(place, shard(2)), join(place, shard(1)));
+      renameSync(join(place, "kept"), join(place, shard(2)));
+      const text = readFileSync(join(place, index), "utf8");
+      writeFileSync(
+        join(place, index),
+        text.replace(/-0000([12])-of/g, (_, number) => `-0000${3 - number}-of`),
+      );
+      return place;
+    }
+
+    it("the index decides between two copies, whichever comes first, here and natively", async () => {
+      const expected = readJson<Expected>(case12, "expected.json");
+      for (const place of [join(case12, "stale-copy-in-other-shard"), swapped()]) {
+        using model = await load(place);
+        using native = await Mistral.fromPretrained(place);
+        for (const each of [model, native]) {
+          expect(Math.abs(sum(await each.score(expected.ids)) / expected.sum - 1)).toBeLessThan(1e-4);
+        }
+        // As files one by one, in any order; they are known by their names.
+        const at = (name: string) => urlOf(join(place, name));
+        const files = { config: at("config.json"), tokenizer: at("tokenizer.json"), index: at(index) };
+        using one = await browser.Mistral.fromPretrained({ ...files, weights: [at(shard(2)), at(shard(1))] });
+        expect(Math.abs(sum(await one.score(expected.ids)) / expected.sum - 1)).toBeLessThan(1e-4);
+        const { index: _, ...unsaid } = files;
+        const weights = [at(shard(1)), at(shard(2))];
+        expect(await failure(browser.Mistral.fromPretrained({ ...unsaid, weights }))).toMatchObject({
+          code: "ZA_MODEL_FORMAT",
+          problem: expect.stringContaining(index),
+        });
+        const bytes = weights.map((url) => readFileSync(new URL(url)));
+        expect(await failure(browser.Mistral.fromPretrained({ ...files, weights: bytes }))).toMatchObject({
+          code: "ZA_MODEL_FORMAT",
+          problem: expect.stringContaining("names"),
+        });
+      }
+    });
+
+    it("what is missing is named, and nothing is loaded in part", async () => {
+      const { missing_file, missing_tensor } = readJson<Expected>(case12, "expected.json");
+      expect(await failure(load(join(case12, "shard-file-missing")))).toMatchObject({
+        code: "ZA_SHARD_MISSING",
+        problem: expect.stringContaining(missing_file),
+      });
+      const error = await failure(load(join(case12, "tensor-not-in-its-shard")));
+      expect(error).toMatchObject({ code: "ZA_TENSOR_MISSING", problem: expect.stringContaining(missing_tensor) });
+      expect(error.problem).toContain(missing_file);
+    });
+
+    it("a model.safetensors beside an index is taken before it, here and natively", async () => {
+      const { ids } = readJson<Expected>(case12, "expected.json");
+      const place = join(scratch, "both");
+      cpSync(join(case12, "stale-copy-in-other-shard"), place, { recursive: true });
+      const other = await Mistral.random(
+        JSON.parse(readFileSync(join(place, "config.json"), "utf8")),
+        (await Mistral.fromPretrained(place)).tokenizer,
+        9,
+      );
+      await other.save(join(scratch, "single"));
+      cpSync(join(scratch, "single", "model.safetensors"), join(place, "model.safetensors"));
+      using model = await load(place);
+      using native = await Mistral.fromPretrained(place);
+      const wanted = sum(await other.score(ids));
+      for (const each of [model, native]) expect(Math.abs(sum(await each.score(ids)) / wanted - 1)).toBeLessThan(1e-4);
+      const site = await serveSite({ "/m": place });
+      using served = await browser.Mistral.fromPretrained(`${site.url}/m`);
+      expect(Math.abs(sum(await served.score(ids)) / wanted - 1)).toBeLessThan(1e-4);
+      expect(site.requests.filter((line) => line.includes("-of-"))).toEqual([]);
+      await site.close();
+    });
   });
 
   const case17 = join(cases, "17-merges-as-pairs");

@@ -1,7 +1,7 @@
 /** zephyr-align/browser in Chromium: bundled by Vite, beside the native core, with its cache, its worker and the bench page. */
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { build } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -9,7 +9,16 @@ import { converse, makeTasks } from "../recipes/demo/world";
 import { Mistral } from "../ts/model/mistral";
 import { SftTrainer } from "../ts/train/sft-trainer";
 import { root, wasmBuilt, web } from "./browser/built";
-import { ask, bound, comparisons, farthest, type Said } from "./browser/golden";
+import {
+  ask,
+  bound,
+  type Comparison,
+  comparisons,
+  farthest,
+  type Said,
+  typeComparisons,
+  writeTypes,
+} from "./browser/golden";
 import { type Site, serveSite } from "./browser/site";
 import { browsable, drawingFaults, launch, looks, watchedPage } from "./chromium";
 import { cases, golden, present, readJson, smollm2 } from "./shared";
@@ -21,6 +30,7 @@ const base = join(root, "recipes/demo/base");
 
 describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () => {
   let folder: string;
+  let types: string;
   let browser: Browser;
   let site: Site;
   const warnings: string[] = [];
@@ -37,6 +47,7 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
     });
     await align(join(folder, "aligned"));
     writeFileSync(join(folder, "blank.html"), "<!doctype html><meta charset=utf-8><link rel=icon href=data:,>");
+    types = await writeTypes();
     browser = await launch();
     site = await serveSite({
       "/": join(folder, "site"),
@@ -46,13 +57,14 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
       "/models/aligned": join(folder, "aligned"),
       "/models/smollm2.gguf": smollm2,
       "/models/case-09": join(cases, "09-null-and-array-content", "model"),
+      "/types": types,
       "/case-17": join(cases, "17-merges-as-pairs"),
     });
   }, 600_000);
   afterAll(async () => {
     await browser?.close();
     await site?.close();
-    if (folder) rmSync(folder, { recursive: true, force: true });
+    for (const each of [folder, types]) if (each) rmSync(each, { recursive: true, force: true });
   });
 
   /** A page with the package's exports as `zephyr`; runs a body there. */
@@ -66,6 +78,25 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
       return found as T;
     } finally {
       await page.close();
+    }
+  }
+
+  async function compare(each: Comparison & { address: string }): Promise<void> {
+    const { path, address, conversations, quantization } = each;
+    using native = await Mistral.fromPretrained(path, { quantization });
+    const there = await ask(native, conversations);
+    const here = await inPage<Said[]>(
+      `const ask = ${ask.toString()};
+       const model = await zephyr.Mistral.fromPretrained(argument.address, { cache: false, quantization: argument.quantization });
+       const said = await ask(model, argument.conversations);
+       model.dispose();
+       return said;`,
+      { address, conversations, quantization },
+    );
+    for (const [index, said] of here.entries()) {
+      const { logprobs, ...rest } = there[index]!;
+      expect({ ...said, logprobs: undefined }, `conversation ${index}`).toEqual({ ...rest, logprobs: undefined });
+      expect(farthest(said.logprobs, logprobs), `log-probs of conversation ${index}`).toBeLessThan(bound);
     }
   }
 
@@ -83,24 +114,11 @@ describe.runIf(wasmBuilt && browsable)("zephyr-align/browser in Chromium", () =>
 
   describe.runIf(present(golden) && present(cases) && present(smollm2))("says what the native core says", () => {
     const addresses = ["/models/smollm2.gguf", "/models/smollm2.gguf", "/models/case-09", "/models/base"];
-    it.each(comparisons().map((each, index) => ({ ...each, address: addresses[index]! })))("$name", async (each) => {
-      const { path, address, conversations, quantization } = each;
-      using native = await Mistral.fromPretrained(path, { quantization });
-      const there = await ask(native, conversations);
-      const here = await inPage<Said[]>(
-        `const ask = ${ask.toString()};
-         const model = await zephyr.Mistral.fromPretrained(argument.address, { cache: false, quantization: argument.quantization });
-         const said = await ask(model, argument.conversations);
-         model.dispose();
-         return said;`,
-        { address, conversations, quantization },
-      );
-      for (const [index, said] of here.entries()) {
-        const { logprobs, ...rest } = there[index]!;
-        expect({ ...said, logprobs: undefined }, `conversation ${index}`).toEqual({ ...rest, logprobs: undefined });
-        expect(farthest(said.logprobs, logprobs), `log-probs of conversation ${index}`).toBeLessThan(bound);
-      }
-    });
+    it.each(comparisons().map((each, index) => ({ ...each, address: addresses[index]! })))("$name", compare);
+  });
+
+  describe("says what the native core says of every type of GGUF", () => {
+    it.each(typeComparisons().map((each) => ({ ...each, address: `/types/${basename(each.path)}` })))("$name", compare);
   });
 
   it.runIf(present(cases))("case 17: merges as pairs, as strings, none, and broken", async () => {

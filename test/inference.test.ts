@@ -5,7 +5,10 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { shapes, writeRandomGguf } from "../bench/random-gguf.mjs";
 import { type Message, Mistral, SftTrainer } from "../ts/index";
+import { narrowed } from "./sampling";
 import { golden, present, readJson, smallRows, smollm2 } from "./shared";
+
+const base = join(import.meta.dirname, "../recipes/demo/base");
 
 interface GoldenCase {
   messages: Message[];
@@ -197,6 +200,46 @@ describe.runIf(present(smollm2))("a quantised GGUF file", () => {
     });
   });
 
+  it("its caches of fewer bits move log-probabilities by what they round, and no more", async () => {
+    // Given tokens, so that every cache is asked about the same places.
+    const text = "The days of the week are Monday, Tuesday, Wednesday, Thursday, Friday, Saturday and Sunday. ".repeat(
+      4,
+    );
+    const ids = model.tokenizer.encode(text, { addSpecialTokens: true });
+    const at = [...Array(6).keys()].map((place) => ids.length - 3 * place);
+    const found = async (kvCache: "float32" | "float16" | "q8") => {
+      const all: Map<number, number>[] = [];
+      for (const length of at) {
+        const options = { maxTokens: 1, temperature: 0, kvCache, logprobs: 100 } as const;
+        const { logprobs } = await whole.generate(ids.slice(0, length), options);
+        all.push(new Map(logprobs![0]!.top.map(({ id, logprob }) => [id, logprob])));
+      }
+      return all;
+    };
+    const exact = await found("float32");
+    /** The root of the mean square of what the likely tokens differ by, and the farthest. */
+    const moved = async (kvCache: "float16" | "q8") => {
+      const differences = (await found(kvCache)).flatMap((each, place) =>
+        [...each].flatMap(([id, logprob]) => {
+          const wanted = exact[place]!.get(id);
+          return wanted === undefined || wanted < -8 ? [] : [Math.abs(logprob - wanted)];
+        }),
+      );
+      expect(differences.length).toBeGreaterThan(25);
+      const rms = Math.sqrt(differences.reduce((sum, each) => sum + each ** 2, 0) / differences.length);
+      console.log(
+        `${kvCache}: log-probabilities move by ${rms.toExponential(1)} rms, ${Math.max(...differences).toExponential(1)} at most`,
+      );
+      return { rms, most: Math.max(...differences) };
+    };
+    const [half, eighth] = [await moved("float16"), await moved("q8")];
+    expect(half.most).toBeGreaterThan(0);
+    expect(half.rms).toBeLessThan(0.003);
+    expect(eighth.rms).toBeGreaterThan(half.rms);
+    expect(eighth.rms).toBeLessThan(0.08);
+    expect(eighth.most).toBeLessThan(0.3);
+  });
+
   it("is given back by dispose; a running answer ends", async () => {
     const other = await Mistral.fromPretrained(smollm2);
     const view = other.withTemplate("zephyr");
@@ -211,6 +254,30 @@ describe.runIf(present(smollm2))("a quantised GGUF file", () => {
     await expect(view.generate(question)).rejects.toMatchObject({ code: "ZA_MODEL_DISPOSED" });
     const freed = before - process.memoryUsage().rss;
     expect(freed).toBeGreaterThan(0.8 * 4 * 134_515_008);
+  });
+});
+
+describe("sampling", () => {
+  it("under filters that leave one token is greedy; a large penalty repeats none", async () => {
+    using model = await Mistral.fromPretrained(base);
+    await narrowed(model);
+  });
+
+  it("log-probabilities of a long text stop at their signal, between two pieces", async () => {
+    using small = await Mistral.fromPretrained(base);
+    const sizes = { hidden_size: 256, intermediate_size: 512, head_dim: 64, max_position_embeddings: 32_768 };
+    using model = await Mistral.random({ ...small.config, ...sizes }, small.tokenizer, 1);
+    const long = Uint32Array.from({ length: 32_768 }, (_, at) => 3 + (at % 200));
+    for (const ask of ["score", "logits"] as const) {
+      const started = performance.now();
+      const work = model[ask](long, { signal: AbortSignal.timeout(100) });
+      await expect(work).rejects.toMatchObject({ name: "AbortedError", code: "ZA_ABORTED" });
+      expect(performance.now() - started).toBeLessThan(5000);
+      const before = model[ask](long, { signal: AbortSignal.abort() });
+      await expect(before).rejects.toMatchObject({ name: "AbortedError" });
+    }
+    // The engine is free again.
+    expect(await model.score(long.subarray(0, 3))).toHaveLength(2);
   });
 });
 

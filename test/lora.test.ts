@@ -1,5 +1,4 @@
 /** LoRA through the public package: what is trained, what the reference is, PEFT's folder there and back, merging. */
-import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +6,6 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DpoTrainer, Mistral, SftTrainer, type TrainerEvent } from "../ts/index";
 import { golden, present, readJson, relative } from "./shared";
 
-const python = process.env.ZEPHYR_PEER ?? "/tmp/peer/bin/python";
 const folder = join(golden, "window");
 const tokenizer = join(golden, "tokenizer");
 const ids = [1, 40, 7, 99, 12, 33, 64, 5, 20, 11];
@@ -21,13 +19,6 @@ beforeAll(() => {
   scratch = mkdtempSync(join(tmpdir(), "zephyr-lora-"));
 });
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
-
-/** Runs a program in Python; its last line is JSON. */
-function inPython(program: string, ...args: string[]): unknown {
-  const { status, stdout, stderr } = spawnSync(python, ["-c", program, ...args], { encoding: "utf8" });
-  expect(status, stderr).toBe(0);
-  return JSON.parse(stdout.trim().split("\n").at(-1)!);
-}
 
 describe.runIf(present(golden))("LoRA", () => {
   it("trains the adapter alone, against the base as reference, and saves PEFT's folder", async () => {
@@ -151,40 +142,6 @@ describe.runIf(present(golden))("LoRA", () => {
     copyFileSync(join(folder, "lora/final.safetensors"), join(place, "adapter_model.safetensors"));
     return place;
   }
-
-  it.runIf(present(python))("PEFT loads what was saved, and what PEFT saves is loaded: the same logits", async () => {
-    const model = await (await load()).withLora({ rank: 3, targetModules: ".*\\.(q_proj|down_proj)", useRslora: true });
-    await new SftTrainer({ model, dataset: rows().sft, ...steps }).fit();
-    const ours = join(scratch, "ours");
-    await model.saveAdapter(ours);
-    const theirs = join(scratch, "theirs");
-    const logits = inPython(
-      `
-import sys, json, torch
-from transformers import AutoModelForCausalLM
-from peft import PeftModel, LoraConfig, get_peft_model
-base, ours, theirs, ids = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
-run = lambda model: model.eval()(torch.tensor([ids])).logits[0].flatten().tolist()
-with torch.no_grad():
-    loaded = run(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), ours))
-    torch.manual_seed(0)
-    config = LoraConfig(r=4, lora_alpha=6, target_modules=["v_proj", "up_proj"], rank_pattern={"up_proj": 2}, task_type="CAUSAL_LM")
-    made = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
-    for name, parameter in made.named_parameters():
-        if "lora_B" in name: parameter.normal_(std=0.1)
-    made.save_pretrained(theirs)
-    print(json.dumps([loaded, run(made)]))
-`,
-      folder,
-      ours,
-      theirs,
-      JSON.stringify(ids),
-    ) as [number[], number[]];
-    expect(relative(await model.logits(ids), logits[0])).toBeLessThan(1e-4);
-    expect(relative(await (await load()).withAdapter(theirs).then((peft) => peft.logits(ids)), logits[1])).toBeLessThan(
-      1e-4,
-    );
-  });
 });
 
 it.runIf(present(golden))("the command line trains an adapter; its flags follow from the fields", async () => {

@@ -152,9 +152,9 @@ export declare class NativeModel {
   /** Writes a GGUF file with this tokenizer and its chat template; `file_type` is F32, F16, BF16, Q8_0, Q4_0 or Q4_K. */
   exportGguf(path: string, fileType: string, name: string, tokenizer: NativeTokenizer): Promise<NativeGgufExport>
   /** Log-probability of each id after the first. */
-  score(ids: Uint32Array): Promise<Float32Array>
+  score(ids: Uint32Array, abort: NativeAbort): Promise<Float32Array>
   /** The logits after each id, `[ids, vocabulary]`, row by row. */
-  logits(ids: Uint32Array): Promise<Float32Array>
+  logits(ids: Uint32Array, abort: NativeAbort): Promise<Float32Array>
 }
 
 /** An exclusive lock on a run folder; the system lets go of it when the process ends, however it ends. */

@@ -107,7 +107,7 @@ export class WasmLoader {
     /**
      * The safetensors of a folder in Hugging Face's layout, after the texts of config.json and generation_config.json.
      */
-    static ofSafetensors(config: string, generation: string | null | undefined, form: string): WasmLoader;
+    static ofSafetensors(config: string, generation: string | null | undefined, index: string | null | undefined, form: string): WasmLoader;
     /**
      * The next bytes of the file. Give large ones in parts: they are copied.
      */
@@ -116,6 +116,7 @@ export class WasmLoader {
      * The tokenizer of a GGUF file, once, as soon as its header is there: before the weights, which then use the memory
      * that making it took.
      */
+    shards(): string[];
     tokenizer(template?: string | null): WasmTokenizer | undefined;
 }
 
@@ -138,11 +139,11 @@ export class WasmModel {
     /**
      * The logits after each id, `[ids, vocabulary]`, row by row.
      */
-    logits(ids: Uint32Array | number[]): Float32Array;
+    logits(ids: Uint32Array | number[]): WasmScoring;
     /**
      * Log-probability of each id after the first.
      */
-    score(ids: Uint32Array | number[]): Float32Array;
+    score(ids: Uint32Array | number[]): WasmScoring;
     readonly eosTokenIds: Uint32Array;
     readonly parameters: number;
     /**
@@ -162,6 +163,14 @@ export class WasmModel {
 /**
  * A tokenizer with its chat template.
  */
+export class WasmScoring {
+    private constructor();
+    free(): void;
+    [Symbol.dispose](): void;
+    finish(): Float32Array;
+    step(): boolean;
+}
+
 export class WasmTokenizer {
     private constructor();
     free(): void;

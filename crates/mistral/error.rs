@@ -50,9 +50,9 @@ pub enum Error {
     TensorDtype { place: String, tensor: String, found: String, accepted: &'static str },
 
     #[error(
-        "{}: the file is missing, but {wanted}. Remedy: Download the whole model again, all its files into one folder.", shard.display()
+        "{}: the file is missing, but {wanted}. Remedy: {remedy}", shard.display()
     )]
-    ShardMissing { shard: PathBuf, wanted: String },
+    ShardMissing { shard: PathBuf, wanted: String, remedy: &'static str },
 
     #[error(
         "Token id {id} at position {position} is outside the vocabulary of {vocabulary}. Remedy: Encode the text with the tokenizer of this model."

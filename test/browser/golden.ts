@@ -1,7 +1,12 @@
 /** Models and prompts on which native and WebAssembly must agree, and what each says of them. */
+import { mkdirSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { writeRandomGguf } from "../../bench/random-gguf.mjs";
+import type { GgufType } from "../../ts/model/gguf-export";
 import type { LanguageModel } from "../../ts/model/language-model";
+import { Mistral } from "../../ts/model/mistral";
 import { cases, golden, readJson, smollm2 } from "../shared";
 
 /** A model by its path, with conversations and texts. */
@@ -51,6 +56,45 @@ export function comparisons(): Comparison[] {
       ...whole,
     },
   ];
+}
+
+const typesFolder = join(tmpdir(), `zephyr-browser-types-${process.pid}`);
+const exportedTypes = ["F16", "BF16", "Q8_0", "Q4_0", "Q4_K"] as const satisfies GgufType[];
+const writtenTypes = ["Q5_0", "Q5_1", "Q5_K", "Q6_K"] as const;
+
+/** A small model in every type of GGUF; {@link writeTypes} makes the files. */
+export function typeComparisons(): Comparison[] {
+  const conversations = ["say it", "naïve café 你好 🙂", "a ".repeat(40)].map((content) => ({
+    messages: [{ role: "user" as const, content }],
+    answer: "so be it",
+  }));
+  const all = [...exportedTypes, ...writtenTypes].flatMap((type) =>
+    (["auto", "none"] as const).map((quantization) => ({ type, quantization })),
+  );
+  return all.map(({ type, quantization }) => ({
+    name: `${type}, ${quantization === "auto" ? "as it is" : "dequantised"}`,
+    path: join(typesFolder, `${type}.gguf`),
+    quantization,
+    conversations,
+  }));
+}
+
+/** Writes the files of {@link typeComparisons}; gives their folder, to be removed. */
+export async function writeTypes(): Promise<string> {
+  mkdirSync(typesFolder, { recursive: true });
+  const at = (type: string) => join(typesFolder, `${type}.gguf`);
+  const base = await Mistral.fromPretrained(join(import.meta.dirname, "../../recipes/demo/base"));
+  // Rows that K types have blocks for, and weights under which logits lie apart.
+  const sizes = { hidden_size: 256, intermediate_size: 512, head_dim: 64, initializer_range: 0.1 };
+  const model = await Mistral.random({ ...base.config, ...sizes }, base.tokenizer, 7);
+  for (const type of exportedTypes) {
+    const { tensors } = await model.exportGguf(at(type), { type });
+    const wanted = type === "Q4_K" ? ["Q4_K", "Q6_K"] : [type];
+    for (const each of wanted) if (!tensors[each]) throw new Error(`the file in ${type} has no tensor in ${each}`);
+  }
+  const shape = { hidden: 256, inner: 512, layers: 2, heads: 4, kvHeads: 2, vocabulary: 600, context: 512 };
+  for (const type of writtenTypes) writeRandomGguf(at(type), type, shape);
+  return typesFolder;
 }
 
 export const urlOf = (path: string): string => pathToFileURL(path).href;

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { Mistral, ZephyrError } from "../../ts/index";
 import { buildProgram } from "../shared";
+import { splitPart } from "./split-part";
 
 const demo = fileURLToPath(new URL("../../recipes/demo/base", import.meta.url));
 const scratch = mkdtempSync(join(tmpdir(), "zephyr-refused-"));
@@ -30,27 +31,7 @@ function ofArchitecture(name: string): Buffer {
   return bytes;
 }
 
-/** The file as part of a split model, as gguf-split marks it. */
-function part(number: number, count: number): Buffer {
-  const bytes = readFileSync(at("whole.gguf"));
-  const key = (name: string, type: number, value: Buffer) => {
-    const head = Buffer.alloc(8 + name.length + 4);
-    head.writeBigUInt64LE(BigInt(name.length));
-    head.write(name, 8);
-    head.writeUInt32LE(type, 8 + name.length);
-    return Buffer.concat([head, value]);
-  };
-  const u16 = (value: number) => Buffer.from(Uint16Array.of(value).buffer);
-  const keys = Buffer.concat([key("split.no", 2, u16(number)), key("split.count", 2, u16(count))]);
-  // A text that keeps what follows on multiples of 32 bytes.
-  const short = 31 - ((keys.length + 24 + 31) % 32);
-  const text = Buffer.alloc(8 + short, " ");
-  text.writeBigUInt64LE(BigInt(short));
-  const added = Buffer.concat([keys, key("pad.", 8, text)]);
-  expect(added.length % 32).toBe(0);
-  bytes.writeBigUInt64LE(bytes.readBigUInt64LE(16) + 3n, 16);
-  return Buffer.concat([bytes.subarray(0, 24), added, bytes.subarray(24)]);
-}
+const part = (number: number, count: number) => splitPart(readFileSync(at("whole.gguf")), number, count);
 
 it("the files are whole but for what is refused", async () => {
   writeFileSync(at("x-00001-of-00001.gguf"), part(0, 1));

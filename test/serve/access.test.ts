@@ -1,5 +1,7 @@
 /** Who may ask: own programs and pages, whoever has the key, and nobody else. */
 import { request as httpRequest } from "node:http";
+import { connect } from "node:net";
+import { networkInterfaces } from "node:os";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { buildProgram } from "../shared";
@@ -70,6 +72,29 @@ describe("who may ask", () => {
     ]);
     expect(await locked.stop()).toBe(0);
     expect(locked.said()).not.toContain("sesame");
+  });
+
+  it("listens on loopback alone, unless a host is named", async () => {
+    const beyond = Object.values(networkInterfaces())
+      .flatMap((each) => each ?? [])
+      .find((each) => each.family === "IPv4" && !each.internal);
+    const { port } = new URL(server.url);
+    const reached = (host: string, port: string) =>
+      new Promise<string>((resolve) => {
+        const socket = connect({ host, port: Number(port) });
+        socket.once("error", ({ message }) => resolve(message));
+        socket.once("connect", () => {
+          socket.destroy();
+          resolve("reached");
+        });
+      });
+    expect(server.url).toMatch(/^http:\/\/127\.0\.0\.1:/);
+    expect(await reached("127.0.0.1", port)).toBe("reached");
+    if (!beyond) return console.warn("SKIPPED: this machine has no address beyond loopback");
+    expect(await reached(beyond.address, port)).toMatch(/ECONNREFUSED/);
+    const open = await startServing(["--model", base, "--host", "0.0.0.0", "--without-key"]);
+    expect(await reached(beyond.address, new URL(open.url).port)).toBe("reached");
+    expect(await open.stop()).toBe(0);
   });
 
   it("nobody beyond this machine without a key, unless it is said", async () => {

@@ -95,6 +95,38 @@ describe("a server with much to do", () => {
     expect(await hasty.stop()).toBe(0);
   });
 
+  describe("that scores given texts", () => {
+    // Many seconds of work, and no token is generated, between which an answer would be stopped.
+    const prompt = Array.from({ length: 32_000 }, (_, at) => 3 + (at % 200));
+    const scoring = (logprobs: number) => ({ model: "slow", prompt, max_tokens: 0, echo: true, logprobs });
+
+    it.each([0, 2])("stops when the client leaves (logprobs: %i)", async (logprobs) => {
+      const leave = new AbortController();
+      const asked = slow.post("/v1/completions", scoring(logprobs), { signal: leave.signal });
+      asked.catch(() => {});
+      await settled(slow, { zephyr_requests_underway: 1, zephyr_answers_running: 1 });
+      leave.abort();
+      const left = performance.now();
+      await settled(slow, { zephyr_requests_underway: 0, zephyr_answers_running: 0 });
+      expect(performance.now() - left).toBeLessThan(8000);
+      const next = await slow.post(chat, { ...long, max_tokens: 1 });
+      expect(next.status).toBe(200);
+      expect(performance.now() - left).toBeLessThan(10_000);
+    });
+
+    it("stops when the time is over", async () => {
+      const hasty = await startServing(["--model", at("slow"), "--timeout", "1"]);
+      for (const logprobs of [0, 2]) {
+        const asked = performance.now();
+        const response = await hasty.post("/v1/completions", scoring(logprobs));
+        expect(await refusal(response)).toMatchObject({ status: 504, code: "timeout" });
+        await settled(hasty, { zephyr_requests_underway: 0, zephyr_answers_running: 0 });
+        expect(performance.now() - asked).toBeLessThan(8000);
+      }
+      expect(await hasty.stop()).toBe(0);
+    });
+  });
+
   it("answers those inside first when it is stopped, and nobody else", async () => {
     const patient = await startServing(["--model", at("slow"), "--grace", "60"]);
     const last = patient.post(chat, { ...long, max_tokens: 200 });

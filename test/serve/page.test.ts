@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Mistral } from "../../ts/index";
+import { Mistral, SftTrainer } from "../../ts/index";
 import { browsable, drawingFaults, launch, looks, watchedPage } from "../chromium";
-import { buildProgram } from "../shared";
+import { buildProgram, smallRows } from "../shared";
 import { base, type Serving, saveSlow, startServing } from "./serving";
 
 const folder = mkdtempSync(join(tmpdir(), "zephyr-serve-page-"));
@@ -147,6 +147,46 @@ describe.runIf(browsable)("the chat page", () => {
       expect(faults).toEqual([]);
     } finally {
       await browser.close();
+    }
+  });
+
+  it("sets a model with its adapter beside the one without", async () => {
+    const adapter = join(folder, "adapter");
+    const model = await (await Mistral.fromPretrained(base)).withLora({ rank: 4, alpha: 64 });
+    const trainer = new SftTrainer({
+      model,
+      dataset: smallRows(16).chats,
+      maxSteps: 6,
+      batchSize: 8,
+      learningRate: 0.02,
+    });
+    const trained = (await trainer.fit()).model;
+    await trained.saveAdapter(adapter);
+    const words = { maxTokens: 12, temperature: 0 };
+    const asked = [{ role: "user" as const, content: "say nine." }];
+    const wanted = await Promise.all([trained, trained.withoutAdapter()].map((each) => each.generate(asked, words)));
+    expect(wanted[0]!.text).not.toBe(wanted[1]!.text);
+    const both = await startServing(["--model", `demo=${base}`, "--adapter", adapter]);
+    const browser = await launch();
+    try {
+      const { page, faults } = await watchedPage(browser);
+      await page.goto(both.url);
+      await expect.poll(() => page.locator("#left option").allTextContents()).toEqual(["demo", "demo:base"]);
+      await page.click("#compare");
+      await page.click("#set");
+      await page.fill("#temperature", "0");
+      await page.fill("#max_tokens", "12");
+      await page.click("#set");
+      await page.fill("#question", "say nine.");
+      await page.press("#question", "Enter");
+      await settle(page);
+      expect(await page.locator(".turn:last-child .by b").allTextContents()).toEqual(["demo", "demo:base"]);
+      const said = await page.locator(".turn:last-child .words:not(.question)").allTextContents();
+      expect(said).toEqual(wanted.map(({ text }) => text));
+      expect(faults).toEqual([]);
+    } finally {
+      await browser.close();
+      expect(await both.stop()).toBe(0);
     }
   });
 

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Mistral } from "../../ts/index";
 import { buildProgram } from "../shared";
-import { base, chat, eventsIn, refusal, type Serving, say, startDemo } from "./serving";
+import { base, chat, eventsIn, refusal, type Serving, say, startDemo, startServing } from "./serving";
 
 let server: Serving;
 
@@ -138,6 +138,41 @@ describe("what goes over the wire", () => {
     // What went wrong has left nothing behind.
     expect((await server.post(chat, { model: "demo", messages: say("a"), max_tokens: 2 })).status).toBe(200);
     expect((await server.metrics()).zephyr_requests_underway).toBe(0);
+  });
+
+  it("has the context and the bodies that it was told to have", async () => {
+    const small = await startServing(["--model", `demo=${base}`, "--context", "40", "--max-body", "1"]);
+    const ids = Array.from({ length: 64 }, (_, at) => 3 + at);
+    const complete = (prompt: number[], more: object) =>
+      small.post("/v1/completions", { model: "demo", prompt, temperature: 0, ...more });
+    const { max_model_len } = (await (await fetch(`${small.url}/v1/models/demo`)).json()) as { max_model_len: number };
+    expect(max_model_len).toBe(40);
+    expect(await refusal(await complete(ids, { max_tokens: 1 }))).toMatchObject({
+      status: 400,
+      code: "context_length_exceeded",
+      message: expect.stringMatching(/40 tokens[\s\S]*64 tokens/),
+    });
+    // The same text fits where nobody said so.
+    const unlimited = { model: "demo", prompt: ids, temperature: 0, max_tokens: 1 };
+    expect((await server.post("/v1/completions", unlimited)).status).toBe(200);
+    // An answer ends where the context does, though more was asked for.
+    const response = await complete(ids.slice(0, 37), { max_tokens: 30 });
+    const { choices, usage } = (await response.json()) as {
+      choices: { finish_reason: string }[];
+      usage: { prompt_tokens: number; completion_tokens: number };
+    };
+    expect([usage.prompt_tokens, usage.completion_tokens, choices[0]!.finish_reason]).toEqual([37, 3, "length"]);
+
+    const mebibyte = 2 ** 20;
+    const padded = (length: number) => {
+      const body = JSON.stringify({ model: "demo", prompt: [5], max_tokens: 1 });
+      return `${body}${" ".repeat(length - body.length)}`;
+    };
+    expect((await small.post("/v1/completions", padded(mebibyte))).status).toBe(200);
+    const large = await refusal(await small.post("/v1/completions", padded(mebibyte + 1)));
+    expect(large).toMatchObject({ status: 413, code: "request_too_large" });
+    expect((await server.post("/v1/completions", padded(mebibyte + 1))).status).toBe(200);
+    expect(await small.stop()).toBe(0);
   });
 
   it("answers whatever bytes come with a refusal, never with a 500", async () => {

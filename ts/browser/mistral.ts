@@ -8,6 +8,7 @@ import {
   type LanguageModel,
   type ModelConfig,
   type Prompt,
+  type Stoppable,
   scoredChat,
   type WeightStorage,
 } from "../model/language-model";
@@ -176,19 +177,20 @@ export class Mistral implements LanguageModel {
     return answers;
   }
 
-  score(messages: readonly Message[], options?: EncodeOptions): Promise<ScoredChat>;
-  score(ids: Uint32Array | readonly number[]): Promise<Float32Array>;
+  score(messages: readonly Message[], options?: EncodeOptions & Stoppable): Promise<ScoredChat>;
+  score(ids: Uint32Array | readonly number[], options?: Stoppable): Promise<Float32Array>;
   async score(
     input: readonly Message[] | Uint32Array | readonly number[],
-    options: EncodeOptions = {},
+    { signal, ...options }: EncodeOptions & Stoppable = {},
   ): Promise<ScoredChat | Float32Array> {
-    if (!isConversation(input)) return await this.#thread.call("score", [Uint32Array.from(input)]);
+    const hooks = signal ? { signal } : {};
+    if (!isConversation(input)) return await this.#thread.call("score", [Uint32Array.from(input)], hooks);
     const chat = await this.tokenizer.encodeChat(input, options);
-    return scoredChat(chat, await this.#thread.call("score", [chat.ids]));
+    return scoredChat(chat, await this.#thread.call("score", [chat.ids], hooks));
   }
 
-  logits(ids: Uint32Array | readonly number[]): Promise<Float32Array> {
-    return this.#thread.call("logits", [Uint32Array.from(ids)]);
+  logits(ids: Uint32Array | readonly number[], { signal }: Stoppable = {}): Promise<Float32Array> {
+    return this.#thread.call("logits", [Uint32Array.from(ids)], signal ? { signal } : {});
   }
 
   /** Ends the model's worker; calls that run reject, and later ones do. */

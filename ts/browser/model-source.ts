@@ -1,5 +1,6 @@
 /** Where a model comes from: addresses, files, bytes; and its bytes, piece by piece, with what is cached of them. */
 import { fromNative, ModelError } from "../errors";
+import { mostSmallBytes, tooLargeToBeSmall } from "../model/small-file";
 import { type CacheWriter, cached, store } from "./model-cache";
 import { nodeBuiltin, platform } from "./platform";
 
@@ -10,8 +11,10 @@ export type FileSource = string | URL | Blob | ArrayBuffer | Uint8Array;
 export interface ModelFiles {
   /** config.json */
   config: FileSource;
-  /** model.safetensors, or all its shards. */
+  /** model.safetensors, or all its shards: with their `index` addresses or `File`s, which have names. */
   weights: FileSource | readonly FileSource[];
+  /** model.safetensors.index.json, which says which shard each tensor is taken from. */
+  index?: FileSource;
   /** tokenizer.json */
   tokenizer: FileSource;
   /** tokenizer_config.json */
@@ -74,44 +77,47 @@ export function isGguf(source: ModelSource): boolean {
   return source instanceof Blob || source instanceof ArrayBuffer || source instanceof Uint8Array;
 }
 
+/** The files of a folder at an address. */
+export interface FolderFiles extends Omit<ModelFiles, "weights"> {
+  /** Of its shards, the address by the name. */
+  weights: string | ((shard: string) => string);
+}
+
 /** The files of a folder at an address; those that may be absent are left out when they are. */
-export async function filesOfFolder(address: string, opening: Opening): Promise<ModelFiles> {
+export async function filesOfFolder(address: string, opening: Opening): Promise<FolderFiles> {
   const base = new URL(address);
   if (!base.pathname.endsWith("/")) base.pathname += "/";
-  const at = (name: string) => new URL(name, base).href;
+  const at = (name: string) => new URL(encodeURIComponent(name), base).href;
   const optional = ["model.safetensors.index.json", "tokenizer_config.json", "generation_config.json"];
   const [index, tokenizerConfig, generationConfig, chatTemplate] = await Promise.all(
     [...optional, "chat_template.jinja"].map((name) => wholeFile(at(name), opening, true)),
   );
+  const single = at("model.safetensors");
+  // The order of transformers, and of the native package: the single file wins over an index.
+  const sharded = index !== undefined && !(await isThere(single, opening.signal));
   return {
     config: at("config.json"),
     tokenizer: at("tokenizer.json"),
-    weights: index ? shardsOf(new TextDecoder().decode(index), at) : at("model.safetensors"),
+    weights: sharded ? at : single,
+    ...(sharded ? { index } : {}),
     ...(tokenizerConfig ? { tokenizerConfig } : {}),
     ...(generationConfig ? { generationConfig } : {}),
     ...(chatTemplate ? { chatTemplate } : {}),
   };
 }
 
-function shardsOf(index: string, at: (name: string) => string): string[] {
-  const broken = (problem: string) =>
-    new ModelError("ZA_MODEL_FORMAT", problem, {
-      place: { file: at("model.safetensors.index.json") },
-      remedy: "Download or convert the model again.",
-    });
-  let map: unknown;
-  try {
-    map = (JSON.parse(index) as { weight_map?: unknown }).weight_map;
-  } catch {
-    throw broken("it is not JSON");
-  }
-  const names = typeof map === "object" && map !== null ? [...new Set(Object.values(map))] : [];
-  if (names.length === 0 || !names.every((name) => typeof name === "string" && /^[^/\\:]+$/.test(name)))
-    throw broken("its weight_map names no files of this folder");
-  return (names as string[]).sort().map(at);
+/** Whether there is a file at an address, without fetching it. */
+async function isThere(url: string, signal: AbortSignal | undefined): Promise<boolean> {
+  const disk = url.startsWith("file:") ? nodeBuiltin("node:fs") : undefined;
+  if (disk) return disk.existsSync(new URL(url));
+  return (await request(url, signal, "HEAD")).ok;
 }
 
-/** The bytes of a small file; undefined where an optional one is absent. */
+/**
+ * The bytes of a small file; undefined where an optional one is absent.
+ *
+ * @throws ModelError as {@link openFile}, and `ZA_MODEL_FORMAT` for a file too large to be one
+ */
 export async function wholeFile(
   source: FileSource,
   opening: Opening,
@@ -119,6 +125,7 @@ export async function wholeFile(
 ): Promise<Uint8Array | undefined> {
   const file = await openFile(source, { ...opening, cache: false }, optional);
   if (!file) return undefined;
+  if (file.bytes > mostSmallBytes) throw tooLargeToBeSmall("ZA_MODEL_FORMAT", file.name, file.bytes);
   const bytes = new Uint8Array(file.bytes);
   let at = 0;
   for await (const piece of file.pieces()) {
@@ -137,7 +144,7 @@ export async function openFile(source: FileSource, opening: Opening, optional = 
   const given = absolute(source);
   if (given instanceof Blob) return ofBlob(given, (given as Partial<File>).name ?? "the file", false);
   if (typeof given !== "string") return ofBytes(given instanceof Uint8Array ? given : new Uint8Array(given));
-  const name = new URL(given).pathname.split("/").at(-1)!;
+  const name = nameOf(given);
   const disk = given.startsWith("file:") ? nodeBuiltin("node:fs") : undefined;
   if (disk) {
     try {
@@ -160,6 +167,16 @@ export async function openFile(source: FileSource, opening: Opening, optional = 
   const { body } = response;
   const writer = opening.cache ? await store(given, response.headers.get("etag")) : undefined;
   return { name, bytes: length, cached: false, pieces: () => throughCache(body, length, writer) };
+}
+
+/** The last part of an address. */
+function nameOf(address: string): string {
+  const name = new URL(address).pathname.split("/").at(-1)!;
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
 }
 
 async function request(url: string, signal: AbortSignal | undefined, method = "GET"): Promise<Response> {

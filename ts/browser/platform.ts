@@ -67,7 +67,11 @@ export const platform = globalThis as unknown as Platform;
 
 /** What is used of Node's own modules. */
 interface NodeBuiltins {
-  "node:fs": { openAsBlob(path: URL): Promise<Blob>; readFileSync(path: URL): Uint8Array };
+  "node:fs": {
+    existsSync(path: URL): boolean;
+    openAsBlob(path: URL): Promise<Blob>;
+    readFileSync(path: URL): Uint8Array;
+  };
   "node:os": { availableParallelism(): number };
   "node:worker_threads": {
     Worker: new (

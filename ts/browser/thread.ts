@@ -5,13 +5,15 @@ import type { WorkerEvent, WorkerLike, WorkerScope } from "./platform";
 import { isStopped, joinThreads, type Shared, stoppedBy } from "./runtime";
 import { type Hooks, Work } from "./work";
 
-/** What the calls that report hand out while they run. They can be stopped too, and get hooks behind their argument. */
+/** What the calls hand out while they run that can be stopped. They get hooks behind their argument. */
 interface Events {
   load: LoadProgress;
   generate: readonly [number, string];
+  score: never;
+  logits: never;
 }
 
-const hooked: readonly string[] = ["load", "generate"] satisfies (keyof Events)[];
+const hooked: readonly string[] = ["load", "generate", "score", "logits"] satisfies (keyof Events)[];
 
 type Given<Name extends keyof Work> = Name extends keyof Events ? [Parameters<Work[Name]>[0]] : Parameters<Work[Name]>;
 type EventOf<Name extends keyof Work> = Name extends keyof Events ? Events[Name] : never;

@@ -4,13 +4,14 @@
  */
 
 import type { NativeDecoding } from "../../bindings/node/index";
-import type { WasmEncoded, WasmLoader, WasmModel, WasmTokenizer } from "../../bindings/wasm/zephyr";
+import type { WasmEncoded, WasmLoader, WasmModel, WasmScoring, WasmTokenizer } from "../../bindings/wasm/zephyr";
 import { aborted, ModelError, throwIfAborted } from "../errors";
 import { type Generated, generatedOf } from "../model/generation";
 import type { ModelConfig, WeightStorage } from "../model/language-model";
 import type { EncodedChat, TokenizerFiles } from "../model/tokenizer";
 import {
   absolute,
+  type FolderFiles,
   filesOfFolder,
   isGguf,
   type LoadProgress,
@@ -146,13 +147,14 @@ export class Work {
   ): Promise<void> {
     const { WasmLoader } = this.#runtime!;
     const loader = guarded(() => WasmLoader.ofGguf(storage, keep));
-    await this.#take(loader, [source], opening, hooks, () => {
+    const onPiece = () => {
       this.#tokenizer ??= guarded(() => loader.tokenizer(template));
-    });
+    };
+    await this.#take(loader, [source], opening, hooks, { onPiece });
   }
 
   async #loadFolder(
-    files: ModelFiles,
+    files: ModelFiles | FolderFiles,
     { storage, template }: LoadRequest,
     opening: Opening,
     hooks: Hooks<LoadProgress>,
@@ -172,9 +174,12 @@ export class Work {
     // Before the weights, which are large.
     this.#tokenizer = guarded(() => WasmTokenizer.fromJson(tokenizer!, settings, jinja));
     const [config, generation] = [await text("config"), await text("generationConfig")];
-    const loader = guarded(() => WasmLoader.ofSafetensors(config!, generation, storage));
+    const index = await text("index");
+    const loader = guarded(() => WasmLoader.ofSafetensors(config!, generation, index, storage));
     const { weights } = files;
-    await this.#take(loader, Array.isArray(weights) ? weights : [weights], opening, hooks);
+    const sharded = typeof weights === "function";
+    const sources = sharded ? guarded(() => loader.shards()).map(weights) : [weights].flat();
+    await this.#take(loader, sources, opening, hooks, { sharded });
   }
 
   /** Reads the files into the loader. */
@@ -183,12 +188,14 @@ export class Work {
     sources: readonly ModelFiles["config"][],
     opening: Opening,
     { signal, onEvent }: Hooks<LoadProgress>,
-    onPiece = () => {},
+    { onPiece = () => {}, sharded = false } = {},
   ): Promise<void> {
     const pace = new Pace();
     try {
       for (const source of sources) {
-        const file = (await openFile(source, opening))!;
+        const file = await openFile(source, opening, sharded);
+        // The loader knows what the index has in it.
+        if (!file) break;
         const { name, bytes: total, cached } = file;
         guarded(() => loader.begin(name, total));
         let loaded = 0;
@@ -306,14 +313,14 @@ export class Work {
     }
   }
 
-  score(ids: Uint32Array): Float32Array {
+  score(ids: Uint32Array, { signal }: Hooks<never> = {}): Promise<Float32Array> {
     const model = this.#heldModel();
-    return guarded(() => model.score(ids));
+    return scored(() => model.score(ids), signal);
   }
 
-  logits(ids: Uint32Array): Float32Array {
+  logits(ids: Uint32Array, { signal }: Hooks<never> = {}): Promise<Float32Array> {
     const model = this.#heldModel();
-    return guarded(() => model.logits(ids));
+    return scored(() => model.logits(ids), signal);
   }
 
   /** Bytes that the module's memory has taken: the peak of all models of this thread. */
@@ -325,6 +332,17 @@ export class Work {
     for (const each of [this.#model, this.#tokenizer]) if (each) release(each);
     this.#model = undefined;
     this.#tokenizer = undefined;
+  }
+}
+
+async function scored(begin: () => WasmScoring, signal: AbortSignal | undefined): Promise<Float32Array> {
+  const scoring = guarded(begin);
+  const pace = new Pace();
+  try {
+    while (guarded(() => scoring.step())) await pace.breathe(signal);
+    return guarded(() => scoring.finish());
+  } finally {
+    release(scoring);
   }
 }
 

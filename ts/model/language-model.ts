@@ -51,6 +51,12 @@ export interface TextTokenizer {
   encodeChat(messages: readonly Message[], options?: EncodeOptions): Awaitable<EncodedChat>;
 }
 
+/** Work that can be stopped. */
+export interface Stoppable {
+  /** Stops it between two pieces of the text: `AbortedError`. */
+  signal?: AbortSignal;
+}
+
 /** A model that answers and scores. `Mistral` of the package and `Mistral` of `zephyr-align/browser` are such. */
 export interface LanguageModel {
   /** Where it was loaded from. */
@@ -71,11 +77,11 @@ export interface LanguageModel {
   /** Answers many conversations at once. Sequence `i` is sampled with `seed + i`, or with `seeds[i]`. */
   generateBatch(prompts: readonly (readonly Message[])[], options?: BatchOptions): Promise<Generated[]>;
   /** Log-probability of each token of a conversation, and which of them are the assistant's. */
-  score(messages: readonly Message[], options?: EncodeOptions): Promise<ScoredChat>;
+  score(messages: readonly Message[], options?: EncodeOptions & Stoppable): Promise<ScoredChat>;
   /** Log-probability of each token after the first, in nats: `[length − 1]`. */
-  score(ids: Uint32Array | readonly number[]): Promise<Float32Array>;
+  score(ids: Uint32Array | readonly number[], options?: Stoppable): Promise<Float32Array>;
   /** The logits after each token, row by row: `[length × vocabulary]`. Large; for inspection. */
-  logits(ids: Uint32Array | readonly number[]): Promise<Float32Array>;
+  logits(ids: Uint32Array | readonly number[], options?: Stoppable): Promise<Float32Array>;
   /** Gives the memory back. */
   dispose(): void;
 }

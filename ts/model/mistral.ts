@@ -19,6 +19,7 @@ import {
   type LanguageModel,
   type ModelConfig,
   type Prompt,
+  type Stoppable,
   scoredChat,
   type WeightStorage,
 } from "./language-model";
@@ -346,31 +347,23 @@ export class Mistral implements LanguageModel {
   }
 
   /** Log-probability of each token of a conversation, and which of them are the assistant's. */
-  score(messages: readonly Message[], options?: EncodeOptions): Promise<ScoredChat>;
+  score(messages: readonly Message[], options?: EncodeOptions & Stoppable): Promise<ScoredChat>;
   /** Log-probability of each token after the first, in nats: `[length − 1]`. */
-  score(ids: Uint32Array | readonly number[]): Promise<Float32Array>;
+  score(ids: Uint32Array | readonly number[], options?: Stoppable): Promise<Float32Array>;
   async score(
     input: readonly Message[] | Uint32Array | readonly number[],
-    options: EncodeOptions = {},
+    options: EncodeOptions & Stoppable = {},
   ): Promise<ScoredChat | Float32Array> {
-    try {
-      if (!isConversation(input)) {
-        return await this.native.score(input instanceof Uint32Array ? input : Uint32Array.from(input));
-      }
+    return abortable(options.signal, async (abort) => {
+      if (!isConversation(input)) return await this.native.score(Uint32Array.from(input), abort);
       const chat = this.tokenizer.encodeChat(input, options);
-      return scoredChat(chat, await this.native.score(chat.ids));
-    } catch (error) {
-      throw fromNative(error);
-    }
+      return scoredChat(chat, await this.native.score(chat.ids, abort));
+    });
   }
 
   /** The logits after each token, row by row: `[length × vocabulary]`. Large; for inspection. */
-  async logits(ids: Uint32Array | readonly number[]): Promise<Float32Array> {
-    try {
-      return await this.native.logits(ids instanceof Uint32Array ? ids : Uint32Array.from(ids));
-    } catch (error) {
-      throw fromNative(error);
-    }
+  logits(ids: Uint32Array | readonly number[], options: Stoppable = {}): Promise<Float32Array> {
+    return abortable(options.signal, (abort) => this.native.logits(Uint32Array.from(ids), abort));
   }
 
   /** Writes a folder that transformers, and {@link Mistral.fromPretrained}, load. */

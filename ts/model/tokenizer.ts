@@ -1,9 +1,10 @@
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { NativeTokenizer } from "../../bindings/node/index";
 import type { Message } from "../data";
 import { fromNative, ZephyrError } from "../errors";
 import { native } from "../native/load";
+import { mostSmallBytes, tooLargeToBeSmall } from "./small-file";
 
 /** Token ids with the mask of supervised tokens, of equal length. */
 export interface EncodedRow {
@@ -209,27 +210,27 @@ function flags(options: EncodeOptions): [parseSpecials: boolean, wholeTurn: bool
 
 /** The tokenizer of a folder that holds tokenizer.json, and tokenizer_config.json or chat_template.jinja when it has them. */
 export async function folderTokenizer(path: string, template?: string): Promise<Tokenizer> {
-  const optional = async (name: string) => {
+  const bytes = async (name: string): Promise<Buffer | undefined> => {
+    const file = join(path, name);
     try {
-      return await readFile(join(path, name), "utf8");
+      const { size } = await stat(file);
+      if (size > mostSmallBytes) throw tooLargeToBeSmall("ZA_TOKENIZER_FILE", file, size);
+      return await readFile(file);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
       throw error;
     }
   };
-  const file = join(path, "tokenizer.json");
-  let tokenizer: Uint8Array;
-  try {
-    tokenizer = await readFile(file);
-  } catch (error) {
+  const text = async (name: string) => (await bytes(name))?.toString("utf8");
+  const tokenizer = await bytes("tokenizer.json");
+  if (!tokenizer) {
     throw new ZephyrError("ZA_TOKENIZER_INVALID", "the model's folder has no tokenizer.json", {
-      place: { file },
+      place: { file: join(path, "tokenizer.json") },
       remedy: "Put the tokenizer.json of the model into its folder.",
-      cause: error,
     });
   }
-  const config = await optional("tokenizer_config.json");
-  const chosen = template ?? (await optional("chat_template.jinja"));
+  const config = await text("tokenizer_config.json");
+  const chosen = template ?? (await text("chat_template.jinja"));
   return Tokenizer.fromFiles({
     tokenizer,
     ...(config === undefined ? {} : { config }),

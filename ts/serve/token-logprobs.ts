@@ -45,7 +45,7 @@ export async function scoredTokens(
 ): Promise<ScoredToken[]> {
   const first: ScoredToken = { logprob: undefined, top: [] };
   if (top === 0 || ids.length === 1) {
-    const logprobs = ids.length === 1 ? [] : [...(await model.score(ids))];
+    const logprobs = ids.length === 1 ? [] : [...(await model.score(ids, { signal }))];
     return [first, ...logprobs.map((logprob) => ({ logprob, top: [] }))];
   }
   const vocabulary = model.config.vocab_size;
@@ -57,7 +57,7 @@ export async function scoredTokens(
       `Alternatives (logprobs above 0) with echo are possible for ${most} tokens of this model, not for ${ids.length}. Take logprobs: 0, or a shorter prompt.`,
     );
   }
-  const logits = await model.logits(ids);
+  const logits = await model.logits(ids, { signal });
   const pause = breaks();
   const scored = [first];
   for (let place = 1; place < ids.length; place++) {

@@ -13,7 +13,7 @@ use zephyr_mistral::weights::gguf::{self, Description, FileType};
 use zephyr_mistral::weights::safetensors::FloatType;
 use zephyr_mistral::{Adapter, Config, LoraConfig, Model, Parameters, Storage, Weights, lora, weights};
 
-use crate::engine::submit;
+use crate::engine::{NativeAbort, submit};
 use crate::failure::{Failure, guard};
 use crate::generation::Kept;
 use crate::tokenizer::NativeTokenizer;
@@ -416,15 +416,15 @@ impl NativeModel {
 
     /// Log-probability of each id after the first.
     #[napi(ts_return_type = "Promise<Float32Array>")]
-    pub fn score<'env>(&self, env: &'env Env, ids: Uint32Array) -> napi::Result<Object<'env>> {
-        let (parts, ids) = (self.current(), ids.to_vec());
-        submit(env, move || Ok(Float32Array::new(Generator::new(parts.model()).score(&ids)?)))
+    pub fn score<'env>(&self, env: &'env Env, ids: Uint32Array, abort: &NativeAbort) -> napi::Result<Object<'env>> {
+        let (parts, ids, abort) = (self.current(), ids.to_vec(), abort.flag.clone());
+        submit(env, move || Ok(Float32Array::new(Generator::new(parts.model()).with_abort(abort).score(&ids)?)))
     }
 
     /// The logits after each id, `[ids, vocabulary]`, row by row.
     #[napi(ts_return_type = "Promise<Float32Array>")]
-    pub fn logits<'env>(&self, env: &'env Env, ids: Uint32Array) -> napi::Result<Object<'env>> {
-        let (parts, ids) = (self.current(), ids.to_vec());
-        submit(env, move || Ok(Float32Array::new(Generator::new(parts.model()).logits(&ids)?)))
+    pub fn logits<'env>(&self, env: &'env Env, ids: Uint32Array, abort: &NativeAbort) -> napi::Result<Object<'env>> {
+        let (parts, ids, abort) = (self.current(), ids.to_vec(), abort.flag.clone());
+        submit(env, move || Ok(Float32Array::new(Generator::new(parts.model()).with_abort(abort).logits(&ids)?)))
     }
 }

@@ -17,7 +17,7 @@ use zephyr_text::{StopMatcher, StreamDecoder, Tokenizer};
 use crate::failure::Failure;
 
 /// Tokens of prompt in one step: a fraction of a second, after which a cancel is seen.
-const ROWS: usize = 128;
+pub(crate) const ROWS: usize = 128;
 
 /// Decoding options, all given; see `GenerateOptions` of the TypeScript interface.
 #[derive(Deserialize)]

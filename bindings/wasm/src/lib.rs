@@ -2,7 +2,7 @@
 //!
 //! Every class is `Wasm…`; hand-written TypeScript in `ts/browser` wraps it. A call does a bounded piece of work and comes back,
 //! so that whoever holds the thread can look for messages in between: loading takes a piece of a file ([`loading`]),
-//! generating a step of the network ([`generation`]). Errors are objects with the core's stable code ([`failure`]).
+//! generating and scoring a step of the network ([`generation`], [`scoring`]). Errors are objects with the core's stable code ([`failure`]).
 #![cfg(target_arch = "wasm32")]
 
 mod failure;
@@ -10,6 +10,7 @@ mod generation;
 mod loading;
 mod memory;
 mod model;
+mod scoring;
 #[cfg(feature = "threads")]
 mod threads;
 mod tokenizer;

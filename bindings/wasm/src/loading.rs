@@ -30,11 +30,23 @@ impl WasmLoader {
         Ok(Self { arriving: Some(Arriving::gguf(storage(form)?, keep, memory::left())), piece: Vec::new() })
     }
 
-    /// The safetensors of a folder in Hugging Face's layout, after the texts of config.json and generation_config.json.
+    /// The safetensors of a folder in Hugging Face's layout, after the texts of config.json, generation_config.json and
+    /// model.safetensors.index.json. With an index its shards come under their names.
     #[wasm_bindgen(js_name = ofSafetensors)]
-    pub fn of_safetensors(config: &str, generation: Option<String>, form: &str) -> Result<Self, Failure> {
-        let arriving = Arriving::safetensors(config, generation.as_deref(), storage(form)?, memory::left())?;
+    pub fn of_safetensors(
+        config: &str,
+        generation: Option<String>,
+        index: Option<String>,
+        form: &str,
+    ) -> Result<Self, Failure> {
+        let (generation, index) = (generation.as_deref(), index.as_deref());
+        let arriving = Arriving::safetensors(config, generation, index, storage(form)?, memory::left())?;
         Ok(Self { arriving: Some(arriving), piece: Vec::new() })
+    }
+
+    /// The shards that the index names.
+    pub fn shards(&mut self) -> Result<Vec<String>, Failure> {
+        Ok(self.arriving()?.shards().into_iter().map(str::to_owned).collect())
     }
 
     fn arriving(&mut self) -> Result<&mut Arriving, Failure> {

@@ -1,14 +1,15 @@
-//! A model: what it is, and log-probabilities of given text.
+//! A model: what it is, and what can be begun with it.
 
 use std::rc::Rc;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 use zephyr_mistral::Weights;
-use zephyr_mistral::generate::Generator;
+use zephyr_mistral::generate::Wanted;
 use zephyr_mistral::weights::Loaded;
 
 use crate::failure::Failure;
 use crate::generation::{Decoding, Kept, WasmGeneration};
+use crate::scoring::WasmScoring;
 use crate::tokenizer::WasmTokenizer;
 
 /// A decoder's weights and configuration.
@@ -89,13 +90,13 @@ impl WasmModel {
         WasmGeneration::new(weights, tokenizer, prompts, seeds, &decoding, &stop, &self.kept)
     }
 
-    /// Log-probability of each id after the first.
-    pub fn score(&self, ids: &[u32]) -> Result<Vec<f32>, Failure> {
-        Ok(Generator::new(&*self.weights).score(ids)?)
+    /// Begins to compute the log-probability of each id after the first.
+    pub fn score(&self, ids: &[u32]) -> Result<WasmScoring, Failure> {
+        WasmScoring::new(self.weights.clone(), ids, Wanted::LogProbs)
     }
 
-    /// The logits after each id, `[ids, vocabulary]`, row by row.
-    pub fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, Failure> {
-        Ok(Generator::new(&*self.weights).logits(ids)?)
+    /// Begins to compute the logits after each id, `[ids, vocabulary]`, row by row.
+    pub fn logits(&self, ids: &[u32]) -> Result<WasmScoring, Failure> {
+        WasmScoring::new(self.weights.clone(), ids, Wanted::Logits)
     }
 }

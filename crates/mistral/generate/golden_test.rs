@@ -8,6 +8,7 @@ use crate::weights::test::shared;
 use crate::weights::{load, load_as, read_safetensors};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use zephyr_kernels::head;
 
 fn go_on(_: u32, _: f32) -> ControlFlow<()> {
     ControlFlow::Continue(())

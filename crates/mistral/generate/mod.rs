@@ -5,6 +5,7 @@
 //! batch    the loop: prompts in pieces, then one token of every sequence a step
 //! sampler  from logits to a token
 //! random   the generator behind it
+//! scoring  log-probabilities of given text, in pieces
 //! ```
 //! Sequences that are decoded together share every matrix product, so that a step of 32 costs little more than one of
 //! 1: the weights are read once. What a sequence says depends on its own prompt, options and seed; the others can move
@@ -14,17 +15,18 @@ mod batch;
 mod decoder;
 mod random;
 mod sampler;
+mod scoring;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::Model;
 pub use batch::Batch;
 use decoder::{Cache, Decoder};
+pub use scoring::{Scoring, Wanted};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 pub use zephyr_kernels::attention::CacheType;
-use zephyr_kernels::head;
 
 /// Sequences decoded together, unless the caller says otherwise.
 const MAX_ACTIVE: usize = 32;
@@ -251,17 +253,7 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// `ZA_EMPTY_PROMPT`, `ZA_TOKEN_RANGE`, `ZA_CONTEXT_LENGTH`, `ZA_ABORTED`.
     pub fn score(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        check_tokens(ids, self.config())?;
-        let mut logps = Vec::with_capacity(ids.len());
-        let mut stats = head::Stats::default();
-        let mut scratch = Vec::new();
-        // The last token predicts nothing that is asked for.
-        self.in_pieces(&ids[..ids.len() - 1], |decoder, from, hidden| {
-            let rows = hidden.len() / decoder.config().hidden_size;
-            head::forward(&decoder.head(), hidden, &ids[from + 1..=from + rows], &mut stats, &mut scratch);
-            logps.extend_from_slice(&stats.logp);
-        })?;
-        Ok(logps)
+        self.scored(ids, Wanted::LogProbs)
     }
 
     /// The logits after each of `ids`, `[ids, vocabulary]`: for inspection, as this is large.
@@ -269,43 +261,23 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// As [`Generator::score`].
     pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        check_tokens(ids, self.config())?;
-        let mut logits = Vec::new();
-        self.in_pieces(ids, |decoder, from, hidden| {
-            let rows = hidden.len() / decoder.config().hidden_size;
-            let vocabulary = decoder.config().vocab_size;
-            logits.resize((from + rows) * vocabulary, 0.0);
-            head::logits(&decoder.head(), hidden, &mut logits[from * vocabulary..]);
-        })?;
-        Ok(logits)
+        self.scored(ids, Wanted::Logits)
+    }
+
+    fn scored(&mut self, ids: &[u32], wanted: Wanted) -> Result<Vec<f32>> {
+        let mut scoring = Scoring::new(self, ids, wanted)?;
+        loop {
+            if self.aborted() {
+                return Err(Error::Aborted);
+            }
+            if !scoring.step(self) {
+                return Ok(scoring.finish());
+            }
+        }
     }
 
     fn config(&self) -> &'a Config {
         self.decoder.config()
-    }
-
-    /// Runs `ids` through the network; `use_hidden` gets the place of each piece and its final states.
-    ///
-    /// Given text is many tokens at once, and its log-probabilities are compared: nothing is rounded for speed, neither
-    /// keys and values, which are read once, nor what the products with a GGUF file's blocks take.
-    fn in_pieces(&mut self, ids: &[u32], use_hidden: impl FnMut(&Decoder, usize, &[f32])) -> Result<()> {
-        self.decoder.exact = true;
-        let done = self.pieces(ids, use_hidden);
-        self.decoder.exact = false;
-        done
-    }
-
-    fn pieces(&mut self, ids: &[u32], mut use_hidden: impl FnMut(&Decoder, usize, &[f32])) -> Result<()> {
-        let mut caches = [Cache::new(self.config(), self.cache.unwrap_or(CacheType::F32))];
-        for (index, piece) in ids.chunks(self.rows).enumerate() {
-            if self.aborted() {
-                return Err(Error::Aborted);
-            }
-            let hidden = self.decoder.step(&mut caches, &[piece]);
-            use_hidden(&self.decoder, index * self.rows, &hidden);
-            self.decoder.give_back(hidden);
-        }
-        Ok(())
     }
 
     fn take_cache(&mut self) -> Cache {

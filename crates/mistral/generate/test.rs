@@ -183,3 +183,34 @@ fn weights_that_are_not_finite_are_told() {
     let error = Generator::new(&model).generate(&[1, 2], &greedy(3), go_on).unwrap_err();
     assert_eq!(error.code(), "ZA_NOT_FINITE");
 }
+
+#[test]
+fn a_cache_takes_the_memory_of_its_type() {
+    use crate::weights::allocation::peak;
+    use zephyr_kernels::attention;
+    let row = [0.5; 2 * 64];
+    let rows = |kind| {
+        peak(|| {
+            let mut cache = attention::Cache::new(kind, 2, 64);
+            (0..1024).for_each(|_| cache.push(&row));
+            std::hint::black_box(&cache);
+        }) as f64
+    };
+    let whole = rows(CacheType::F32);
+    assert!((rows(CacheType::F16) / whole - 0.5).abs() < 0.01);
+    // A byte for each of four, and a step of four bytes for 32 of them.
+    assert!((rows(CacheType::Q8) / whole - 9.0 / 32.0).abs() < 0.01);
+
+    // In use: keys and values of many layers, beside what a step itself needs.
+    let config = Config { layers: 8, max_position_embeddings: 4097, sliding_window: None, ..small_config() };
+    let model = Weights::random(config, 4);
+    let prompt: Vec<u32> = (0..4096).map(|place| 3 + place % 37).collect();
+    let used = |kind| {
+        peak(|| {
+            Generator::new(&model).with_cache(kind).generate(&prompt, &greedy(1), go_on).unwrap();
+        }) as f64
+    };
+    let whole = used(CacheType::F32);
+    let (half, eighth) = (used(CacheType::F16) / whole, used(CacheType::Q8) / whole);
+    assert!(half < 0.75 && eighth < 0.8 * half, "f16 takes {half:.2} of f32, q8 {eighth:.2}");
+}

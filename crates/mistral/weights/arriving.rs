@@ -4,13 +4,14 @@
 //! file has it, and a piece are in memory. What a model of that size needs is compared with a limit as soon as the header is
 //! there, before most of the file is.
 
-use super::gguf::{Gguf, Plan, keeps_tensors, kept_bytes};
+use super::gguf::{Gguf, Plan, check_types, keeps_tensors, kept_bytes};
+use super::index::{INDEX, Index, missing};
 use super::read_at::ReadAt;
 use super::safetensors::{FloatType, Header, read_floats};
 use super::{LoadReport, Loaded, Source, folder};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::layout::Layout;
+use crate::layout::{Layout, TensorSpec};
 use crate::storage::{Storage, Unfinished};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
@@ -92,7 +93,19 @@ struct File {
 /// How a model's files are laid out.
 enum Kind {
     Gguf { plan: Option<Plan> },
-    SafeTensors { config: Config, taken: HashSet<String>, unused: Vec<String>, dtypes: BTreeMap<String, usize> },
+    SafeTensors(Box<Shards>),
+}
+
+/// The safetensors of a folder.
+struct Shards {
+    config: Config,
+    /// With one each tensor is taken from its own shard.
+    index: Option<Index>,
+    /// The shards that have begun.
+    begun: HashSet<usize>,
+    taken: HashSet<String>,
+    unused: Vec<String>,
+    dtypes: BTreeMap<String, usize>,
 }
 
 /// A model that arrives.
@@ -113,26 +126,57 @@ impl Arriving {
         Self { kind: Kind::Gguf { plan: None }, storage, keep, limit, file: None, model: None }
     }
 
-    /// The safetensors of an HF folder, one file after the other. `generation` is the text of generation_config.json.
+    /// The safetensors of an HF folder, one file after the other. `generation` is the text of generation_config.json, `index`
+    /// that of model.safetensors.index.json, whose shards come under their names.
     ///
     /// # Errors
-    /// `ZA_MODEL_FORMAT`, `ZA_MODEL_CONFIG`, `ZA_MODEL_UNSUPPORTED`.
-    pub fn safetensors(config: &str, generation: Option<&str>, storage: Storage, limit: u64) -> Result<Self> {
+    /// `ZA_MODEL_FORMAT`, `ZA_MODEL_CONFIG`, `ZA_MODEL_UNSUPPORTED`, `ZA_TENSOR_MISSING`.
+    pub fn safetensors(
+        config: &str,
+        generation: Option<&str>,
+        index: Option<&str>,
+        storage: Storage,
+        limit: u64,
+    ) -> Result<Self> {
         let mut config = Config::from_json(config, "config.json")?;
         if let Some(text) = generation {
             folder::take_generation_config(&mut config, text, "generation_config.json")?;
         }
-        let (taken, unused, dtypes) = (HashSet::new(), Vec::new(), BTreeMap::new());
-        let kind = Kind::SafeTensors { config, taken, unused, dtypes };
+        let index = index.map(|text| Index::read(text, INDEX)).transpose()?;
+        if let Some(index) = &index {
+            index.check(&config, &Layout::new(&config))?;
+        }
+        let (begun, taken, unused, dtypes) = Default::default();
+        let kind = Kind::SafeTensors(Box::new(Shards { config, index, begun, taken, unused, dtypes }));
         Ok(Self { kind, storage, keep: false, limit, file: None, model: None })
+    }
+
+    /// The names of the shards that the index names, sorted; none without one.
+    pub fn shards(&self) -> Vec<&str> {
+        match &self.kind {
+            Kind::SafeTensors(shards) => {
+                shards.index.iter().flat_map(|index| &index.shards).map(|(name, _)| name.as_str()).collect()
+            }
+            Kind::Gguf { .. } => Vec::new(),
+        }
     }
 
     /// Begins the next file, of that many bytes in all.
     ///
     /// # Errors
-    /// `ZA_MODEL_FORMAT` where the file before is not whole.
+    /// `ZA_MODEL_FORMAT` where the file before is not whole, and for one that the index does not name, or that was there before.
     pub fn begin(&mut self, name: &str, size: u64) -> Result<()> {
         self.end_file()?;
+        if let Kind::SafeTensors(shards) = &mut self.kind
+            && let Some(index) = &shards.index
+        {
+            let place = index.place_of(name).ok_or_else(|| {
+                Error::format(INDEX, format!("it does not name the file {name}: files are known by their names"))
+            })?;
+            if !shards.begun.insert(place) {
+                return Err(Error::format(name, "the file came twice"));
+            }
+        }
         let arrived = Arrived::default();
         arrived.with(|window| window.size = size);
         let contents = Contents::Unknown { next_look: FIRST_LOOK };
@@ -196,7 +240,13 @@ impl Arriving {
         let missing = || Error::format("the model", "it has no file");
         match (self.kind, self.model) {
             (Kind::Gguf { plan: Some(plan) }, Some(model)) => Ok(plan.loaded(model)),
-            (Kind::SafeTensors { taken, mut unused, dtypes, .. }, Some(model)) => {
+            (Kind::SafeTensors(shards), Some(model)) => {
+                let Shards { taken, mut unused, dtypes, index, begun, .. } = *shards;
+                if let Some(index) = &index
+                    && let Some(place) = (0..index.shards.len()).find(|place| !begun.contains(place))
+                {
+                    return Err(index.shard_missing(place, PathBuf::from(&index.shards[place].0)));
+                }
                 let absent = model.layout().tensors.iter().find(|spec| !taken.contains(&spec.name));
                 if let Some(spec) = absent {
                     return Err(Error::TensorMissing {
@@ -237,6 +287,7 @@ impl Arriving {
         let what = || format!("The model in {}", file.path.display());
         match (&file.contents, &mut self.kind) {
             (Contents::Gguf(gguf), Kind::Gguf { plan }) => {
+                gguf.check_whole()?;
                 if self.keep && keeps_tensors(&gguf.tensors) {
                     self.storage = Storage::Gguf;
                 }
@@ -250,6 +301,7 @@ impl Arriving {
                     gguf.tensors.iter().map(|tensor| tensor.shape.iter().map(|&size| size as u64).product::<u64>());
                 fits(&file.path, values.sum(), usize::MAX as u64)?;
                 let made = Plan::new(gguf)?;
+                check_types(&file.path, made.tensors.iter().map(|index| &gguf.tensors[*index]), storage)?;
                 let bytes = match storage {
                     Storage::Gguf => made.tensors.iter().map(|index| kept_bytes(&gguf.tensors[*index])).sum(),
                     storage => stored_bytes(&made.config, &made.layout, storage),
@@ -263,7 +315,8 @@ impl Arriving {
                 file.wanted = wanted.collect();
                 *plan = Some(made);
             }
-            (Contents::SafeTensors(header), Kind::SafeTensors { config, taken, unused, dtypes }) => {
+            (Contents::SafeTensors(header), Kind::SafeTensors(shards)) => {
+                let Shards { config, index, taken, unused, dtypes, .. } = &mut **shards;
                 if self.model.is_none() {
                     let storage = self.storage;
                     let layout = Layout::new(config);
@@ -273,7 +326,18 @@ impl Arriving {
                     self.model = Some(Unfinished::new(config.clone(), layout, storage, &what())?);
                 }
                 let Some(model) = &self.model else { return Ok(()) };
-                for (index, tensor) in header.tensors.iter().enumerate() {
+                let name = file.path.display().to_string();
+                let own = index.as_ref().and_then(|index| Some((index, index.place_of(&name)?)));
+                if let Some((index, own)) = own {
+                    let here: HashSet<&str> = header.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+                    let absent = |spec: &&TensorSpec| {
+                        index.shard_of(&spec.name) == Some(own) && !here.contains(spec.name.as_str())
+                    };
+                    if let Some(spec) = model.layout().tensors.iter().find(absent) {
+                        return Err(missing(&name, &spec.name, config));
+                    }
+                }
+                for (place_in_file, tensor) in header.tensors.iter().enumerate() {
                     let specs = &model.layout().tensors;
                     let Some(place) = specs.iter().position(|spec| spec.name == tensor.name) else {
                         // A tied model's head is the embedding once more; older files carry it.
@@ -282,13 +346,19 @@ impl Arriving {
                         }
                         continue;
                     };
-                    folder::check(&specs[place], tensor, &file.path)?;
-                    if taken.insert(tensor.name.clone()) {
-                        *dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
-                        file.wanted.push(Wanted { range: tensor.range.clone(), index, place });
-                    } else {
-                        unused.push(format!("{} (copy in {})", tensor.name, file.path.display()));
+                    if own.is_some_and(|(index, own)| index.shard_of(&tensor.name) != Some(own)) {
+                        unused.push(format!("{} (copy in {name})", tensor.name));
+                        continue;
                     }
+                    folder::check(&specs[place], tensor, &file.path)?;
+                    // Which of two is the model's, only an index can say.
+                    if !taken.insert(tensor.name.clone()) {
+                        let problem =
+                            format!("tensor `{}` was in another file before: {INDEX} must be given too", tensor.name);
+                        return Err(Error::format(&name, problem));
+                    }
+                    *dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
+                    file.wanted.push(Wanted { range: tensor.range.clone(), index: place_in_file, place });
                 }
             }
             _ => {}
@@ -335,7 +405,7 @@ impl Arriving {
 fn look(kind: &Kind, file: &File) -> Result<Contents> {
     Ok(match kind {
         Kind::Gguf { .. } => Contents::Gguf(Box::new(Gguf::read(file.arrived.clone(), &file.path)?)),
-        Kind::SafeTensors { .. } => Contents::SafeTensors(Header::read(&file.arrived, &file.path)?),
+        Kind::SafeTensors(_) => Contents::SafeTensors(Header::read(&file.arrived, &file.path)?),
     })
 }
 

@@ -1,5 +1,6 @@
 //! An HF folder: config.json, and model.safetensors or an index with shards.
 
+use super::index::{INDEX, Index, missing};
 use super::safetensors::{FloatType, SafeTensorsFile, TensorInfo, WEIGHT_DTYPES};
 use super::{LoadReport, Loaded, Source, pickle};
 use crate::config::Config;
@@ -7,21 +8,19 @@ use crate::error::{Error, Result};
 use crate::layout::{Layout, TensorSpec, Weights};
 use crate::storage::Storage;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 /// An index of a thousand layers has a few megabytes.
 const MAX_JSON: u64 = 64 << 20;
-const MAX_SHARDS: usize = 1 << 12;
 
 /// Which file holds which tensor.
 struct Shards {
     files: Vec<SafeTensorsFile>,
-    /// From the index: tensor → place in `files`. `None`: there is one file, which holds all.
-    map: Option<HashMap<String, usize>>,
+    /// Its shards are `files`. `None`: there is one file, which holds all.
+    index: Option<Index>,
 }
 
 /// Loads `folder`; `file` is its only weights file where the caller named one.
@@ -33,7 +32,7 @@ pub fn load(folder: &Path, file: Option<&Path>, storage: Storage) -> Result<Load
     let config = read_config(folder)?;
     let layout = Layout::new(&config);
     let shards = match file {
-        Some(file) => Shards { files: vec![SafeTensorsFile::open(file)?], map: None },
+        Some(file) => Shards { files: vec![SafeTensorsFile::open(file)?], index: None },
         None => open_shards(folder)?,
     };
     let mut places = Vec::with_capacity(layout.tensors.len());
@@ -106,7 +105,7 @@ fn open_shards(folder: &Path) -> Result<Shards> {
     // The order of transformers: the single file wins over an index.
     let single = folder.join(SINGLE);
     if single.exists() {
-        return Ok(Shards { files: vec![SafeTensorsFile::open(&single)?], map: None });
+        return Ok(Shards { files: vec![SafeTensorsFile::open(&single)?], index: None });
     }
     let index = folder.join(INDEX);
     if let Some(text) = read_text(&index)? {
@@ -124,66 +123,28 @@ fn open_shards(folder: &Path) -> Result<Shards> {
     })
 }
 
-fn open_index(folder: &Path, index: &Path, text: &str) -> Result<Shards> {
-    let place = index.display().to_string();
-    let value: Value =
-        serde_json::from_str(text).map_err(|error| Error::format(&place, format!("this is not JSON ({error})")))?;
-    let weight_map = value
-        .get("weight_map")
-        .and_then(Value::as_object)
-        .ok_or_else(|| Error::format(&place, "it has no object `weight_map`"))?;
-    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
-    for (tensor, shard) in weight_map {
-        let shard = shard.as_str().filter(|name| is_file_name(name)).ok_or_else(|| {
-            Error::format(
-                &place,
-                format!("the file of tensor `{tensor}` is {shard}, which is not a file name in this folder"),
-            )
-        })?;
-        *names.entry(shard).or_default() += 1;
-    }
-    if names.len() > MAX_SHARDS {
-        return Err(Error::format(&place, format!("it names {} files (limit {MAX_SHARDS})", names.len())));
-    }
-    let mut files = Vec::with_capacity(names.len());
-    let mut positions = HashMap::new();
-    for (name, tensors) in names {
+fn open_index(folder: &Path, path: &Path, text: &str) -> Result<Shards> {
+    let index = Index::read(text, &path.display().to_string())?;
+    // All of them before the first is read.
+    for (place, (name, _)) in index.shards.iter().enumerate() {
         let path = folder.join(name);
         if !path.exists() {
-            let wanted = format!("{INDEX} places {tensors} tensor(s) in it");
-            return Err(Error::ShardMissing { shard: path, wanted });
+            return Err(index.shard_missing(place, path));
         }
-        positions.insert(name, files.len());
-        files.push(SafeTensorsFile::open(&path)?);
     }
-    let map = weight_map
-        .iter()
-        .filter_map(|(tensor, shard)| Some((tensor.clone(), *positions.get(shard.as_str()?)?)))
-        .collect();
-    Ok(Shards { files, map: Some(map) })
-}
-
-/// A name that cannot leave the folder, by the rules of POSIX and of Windows.
-fn is_file_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['/', '\\', ':', '\0']) && name != "." && name != ".."
+    let files =
+        index.shards.iter().map(|(name, _)| SafeTensorsFile::open(&folder.join(name))).collect::<Result<_>>()?;
+    Ok(Shards { files, index: Some(index) })
 }
 
 fn locate<'a>(spec: &TensorSpec, config: &Config, shards: &'a Shards) -> Result<(&'a SafeTensorsFile, &'a TensorInfo)> {
     let name = &spec.name;
-    let missing =
-        |place: String, remedy: &str| Error::TensorMissing { place, tensor: name.clone(), remedy: remedy.to_string() };
-    let file = match &shards.map {
-        None => shards.files.first(),
-        Some(map) => map.get(name).and_then(|position| shards.files.get(*position)),
+    let position = match &shards.index {
+        None => 0,
+        Some(index) => index.shard_of(name).ok_or_else(|| missing(INDEX, name, config))?,
     };
-    let untied_head = name == "lm_head.weight" && !config.tie_word_embeddings;
-    let remedy = if untied_head {
-        "If the model shares it with the embedding, set tie_word_embeddings to true in config.json; otherwise download the model again."
-    } else {
-        "Download the whole model again, and take config.json and weights from the same model."
-    };
-    let file = file.ok_or_else(|| missing(INDEX.to_string(), remedy))?;
-    let tensor = file.find(name).ok_or_else(|| missing(file.path.display().to_string(), remedy))?;
+    let file = &shards.files[position];
+    let tensor = file.find(name).ok_or_else(|| missing(&file.path.display().to_string(), name, config))?;
     check(spec, tensor, &file.path)?;
     Ok((file, tensor))
 }
@@ -218,10 +179,10 @@ fn report(layout: &Layout, config: &Config, shards: &Shards, places: &[(&SafeTen
         .map(|tensor| tensor.name.clone())
         .collect();
     // A copy of a known tensor in a shard that the index does not name for it is as unused as an unknown one.
-    if let Some(map) = &shards.map {
+    if let Some(index) = &shards.index {
         for (position, file) in shards.files.iter().enumerate() {
             let stale = |tensor: &&TensorInfo| {
-                known.contains(tensor.name.as_str()) && map.get(&tensor.name).is_some_and(|place| *place != position)
+                known.contains(tensor.name.as_str()) && index.shard_of(&tensor.name).is_some_and(|own| own != position)
             };
             let file_name = file.path.file_name().unwrap_or_default().to_string_lossy();
             unused.extend(

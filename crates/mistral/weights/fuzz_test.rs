@@ -6,11 +6,19 @@ use super::gguf::Gguf;
 use super::safetensors::Header;
 use super::test::{small_gguf, small_model};
 use proptest::prelude::*;
+use std::ops::Range;
 use std::path::Path;
 
 /// Vectors grow by doubling and JSON is denser than what it becomes; the window of the GGUF reader has a fixed size.
 fn allowed(file: usize) -> usize {
     (1 << 18) + 24 * file
+}
+
+/// No byte of a file belongs to two tensors.
+fn check_disjoint(ranges: impl Iterator<Item = Range<u64>>) {
+    let mut ranges: Vec<Range<u64>> = ranges.filter(|range| !range.is_empty()).collect();
+    ranges.sort_by_key(|range| range.start);
+    assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
 }
 
 fn check_safetensors(bytes: Vec<u8>) {
@@ -21,6 +29,7 @@ fn check_safetensors(bytes: Vec<u8>) {
                 assert!(tensor.range.start <= tensor.range.end && tensor.range.end <= size as u64);
                 assert!(tensor.elements() <= 8 * size, "{tensor:?}");
             }
+            check_disjoint(header.tensors.iter().map(|tensor| tensor.range.clone()));
         }
     });
     assert!(used <= allowed(size), "{used} bytes for a file of {size}");
@@ -33,6 +42,7 @@ fn check_gguf(bytes: Vec<u8>) {
             for tensor in &gguf.tensors {
                 assert!(tensor.range.start <= tensor.range.end && tensor.range.end <= size as u64);
             }
+            check_disjoint(gguf.tensors.iter().map(|tensor| tensor.range.clone()));
             let _ = super::gguf::from_gguf(&gguf, Default::default());
         }
     });

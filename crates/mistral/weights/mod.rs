@@ -4,6 +4,7 @@
 //! read_at      positioned reads, so that several threads read one file (and no map that a truncation turns into SIGBUS)
 //! safetensors  the container: guarded header, F32/F16/BF16 values
 //! folder       an HF folder: config.json, one file or an index with shards
+//! index        which shard holds which tensor
 //! gguf         llama.cpp's container, dequantised
 //! arriving     the same formats piece by piece, as over a network
 //! save         an HF folder that transformers loads, never half-written
@@ -13,6 +14,7 @@
 mod arriving;
 pub mod folder;
 pub mod gguf;
+mod index;
 pub mod read_at;
 pub mod safetensors;
 pub mod save;
@@ -120,5 +122,7 @@ pub(crate) fn arena<T: Clone + Default>(length: usize, what: &str) -> Result<Vec
 pub(crate) mod allocation;
 #[cfg(test)]
 mod fuzz_test;
+#[cfg(test)]
+mod guards_test;
 #[cfg(test)]
 pub(crate) mod test;

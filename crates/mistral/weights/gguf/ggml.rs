@@ -24,6 +24,11 @@ pub(super) fn kind(dtype: GgmlDType) -> Option<Kind> {
     })
 }
 
+/// Whether [`blocks_to_floats`] knows the type.
+pub(super) fn dequantised(dtype: GgmlDType) -> bool {
+    cfg!(not(target_arch = "wasm32")) || dtype.block_size() == 1 || kind(dtype).is_some()
+}
+
 /// The values of whole blocks.
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) fn blocks_to_floats(dtype: GgmlDType, bytes: &[u8], elements: usize) -> candle_core::Result<Vec<f32>> {

@@ -2,11 +2,11 @@
 
 use super::super::read_at::ReadAt;
 use super::super::{CHUNK, arena};
-use super::ggml::{GgmlDType, kind};
+use super::ggml::{GgmlDType, dequantised, kind};
 use super::model::{deinterleave_heads, interleaved_row};
 use super::{Gguf, TensorInfo};
 use crate::error::{Error, Result};
-use crate::storage::Tensor;
+use crate::storage::{Storage, Tensor};
 use rayon::prelude::*;
 use std::path::Path;
 use zephyr_kernels::quantised::Quantised;
@@ -37,6 +37,45 @@ pub(in crate::weights) fn kept_bytes(tensor: &TensorInfo) -> u64 {
         _ if tensor.shape.len() == 1 => 4 * values as u64,
         _ => tensor.range.end - tensor.range.start,
     }
+}
+
+/// That the tensors can be kept in that form, by their types alone.
+///
+/// # Errors
+/// `ZA_MODEL_UNSUPPORTED`.
+pub(in crate::weights) fn check_types<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = &'a TensorInfo>,
+    storage: Storage,
+) -> Result<()> {
+    let kept = storage == Storage::Gguf;
+    let known = |tensor: &TensorInfo| match tensor.dtype {
+        // Norms are vectors, and f32 whatever they were.
+        dtype if kept && tensor.shape.len() > 1 => dtype.block_size() == 1 || kind(dtype).is_some(),
+        dtype => dequantised(dtype),
+    };
+    let unknown = tensors.into_iter().find(|tensor| !known(tensor));
+    unknown.map_or(Ok(()), |tensor| Err(unsupported(path, tensor, kept)))
+}
+
+fn unsupported(path: &Path, tensor: &TensorInfo, kept: bool) -> Error {
+    // Without candle there is nothing to dequantise the rest with.
+    let (how, otherwise) = match (kept, cfg!(target_arch = "wasm32")) {
+        (true, false) => (", kept as it is,", "Load the file as float32 or bfloat16, or take"),
+        (_, true) => (" in WebAssembly", "Load the file by the native package, or take"),
+        (false, false) => ("", "Take"),
+    };
+    Error::Unsupported {
+        place: path.display().to_string(),
+        what: format!("the type {} of tensor `{}`{how}", name_of(tensor.dtype), tensor.name),
+        remedy: format!("{otherwise} one in F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K."),
+    }
+}
+
+/// As llama.cpp spells it: Q2_K.
+fn name_of(dtype: GgmlDType) -> String {
+    let name = format!("{dtype:?}");
+    name.strip_suffix('K').map_or(name.clone(), |bits| format!("{bits}_K"))
 }
 
 impl<R: ReadAt> Gguf<R> {
@@ -74,11 +113,7 @@ impl<R: ReadAt> Gguf<R> {
             return Ok(if tensor.dtype == GgmlDType::F16 { Tensor::F16(halves) } else { Tensor::Bf16(halves) });
         }
         let dtype = tensor.dtype;
-        let kind = kind(dtype).ok_or_else(|| Error::Unsupported {
-            place: self.path.display().to_string(),
-            what: format!("the type {dtype:?} of tensor `{}`, kept as it is,", tensor.name),
-            remedy: "Load the file as float32 or bfloat16, or take one in F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K.".to_string(),
-        })?;
+        let kind = kind(dtype).ok_or_else(|| unsupported(&self.path, tensor, true))?;
         let rows = values / columns.max(1);
         // Asked for once before, and given back: a refusal is an error, not the end of the process.
         arena::<u8>(Quantised::bytes_of(kind, rows, columns), &what())?;

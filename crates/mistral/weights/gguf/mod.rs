@@ -14,7 +14,7 @@ mod write;
 
 pub use export::{Description, Exported, FileType, export};
 pub use keep::keeps;
-pub(super) use keep::{keeps_tensors, kept_bytes};
+pub(super) use keep::{check_types, keeps_tensors, kept_bytes};
 pub(super) use model::Plan;
 pub use model::{from_gguf, load};
 pub use value::Value;

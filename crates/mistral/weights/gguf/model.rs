@@ -4,7 +4,7 @@ use super::super::read_at::ReadAt;
 use super::super::safetensors::{FloatType, read_floats};
 use super::super::{CHUNK, LoadReport, Loaded, Source};
 use super::ggml::{BLOCK_ALIGNMENT, GgmlDType, blocks_to_floats};
-use super::{Gguf, TensorInfo, Value};
+use super::{Gguf, TensorInfo, Value, check_types};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
@@ -28,6 +28,7 @@ pub fn load(path: &Path, storage: Form) -> Result<Loaded> {
 pub fn from_gguf<R: ReadAt>(gguf: &Gguf<R>, storage: Form) -> Result<Loaded> {
     gguf.check_whole()?;
     let plan = Plan::new(gguf)?;
+    check_types(&gguf.path, plan.tensors.iter().map(|index| &gguf.tensors[*index]), storage)?;
     let what = format!("The model in {}", gguf.path.display());
     let mut model = Unfinished::new(plan.config.clone(), plan.layout.clone(), storage, &what)?;
     for (place, tensor) in plan.tensors.iter().enumerate() {

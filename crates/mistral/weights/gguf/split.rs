@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::super::index::WHOLE;
 use super::super::read_at::ReadAt;
 use super::{Gguf, Value, check_names};
 use crate::error::{Error, Result};
@@ -26,7 +27,7 @@ impl Gguf<File> {
         for number in 0..count {
             let path = part_path(path, number, count).ok_or_else(|| misnamed(path, count))?;
             if !path.exists() {
-                return Err(missing(path, &given, count));
+                return Err(missing(path, &given, count, WHOLE));
             }
             let part = open_one(&path)?;
             let own = part.get("split.no").and_then(Value::as_u64);
@@ -79,15 +80,21 @@ impl<R: ReadAt> Gguf<R> {
     }
 
     /// That all parts are here.
-    pub(super) fn check_whole(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// `ZA_SHARD_MISSING`.
+    pub(in crate::weights) fn check_whole(&self) -> Result<()> {
         let count = self.count()?;
         if self.parts.len() as u64 == count {
             return Ok(());
         }
         let own = self.get("split.no").and_then(Value::as_u64).unwrap_or(0);
         let other = u64::from(own == 0);
-        let path = part_path(&self.path, other, count).ok_or_else(|| misnamed(&self.path, count))?;
-        Err(missing(path, self, count))
+        // Bytes have no name that would tell the other's.
+        let shard = part_path(&self.path, other, count);
+        let shard = shard.unwrap_or_else(|| PathBuf::from(format!("part {} of {count}", other + 1)));
+        let remedy = "Merge the parts into one file (llama-gguf-split --merge), or load them by the native package from a folder that holds them all.";
+        Err(missing(shard, self, count, remedy))
     }
 }
 
@@ -120,9 +127,9 @@ fn misnamed(path: &Path, count: u64) -> Error {
     )
 }
 
-fn missing<R>(path: PathBuf, given: &Gguf<R>, count: u64) -> Error {
+fn missing<R>(shard: PathBuf, given: &Gguf<R>, count: u64, remedy: &'static str) -> Error {
     let name = given.path.file_name().unwrap_or_default().to_string_lossy();
-    Error::ShardMissing { shard: path, wanted: format!("{name} is one of {count} parts of a model") }
+    Error::ShardMissing { shard, wanted: format!("{name} is one of {count} parts of a model"), remedy }
 }
 
 #[cfg(test)]
