@@ -12,6 +12,7 @@ import { type LoraOptions, loraSettings } from "../train/config";
 import { abortable } from "./abortable";
 import { decodingOf, type Generated, type GenerateOptions, generatedOf, type ScoredChat, streamed } from "./generation";
 import { type GgufExport, type GgufOptions, modelName } from "./gguf-export";
+import { wholeText } from "./given-text";
 import {
   type BatchOptions,
   isConversation,
@@ -311,7 +312,10 @@ export class Mistral implements LanguageModel {
     if (prompt instanceof Uint32Array) return prompt;
     if (typeof prompt !== "string") return this.tokenizer.encodePrompt(prompt, options);
     const { specialsInContent: specials } = options;
-    return this.tokenizer.encode(prompt, { addSpecialTokens: true, ...(specials ? { specials } : {}) });
+    return this.tokenizer.encode(wholeText(prompt, "prompt"), {
+      addSpecialTokens: true,
+      ...(specials ? { specials } : {}),
+    });
   }
 
   /** The answer as a stream of text pieces. Leaving the loop stops the generation. */
