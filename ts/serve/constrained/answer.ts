@@ -10,6 +10,7 @@ import { textAfter } from "../../model/token-text";
 import type { Tokenizer } from "../../model/tokenizer";
 import { chosenOf } from "./choice";
 import type { Grammar, GrammarState } from "./grammar";
+import { StopTexts } from "./stop-texts";
 import { bytesOfLead, type Parts, partsOf } from "./utf8-parts";
 
 /** Tokens that a greedy answer looks at first: mostly one of them fits, and far less is sorted and carried over. */
@@ -45,7 +46,8 @@ interface Ending {
  * with. Temperature, topK, topP and minP work on these.
  *
  * Where `maxTokens` or the context is nearly used up, only what can still be brought to an end is chosen from, a token a
- * byte. So an answer is cut only where not even the shortest one fits, or where the tokenizer lacks a character of it.
+ * byte. So an answer is cut only where not even the shortest one fits, where the tokenizer lacks a character of it, or by a
+ * stop text.
  */
 export async function constrainedAnswer(
   model: Mistral,
@@ -57,7 +59,13 @@ export async function constrainedAnswer(
   const top = logprobs === undefined || logprobs === false ? undefined : logprobs === true ? 0 : logprobs;
   const steps = new Steps(model, prompt, options);
   const chosen: AnswerLogprob[] = [];
+  const stops = new StopTexts([...(options.stop ?? [])]);
+  let stopped = false;
   let text = "";
+  const say = (piece: string) => {
+    text += piece;
+    if (piece !== "") onToken?.(piece);
+  };
   let state = grammar.start();
   let pending: Uint8Array = nothing;
   let finishReason: Generated["finishReason"] = "length";
@@ -76,13 +84,15 @@ export async function constrainedAnswer(
     const spelled = (id: number, logprob: number) => ({ id, token: model.tokenizer.decode([id]), logprob });
     chosen.push({ ...spelled(next.id, next.logprob), top: best.map(([id, logprob]) => spelled(id, logprob)) });
     ({ state, pending } = next);
-    text += next.text;
-    if (next.text !== "") onToken?.(next.text);
-    if (state.ended && pending.length === 0) {
+    const certain = stops.push(next.text);
+    say(certain.text);
+    stopped = certain.stopped;
+    if (stopped || (state.ended && pending.length === 0)) {
       finishReason = "stop";
       break;
     }
   }
+  if (!stopped) say(stops.end());
   const ids = Uint32Array.from(chosen, ({ id }) => id);
   return { text, ids, finishReason, ...(top === undefined ? {} : { logprobs: chosen }) };
 }
