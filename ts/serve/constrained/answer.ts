@@ -3,6 +3,7 @@
 import { draw as uniform } from "../../distill/draw";
 import { ModelError, throwIfAborted } from "../../errors";
 import { abortable } from "../../model/abortable";
+import { stopsOf } from "../../model/generate-options";
 import { type AnswerLogprob, decodingOf, type Generated, type GenerateOptions } from "../../model/generation";
 import type { Mistral } from "../../model/mistral";
 import { tokenBytes } from "../../model/token-bytes";
@@ -59,7 +60,7 @@ export async function constrainedAnswer(
   const top = logprobs === undefined || logprobs === false ? undefined : logprobs === true ? 0 : logprobs;
   const steps = new Steps(model, prompt, options);
   const chosen: AnswerLogprob[] = [];
-  const stops = new StopTexts([...(options.stop ?? [])]);
+  const stops = new StopTexts(stopsOf(options.stop));
   let stopped = false;
   let text = "";
   const say = (piece: string) => {
