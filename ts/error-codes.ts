@@ -26,7 +26,7 @@ export const errorCodes = {
   ZA_DATA_INDEX: "A row index lies outside the data set.",
   // Conversations: raised by the readers and by the core's renderer.
   ZA_MESSAGE: "A message is not an object with a role.",
-  ZA_MESSAGE_CONTENT: "The content of a message is not text.",
+  ZA_MESSAGE_CONTENT: "The content of a message is not text, or holds half a character.",
   ZA_ROLE_ORDER: "A message has a role that is unknown, or that may not stand where it stands.",
   ZA_EMPTY_ANSWER: "An assistant turn is empty.",
   // The Hub.

@@ -228,7 +228,7 @@ const classesByPrefix: readonly (readonly [prefix: string, errorClass: ErrorClas
   ["ZA_TOKEN_RANGE", ModelError],
   ["ZA_CONTEXT_LENGTH", ModelError],
   ["ZA_EMPTY_PROMPT", ModelError],
-  ["ZA_GENERATE", ModelError],
+  ["ZA_GENERATE", ConfigError],
 ];
 
 /** Makes the error of the class that belongs to the code's prefix. */

@@ -75,6 +75,8 @@ describe("what goes over the wire", () => {
     ["an unknown stream option", { stream: true, stream_options: { x: 1 } }, "stream_options.x"],
     ["response_format", { response_format: { type: "xml" } }, "response_format.type"],
     ["no model", { model: null }, "model"],
+    ["half a character", { messages: say("a\ud83d b") }, "messages[0].content"],
+    ["half a character to stop at", { stop: ["a", "\udd8a"] }, "stop[1]"],
   ])("refuses %s by name", async (_, change, param) => {
     const found = await refusal(await server.post(chat, { model: "demo", messages: say("a"), ...change }));
     expect(found).toMatchObject({ status: 400, type: "invalid_request_error", param });

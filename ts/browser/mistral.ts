@@ -1,6 +1,7 @@
 import { version } from "../../package.json";
 import type { Message } from "../data/messages";
 import { ModelError } from "../errors";
+import { checkBatch, checkGenerateOptions, seedOf, stopsOf } from "../model/generate-options";
 import { decodingOf, type Generated, type GenerateOptions, type ScoredChat, streamed } from "../model/generation";
 import {
   type BatchOptions,
@@ -141,10 +142,17 @@ export class Mistral implements LanguageModel {
   }
 
   async generate(prompt: Prompt, options: GenerateOptions = {}): Promise<Generated> {
+    checkGenerateOptions(options);
     const ids = await this.#promptIds(prompt, options);
-    const { signal, onToken, stop = [], seed = 0, logprobs } = options;
+    const { signal, onToken, stop, seed = 0, logprobs } = options;
     const decoding = decodingOf(options, this.stopTokenIds);
-    const request = { prompts: [ids], seeds: [seed], decoding, stop, ...(logprobs === undefined ? {} : { logprobs }) };
+    const request = {
+      prompts: [ids],
+      seeds: [seedOf(seed)],
+      decoding,
+      stop: stopsOf(stop),
+      ...(logprobs === undefined ? {} : { logprobs }),
+    };
     const onEvent = onToken && (([, piece]: readonly [number, string]) => onToken(piece));
     const hooks = { ...(signal ? { signal } : {}), ...(onEvent ? { onEvent } : {}) };
     const [answer] = await this.#thread.call("generate", [request], hooks);
@@ -163,13 +171,14 @@ export class Mistral implements LanguageModel {
   }
 
   async generateBatch(prompts: readonly (readonly Message[])[], options: BatchOptions = {}): Promise<Generated[]> {
+    checkBatch(prompts, options);
     const { signal, batchSize: size = 256, seed = 0, seeds, logprobs } = options;
     const decoding = decodingOf(options, this.stopTokenIds);
     const answers: Generated[] = [];
     for (let start = 0; start < prompts.length; start += size) {
       const part = prompts.slice(start, start + size);
       const ids = await Promise.all(part.map((prompt) => this.tokenizer.encodePrompt(prompt, options)));
-      const own = ids.map((_, i) => seeds?.[start + i] ?? seed + start + i);
+      const own = ids.map((_, i) => seedOf(seeds?.[start + i] ?? seed + start + i));
       const request = { prompts: ids, seeds: own, decoding, stop: [], ...(logprobs === undefined ? {} : { logprobs }) };
       const found = await this.#thread.call("generate", [request], signal ? { signal } : {});
       answers.push(...found.map(({ timing: _, ...answer }) => answer));

@@ -1,5 +1,6 @@
 import { version } from "../../package.json";
 import type { Message } from "../data/messages";
+import { messagesJson, wholeText } from "../model/given-text";
 import type { TextTokenizer } from "../model/language-model";
 import type { EncodedChat, EncodeOptions, TokenizerFiles } from "../model/tokenizer";
 import type { WasmSource } from "./runtime";
@@ -29,11 +30,15 @@ export class Tokenizer implements TextTokenizer {
     return new Tokenizer(thread, await thread.call("loadTokenizer", [{ files, version, ...options }]));
   }
 
-  encode(
+  async encode(
     text: string,
     options: { addSpecialTokens?: boolean; specials?: "text" | "parse" } = {},
   ): Promise<Uint32Array> {
-    return this.#thread.call("encode", [text, options.addSpecialTokens ?? false, options.specials === "parse"]);
+    return this.#thread.call("encode", [
+      wholeText(text, "text"),
+      options.addSpecialTokens ?? false,
+      options.specials === "parse",
+    ]);
   }
 
   decode(ids: Uint32Array | readonly number[], options: { skipSpecialTokens?: boolean } = {}): Promise<string> {
@@ -41,18 +46,18 @@ export class Tokenizer implements TextTokenizer {
   }
 
   /** The text that the template makes of a conversation. */
-  render(messages: readonly Message[], options: { addGenerationPrompt?: boolean } = {}): Promise<string> {
-    return this.#thread.call("render", [JSON.stringify(messages), options.addGenerationPrompt ?? false]);
+  async render(messages: readonly Message[], options: { addGenerationPrompt?: boolean } = {}): Promise<string> {
+    return this.#thread.call("render", [messagesJson(messages), options.addGenerationPrompt ?? false]);
   }
 
   /** The ids of a conversation, ready for the assistant to answer. */
-  encodePrompt(messages: readonly Message[], options: EncodeOptions = {}): Promise<Uint32Array> {
-    return this.#thread.call("encodePrompt", [JSON.stringify(messages), options.specialsInContent === "parse"]);
+  async encodePrompt(messages: readonly Message[], options: EncodeOptions = {}): Promise<Uint32Array> {
+    return this.#thread.call("encodePrompt", [messagesJson(messages), options.specialsInContent === "parse"]);
   }
 
   /** A conversation with its mask: assistant contents and their end tokens are supervised, nothing else. */
-  encodeChat(messages: readonly Message[], options: EncodeOptions = {}): Promise<EncodedChat> {
+  async encodeChat(messages: readonly Message[], options: EncodeOptions = {}): Promise<EncodedChat> {
     const [parse, wholeTurn] = [options.specialsInContent === "parse", options.answerEnd === "turn"];
-    return this.#thread.call("encodeChat", [JSON.stringify(messages), parse, wholeTurn]);
+    return this.#thread.call("encodeChat", [messagesJson(messages), parse, wholeTurn]);
   }
 }

@@ -117,6 +117,24 @@ describe("sftDataset", () => {
     expect((await data.row(1)).place.row).toBe(4);
   });
 
+  it("refuses half a character with its field, and skips it as any bad row", async () => {
+    const half = {
+      messages: [
+        { role: "user", content: "a\ud83d b" },
+        { role: "assistant", content: "c" },
+      ],
+    };
+    const path = file(
+      "rows.jsonl",
+      lines([half, { messages: [{ ...half.messages[1], role: "user" }, half.messages[1]] }]),
+    );
+    const place = { file: path, row: 1, field: "messages[0].content" };
+    await expect(all(sftDataset(path))).rejects.toMatchObject({ code: "ZA_DATA_ROW", place, problem: /d83d.*place 1/ });
+    expect(await sftDataset(path, { onBadRow: "skip" }).report()).toMatchObject({ kept: 1, skipped: 1 });
+    const pair = { prompt: "p", chosen: "a", rejected: "b\udc00" };
+    await expect(all(pairDataset([pair]))).rejects.toMatchObject({ code: "ZA_DATA_ROW", place: { field: "rejected" } });
+  });
+
   it("with skip, uses the whole elements of a file that breaks off", async () => {
     const data = sftDataset(file("rows.json", '[{"text":"a"},{"text":"b"},{"te'), { onBadRow: "skip" });
     expect(await data.length()).toBe(2);

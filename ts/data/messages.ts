@@ -1,4 +1,5 @@
 import { DataError, type Place } from "../errors";
+import { brokenCharacter, brokenCharacterRemedy } from "./well-formed";
 
 /** Who speaks. */
 export type Role = "system" | "user" | "assistant";
@@ -42,9 +43,13 @@ export function typeName(value: unknown): string {
   return Array.isArray(value) ? "an array" : typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
-/** The string at a field; anything else is refused. */
+/** The string at a field; anything else, and half a character in it, is refused. */
 export function stringAt(value: unknown, place: Place, field: string): string {
-  if (typeof value === "string") return value;
+  if (typeof value === "string") {
+    const broken = brokenCharacter(value);
+    if (broken === undefined) return value;
+    throw rowError("ZA_DATA_ROW", place, field, broken, brokenCharacterRemedy);
+  }
   throw rowError(
     "ZA_DATA_ROW",
     place,

@@ -37,7 +37,7 @@ export function pairFromColumns(row: RawRow, place: Place, options: ConvertOptio
   }
   const prompt =
     typeof row.prompt === "string"
-      ? [{ role: "user" as const, content: row.prompt }]
+      ? [{ role: "user" as const, content: stringAt(row.prompt, place, "prompt") }]
       : messagesAt(row.prompt, place, "prompt");
   return chatPair(prompt, chosen, rejected, row, "prompt", row.prompt, place, options);
 }

@@ -17,11 +17,12 @@ export function unpairedFromColumns(row: Record<string, unknown>, place: Place, 
     if (row.completion === "") {
       throw rowError("ZA_EMPTY_ANSWER", place, "completion", "the completion is empty", "Remove the row.");
     }
-    return { kind: "text", prompt: stringAt(row.prompt, place, "prompt"), completion: row.completion, label };
+    const [prompt, completion] = [stringAt(row.prompt, place, "prompt"), stringAt(row.completion, place, "completion")];
+    return { kind: "text", prompt, completion, label };
   }
   const all =
     typeof row.prompt === "string"
-      ? [{ role: "user" as const, content: row.prompt }]
+      ? [{ role: "user" as const, content: stringAt(row.prompt, place, "prompt") }]
       : messagesAt(row.prompt, place, "prompt");
   const { messages: prompt, offset } = begun(all, options);
   const alone = typeof row.completion === "object" && row.completion !== null && !Array.isArray(row.completion);

@@ -1,7 +1,8 @@
 import { aborted, fromNative, throwIfAborted } from "../errors";
 import { native } from "../native/load";
+import { CallersError } from "./callers-function";
 
-/** Runs work that a signal stops through the core's own flag. */
+/** Runs work that a signal stops through the core's own flag. What a function of the caller threw is thrown as it is. */
 export async function abortable<T>(
   signal: AbortSignal | undefined,
   work: (abort: InstanceType<ReturnType<typeof native>["NativeAbort"]>) => Promise<T>,
@@ -13,6 +14,7 @@ export async function abortable<T>(
   try {
     return await work(abort);
   } catch (error) {
+    if (error instanceof CallersError) throw error.thrown;
     throw signal?.aborted ? aborted(signal.reason) : fromNative(error);
   } finally {
     signal?.removeEventListener("abort", stop);

@@ -1,6 +1,6 @@
 /** What generating takes and gives, and how it goes to the core and back. */
 import type { NativeDecoding, NativeGenerated } from "../../bindings/node/index";
-import { ModelError } from "../errors";
+import { checkGenerateOptions, seedOf } from "./generate-options";
 import type { EncodeOptions, Tokenizer } from "./tokenizer";
 
 /** Decoding options; names and order of application as in transformers. */
@@ -17,10 +17,10 @@ export interface GenerateOptions extends EncodeOptions {
   minP?: number;
   /** 1 is off. @default 1 */
   repetitionPenalty?: number;
-  /** The same seed gives the same text. @default 0 */
+  /** A whole number; the same seed gives the same text. @default 0 */
   seed?: number;
   /** Texts that end the answer; they are not part of it. */
-  stop?: readonly string[];
+  stop?: string | readonly string[];
   /** Stops the generation; the call rejects with `AbortedError`. */
   signal?: AbortSignal;
   /** Called with each finished piece of text; the pieces joined are the answer. */
@@ -83,19 +83,17 @@ export interface ScoredChat {
   answerTokens: number;
 }
 
-/** The most alternatives that can be asked for at each place. */
-const MOST_LOGPROBS = 100;
-
 /** The options as the core takes them. */
 export function decodingOf(options: GenerateOptions, stopTokenIds: number[]): NativeDecoding {
   return {
-    maxTokens: options.maxTokens ?? 256,
+    // More than any context has room for.
+    maxTokens: Math.min(options.maxTokens ?? 256, 2 ** 32 - 1),
     temperature: options.temperature ?? 0,
     topK: options.topK ?? 0,
     topP: options.topP ?? 1,
     minP: options.minP ?? 0,
     repetitionPenalty: options.repetitionPenalty ?? 1,
-    seed: options.seed ?? 0,
+    seed: seedOf(options.seed ?? 0),
     stopTokenIds,
     topLogprobs: alternatives(options),
     reuse: options.reuse ?? false,
@@ -104,13 +102,7 @@ export function decodingOf(options: GenerateOptions, stopTokenIds: number[]): Na
 }
 
 function alternatives({ logprobs }: Pick<GenerateOptions, "logprobs">): number {
-  const count = Number(logprobs ?? 0);
-  if (logprobs === true || logprobs === false) return 0;
-  if (Number.isInteger(count) && count >= 0 && count <= MOST_LOGPROBS) return count;
-  throw new ModelError("ZA_GENERATE_OPTION", `logprobs is ${logprobs}`, {
-    place: { field: "logprobs" },
-    remedy: `Take true, or a whole number from 0 to ${MOST_LOGPROBS}.`,
-  });
+  return typeof logprobs === "number" ? logprobs : 0;
 }
 
 /** The core's answer as users get it. */
@@ -140,6 +132,7 @@ export async function* streamed(
   generate: (options: GenerateOptions) => Promise<unknown>,
   options: GenerateOptions,
 ): AsyncGenerator<string, void> {
+  checkGenerateOptions(options);
   const leave = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, leave.signal]) : leave.signal;
   const pieces: string[] = [];

@@ -3,6 +3,7 @@ import { ModelError } from "../errors";
 import type { HubOptions } from "../hub/settings";
 import type { DeviceName } from "../native/devices";
 import { native } from "../native/load";
+import { checkOptions, optionError, type Rule, shown, text } from "./option-rules";
 
 /** How a model is loaded. */
 export interface LoadOptions {
@@ -40,6 +41,31 @@ export interface LoadOptions {
    * @default "none"
    */
   quantization?: "none" | "nf4" | "gguf" | "auto";
+}
+
+const object: Rule = { fits: (value) => typeof value === "object" && value !== null, take: "an object" };
+
+/** What `dtype` and `quantization` may be, and what `device` is called, is checked where they are read. */
+const rules: Readonly<Record<string, Rule>> = {
+  device: text,
+  template: text,
+  tokenizer: text,
+  adapter: text,
+  revision: text,
+  hub: object,
+  dtype: text,
+  quantization: text,
+};
+
+const elsewhere = { loadin4bit: "quantization", torchdtype: "dtype", chattemplate: "template", token: "hub.token" };
+
+/** @throws ConfigError `ZA_ARGUMENT`, `ZA_CONFIG_INVALID` */
+export function checkLoading(source: unknown, options: object): void {
+  if (typeof source !== "string" || source === "") {
+    const remedy = "Give a folder, a GGUF file, or the id of a model at the Hub.";
+    throw optionError("ZA_ARGUMENT", "source", `the model's source is ${shown(source)}`, remedy);
+  }
+  checkOptions(options, rules, "ZA_CONFIG_INVALID", elsewhere);
 }
 
 /** The core's name of the form in which the weights of `path` are kept. */

@@ -10,8 +10,11 @@ import { type ChosenDevice, chooseDevice } from "../native/devices";
 import { native } from "../native/load";
 import { type LoraOptions, loraSettings } from "../train/config";
 import { abortable } from "./abortable";
+import { CallersFunction } from "./callers-function";
+import { checkBatch, checkGenerateOptions, checkPrompt, seedOf, stopsOf } from "./generate-options";
 import { decodingOf, type Generated, type GenerateOptions, generatedOf, type ScoredChat, streamed } from "./generation";
 import { type GgufExport, type GgufOptions, modelName } from "./gguf-export";
+import { wholeText } from "./given-text";
 import { refuseInTraining } from "./in-training";
 import {
   type BatchOptions,
@@ -23,7 +26,7 @@ import {
   scoredChat,
   type WeightStorage,
 } from "./language-model";
-import { type LoadOptions, storageOf } from "./loading";
+import { checkLoading, type LoadOptions, storageOf } from "./loading";
 import { type EncodeOptions, folderTokenizer, Tokenizer } from "./tokenizer";
 
 export type { AnswerLogprob, FinishReason, Generated, GenerateOptions, ScoredChat, TokenLogprob } from "./generation";
@@ -105,6 +108,7 @@ export class Mistral implements LanguageModel {
    * @throws ModelError, TokenizerError, TemplateError that name file, field or tensor; HubError.
    */
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Mistral> {
+    checkLoading(source, options);
     try {
       const addon = native();
       // Before anything is fetched or read.
@@ -297,15 +301,18 @@ export class Mistral implements LanguageModel {
     return new Mistral(this.native, this.tokenizer, this.source, device, this.frozen);
   }
 
-  /** Answers a conversation, or continues plain text (a string) or tokens. */
+  /** Answers a conversation, or continues plain text (a string) or tokens. What `onToken` throws ends it, and is thrown. */
   async generate(prompt: Prompt, options: GenerateOptions = {}): Promise<Generated> {
+    checkGenerateOptions(options);
     const ids = this.#promptIds(prompt, options);
     const { signal, onToken, stop } = options;
     return abortable(signal, async (abort) => {
       const { tokenizer } = this;
       const decoding = decodingOf(options, this.stopTokenIds);
-      const onPiece = (piece: string) => onToken?.(piece);
-      const answer = await this.native.generate(tokenizer.native, ids, decoding, [...(stop ?? [])], abort, onPiece);
+      const caller = new CallersFunction(onToken, () => abort.abort());
+      const answer = await caller.during(
+        this.native.generate(tokenizer.native, ids, decoding, stopsOf(stop), abort, caller.call),
+      );
       const { promptMs = 0, answerMs = 0 } = answer;
       const timing = { promptTokens: ids.length, promptMs, answerMs };
       return { ...generatedOf(answer, answer.text, tokenizer, options), timing };
@@ -313,10 +320,14 @@ export class Mistral implements LanguageModel {
   }
 
   #promptIds(prompt: Prompt, options: GenerateOptions): Uint32Array {
+    checkPrompt(prompt);
     if (prompt instanceof Uint32Array) return prompt;
     if (typeof prompt !== "string") return this.tokenizer.encodePrompt(prompt, options);
     const { specialsInContent: specials } = options;
-    return this.tokenizer.encode(prompt, { addSpecialTokens: true, ...(specials ? { specials } : {}) });
+    return this.tokenizer.encode(wholeText(prompt, "prompt"), {
+      addSpecialTokens: true,
+      ...(specials ? { specials } : {}),
+    });
   }
 
   /** The answer as a stream of text pieces. Leaving the loop stops the generation. */
@@ -329,6 +340,7 @@ export class Mistral implements LanguageModel {
    * Sequence `i` is sampled with `seed + i`, or with `seeds[i]`.
    */
   async generateBatch(prompts: readonly Prompt[], options: BatchOptions = {}): Promise<Generated[]> {
+    checkBatch(prompts, options);
     const { signal, batchSize: size = 256 } = options;
     const decoding = decodingOf(options, this.stopTokenIds);
     return abortable(signal, async (abort) => {
@@ -336,7 +348,7 @@ export class Mistral implements LanguageModel {
       for (let start = 0; start < prompts.length; start += size) {
         throwIfAborted(signal);
         const ids = prompts.slice(start, start + size).map((prompt) => this.#promptIds(prompt, options));
-        const seeds = ids.map((_, i) => options.seeds?.[start + i] ?? (options.seed ?? 0) + start + i);
+        const seeds = ids.map((_, i) => seedOf(options.seeds?.[start + i] ?? (options.seed ?? 0) + start + i));
         for (const answer of await this.native.generateBatch(ids, seeds, decoding, abort)) {
           const text = this.tokenizer.decode(answer.ids, { skipSpecialTokens: true });
           answers.push(generatedOf(answer, text, this.tokenizer, options));

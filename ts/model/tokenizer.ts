@@ -4,6 +4,7 @@ import type { NativeTokenizer } from "../../bindings/node/index";
 import type { Message } from "../data";
 import { fromNative, ZephyrError } from "../errors";
 import { native } from "../native/load";
+import { messagesJson, wholeText } from "./given-text";
 import { mostSmallBytes, tooLargeToBeSmall } from "./small-file";
 
 /** Token ids with the mask of supervised tokens, of equal length. */
@@ -124,7 +125,9 @@ export class Tokenizer {
   }
 
   encode(text: string, options: { addSpecialTokens?: boolean; specials?: "text" | "parse" } = {}): Uint32Array {
-    return guarded(() => this.native.encode(text, options.addSpecialTokens ?? false, options.specials === "parse"));
+    return guarded(() =>
+      this.native.encode(wholeText(text, "text"), options.addSpecialTokens ?? false, options.specials === "parse"),
+    );
   }
 
   /** Encodes several texts at once, on all compute threads and beside the JavaScript of this process. */
@@ -133,6 +136,7 @@ export class Tokenizer {
     options: { addSpecialTokens?: boolean; specials?: "text" | "parse" } = {},
   ): Promise<Uint32Array[]> {
     try {
+      for (const [i, text] of texts.entries()) wholeText(text, `texts[${i}]`);
       return await this.native.encodeBatch([...texts], options.addSpecialTokens ?? false, options.specials === "parse");
     } catch (error) {
       throw fromNative(error);
@@ -146,17 +150,17 @@ export class Tokenizer {
 
   /** The text that the template makes of a conversation. */
   render(messages: readonly Message[], options: { addGenerationPrompt?: boolean } = {}): string {
-    return guarded(() => this.native.render(JSON.stringify(messages), options.addGenerationPrompt ?? false));
+    return guarded(() => this.native.render(messagesJson(messages), options.addGenerationPrompt ?? false));
   }
 
   /** The ids of a conversation, ready for the assistant to answer. */
   encodePrompt(messages: readonly Message[], options: EncodeOptions = {}): Uint32Array {
-    return guarded(() => this.native.encodePrompt(JSON.stringify(messages), options.specialsInContent === "parse"));
+    return guarded(() => this.native.encodePrompt(messagesJson(messages), options.specialsInContent === "parse"));
   }
 
   /** A conversation with its mask: assistant contents and their end tokens are supervised, nothing else. */
   encodeChat(messages: readonly Message[], options: EncodeOptions = {}): EncodedChat {
-    return guarded(() => this.native.encodeChat(JSON.stringify(messages), ...flags(options)));
+    return guarded(() => this.native.encodeChat(messagesJson(messages), ...flags(options)));
   }
 
   /** A conversational preference pair. */
@@ -167,9 +171,9 @@ export class Tokenizer {
     const { prompt, chosen, rejected } = pair;
     return this.#pair(() =>
       this.native.encodePair(
-        JSON.stringify(prompt),
-        JSON.stringify(chosen),
-        JSON.stringify(rejected),
+        messagesJson(prompt, "prompt"),
+        messagesJson(chosen, "chosen"),
+        messagesJson(rejected, "rejected"),
         ...flags(options),
       ),
     );
@@ -178,18 +182,23 @@ export class Tokenizer {
   /** A preference pair of plain strings; the end token is appended to both answers, as TRL does. */
   encodePairText(pair: { prompt: string; chosen: string; rejected: string }, options: EncodeOptions = {}): EncodedPair {
     const parse = options.specialsInContent === "parse";
-    return this.#pair(() => this.native.encodePairText(pair.prompt, pair.chosen, pair.rejected, parse));
+    const [prompt, chosen, rejected] = (["prompt", "chosen", "rejected"] as const).map((field) =>
+      wholeText(pair[field], field),
+    ) as [string, string, string];
+    return this.#pair(() => this.native.encodePairText(prompt, chosen, rejected, parse));
   }
 
   /** Plain text, every token of it supervised; the end token is appended. */
   encodeText(text: string, options: EncodeOptions = {}): EncodedRow {
-    return guarded(() => this.native.encodeText(text, options.specialsInContent === "parse"));
+    return guarded(() => this.native.encodeText(wholeText(text, "text"), options.specialsInContent === "parse"));
   }
 
   /** A plain prompt with its completion, of which only the completion is supervised. */
   encodePromptCompletion(prompt: string, completion: string, options: EncodeOptions = {}): EncodedRow {
     const parse = options.specialsInContent === "parse";
-    return guarded(() => this.native.encodePromptCompletion(prompt, completion, parse));
+    return guarded(() =>
+      this.native.encodePromptCompletion(wholeText(prompt, "prompt"), wholeText(completion, "completion"), parse),
+    );
   }
 
   #pair(encode: () => { prompt: Uint32Array; chosen: Uint32Array; rejected: Uint32Array }): EncodedPair {

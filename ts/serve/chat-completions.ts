@@ -1,9 +1,8 @@
 /** Answers of `/v1/chat/completions`. */
 import type { AnswerLogprob, Generated } from "../model/generation";
-import { tokenBytes } from "../model/token-bytes";
 import type { ChatCompletionRequest } from "./chat-request";
 import { type Exchange, indices, usageOf } from "./exchange";
-import { shownCount, spelled } from "./token-logprobs";
+import { shownCount, spelledInBytes } from "./token-logprobs";
 
 /** A prompt that fits, and the longest answer to it. */
 export interface ChatPrompt {
@@ -79,9 +78,8 @@ function logprobsOf({ served }: Exchange, answer: Generated) {
   const { tokenizer } = served.model;
   const { ids, logprobs } = answer;
   const entry = (place: number, id: number, logprob: number) => {
-    const token = spelled(tokenizer, place === 0 ? undefined : ids[place - 1], id);
-    const bytes = token.includes("\uFFFD") ? tokenBytes(tokenizer).get(id) : Buffer.from(token);
-    return { token, logprob, bytes: bytes ? [...bytes] : null };
+    const { token, bytes } = spelledInBytes(tokenizer, place === 0 ? undefined : ids[place - 1], id);
+    return { token, logprob, bytes };
   };
   const content = logprobs
     .slice(0, shownCount(tokenizer, answer))

@@ -1,4 +1,5 @@
-import { ApiError } from "./api-error";
+import { brokenCharacter } from "../data/well-formed";
+import { ApiError, badField } from "./api-error";
 
 /**
  * How much of a body that is too large is read and thrown away: a client that is still writing when the connection is closed
@@ -37,8 +38,29 @@ export async function jsonBody(request: Request, most: number): Promise<unknown>
   }
   if (bytes > most) throw tooLarge(length > most ? String(length) : `more than ${most}`);
   try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(Buffer.concat(parts)));
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(Buffer.concat(parts));
+    const body: unknown = JSON.parse(text);
+    // Only an escape can spell half a character.
+    if (/\\u[dD][89a-fA-F]/.test(text)) refuseBrokenTexts(body);
+    return body;
   } catch (error) {
+    if (error instanceof ApiError) throw error;
     throw new ApiError(400, `The body is not JSON: ${(error as Error).message}`, { code: "invalid_json" });
+  }
+}
+
+/** No field may hold half a character: no tokenizer can spell it. The walk is no recursion, as bodies may be deep. */
+function refuseBrokenTexts(body: unknown): void {
+  const coming: [value: unknown, path: string][] = [[body, ""]];
+  for (let next = coming.pop(); next; next = coming.pop()) {
+    const [value, path] = next;
+    const problem = typeof value === "string" ? brokenCharacter(value) : undefined;
+    if (problem !== undefined) {
+      throw badField(path, `${path}: ${problem}. Cut texts between whole characters.`, "invalid_text");
+    }
+    if (typeof value !== "object" || value === null) continue;
+    for (const [key, inner] of Object.entries(value)) {
+      coming.push([inner, Array.isArray(value) ? `${path}[${key}]` : path === "" ? key : `${path}.${key}`]);
+    }
   }
 }

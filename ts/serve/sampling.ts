@@ -1,5 +1,6 @@
 /** Fields that both kinds of completions share. */
 import { randomInt } from "node:crypto";
+import { seedOf } from "../model/generate-options";
 import { badField } from "./api-error";
 import type { RequestFields } from "./request-fields";
 
@@ -60,7 +61,7 @@ export function samplingOf(fields: RequestFields): RequestSampling {
     minP: fields.number("min_p", 0, 1) ?? 0,
     repetitionPenalty: fields.number("repetition_penalty", 0.01, 100) ?? 1,
     stop: stopsOf(fields),
-    seed: seed === undefined ? randomInt(seeds) : ((seed % seeds) + seeds) % seeds,
+    seed: seed === undefined ? randomInt(seeds) : seedOf(seed % seeds),
     choices: fields.whole("n", 1, mostChoices) ?? 1,
     reuse: fields.boolean("cache_prompt") ?? false,
   };

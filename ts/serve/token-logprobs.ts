@@ -1,7 +1,9 @@
 /** Tokens with log-probabilities as texts. */
+import { isUtf8 } from "node:buffer";
 import { throwIfAborted } from "../errors";
 import type { Generated, TokenLogprob } from "../model/generation";
 import type { Mistral } from "../model/mistral";
+import { tokenBytes } from "../model/token-bytes";
 import { textAfter } from "../model/token-text";
 import type { Tokenizer } from "../model/tokenizer";
 import { breaks } from "../report/view/breaks";
@@ -9,7 +11,20 @@ import { badField } from "./api-error";
 
 /** A token's text behind another one, or at the beginning. Part of a character is U+FFFD. */
 export function spelled(tokenizer: Tokenizer, before: number | undefined, id: number): string {
-  return textAfter(tokenizer, before, [id]);
+  const bytes = tokenBytes(tokenizer).get(id);
+  // Behind the beginning of a character a decoder shows nothing of its middle: the two are one replacement.
+  return bytes && !isUtf8(bytes) ? Buffer.from(bytes).toString() : textAfter(tokenizer, before, [id]);
+}
+
+/** A token's text with its bytes, which joined are those of the whole text; null where the tokenizer does not tell them. */
+export function spelledInBytes(
+  tokenizer: Tokenizer,
+  before: number | undefined,
+  id: number,
+): { token: string; bytes: number[] | null } {
+  const token = spelled(tokenizer, before, id);
+  const bytes = token.includes("\uFFFD") ? tokenBytes(tokenizer).get(id) : Buffer.from(token);
+  return { token, bytes: bytes ? [...bytes] : null };
 }
 
 /** How many of an answer's tokens its text shows: those of a stop text that was cut off are left out. */

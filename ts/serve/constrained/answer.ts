@@ -3,12 +3,15 @@
 import { draw as uniform } from "../../distill/draw";
 import { ModelError, throwIfAborted } from "../../errors";
 import { abortable } from "../../model/abortable";
+import { stopsOf } from "../../model/generate-options";
 import { type AnswerLogprob, decodingOf, type Generated, type GenerateOptions } from "../../model/generation";
 import type { Mistral } from "../../model/mistral";
 import { tokenBytes } from "../../model/token-bytes";
 import { textAfter } from "../../model/token-text";
 import type { Tokenizer } from "../../model/tokenizer";
+import { chosenOf } from "./choice";
 import type { Grammar, GrammarState } from "./grammar";
+import { StopTexts } from "./stop-texts";
 import { bytesOfLead, type Parts, partsOf } from "./utf8-parts";
 
 /** Tokens that a greedy answer looks at first: mostly one of them fits, and far less is sorted and carried over. */
@@ -44,7 +47,8 @@ interface Ending {
  * with. Temperature, topK, topP and minP work on these.
  *
  * Where `maxTokens` or the context is nearly used up, only what can still be brought to an end is chosen from, a token a
- * byte. So an answer is cut only where not even the shortest one fits, or where the tokenizer lacks a character of it.
+ * byte. So an answer is cut only where not even the shortest one fits, where the tokenizer lacks a character of it, or by a
+ * stop text.
  */
 export async function constrainedAnswer(
   model: Mistral,
@@ -56,7 +60,13 @@ export async function constrainedAnswer(
   const top = logprobs === undefined || logprobs === false ? undefined : logprobs === true ? 0 : logprobs;
   const steps = new Steps(model, prompt, options);
   const chosen: AnswerLogprob[] = [];
+  const stops = new StopTexts(stopsOf(options.stop));
+  let stopped = false;
   let text = "";
+  const say = (piece: string) => {
+    text += piece;
+    if (piece !== "") onToken?.(piece);
+  };
   let state = grammar.start();
   let pending: Uint8Array = nothing;
   let finishReason: Generated["finishReason"] = "length";
@@ -64,8 +74,9 @@ export async function constrainedAnswer(
     const room = Math.min(maxTokens - chosen.length, steps.room);
     if (room <= 0) break;
     throwIfAborted(signal);
-    const { candidates, best } = await steps.candidates(state, pending, room, top ?? 0);
-    const next = chosenOf(candidates, options, () => uniform(options.seed ?? 0, "token", chosen.length));
+    const { next, best } = await steps.next(state, pending, room, top ?? 0, (attempt) =>
+      uniform(options.seed ?? 0, "token", chosen.length, ...(attempt === 0 ? [] : [attempt])),
+    );
     if (next.end) {
       finishReason = "stop";
       break;
@@ -74,13 +85,15 @@ export async function constrainedAnswer(
     const spelled = (id: number, logprob: number) => ({ id, token: model.tokenizer.decode([id]), logprob });
     chosen.push({ ...spelled(next.id, next.logprob), top: best.map(([id, logprob]) => spelled(id, logprob)) });
     ({ state, pending } = next);
-    text += next.text;
-    if (next.text !== "") onToken?.(next.text);
-    if (state.ended && pending.length === 0) {
+    const certain = stops.push(next.text);
+    say(certain.text);
+    stopped = certain.stopped;
+    if (stopped || (state.ended && pending.length === 0)) {
       finishReason = "stop";
       break;
     }
   }
+  if (!stopped) say(stops.end());
   const ids = Uint32Array.from(chosen, ({ id }) => id);
   return { text, ids, finishReason, ...(top === undefined ? {} : { logprobs: chosen }) };
 }
@@ -95,7 +108,7 @@ class Steps {
   readonly #options: GenerateOptions;
   readonly #stops: ReadonlySet<number>;
   /** Of tokens behind whole characters. */
-  readonly #texts: Map<number, string>;
+  readonly #texts: TokenTexts;
   readonly #bytes: ReadonlyMap<number, Uint8Array>;
   /** Of tokens behind whole characters. */
   readonly #parts = new Map<number, Parts | undefined>();
@@ -112,7 +125,7 @@ class Steps {
     this.#tokenizer = model.tokenizer;
     this.#options = options;
     this.#stops = new Set(model.stopTokenIds);
-    this.#texts = textsOf(model.tokenizer);
+    this.#texts = textsOf(model.tokenizer, vocab_size);
     this.#bytes = tokenBytes(model.tokenizer);
     this.#length = prompt.length;
     this.#ids = new Uint32Array(prompt.length + 256);
@@ -134,36 +147,37 @@ class Steps {
   }
 
   /**
-   * Tokens that the grammar can go on with, the most probable first (a greedy answer needs only the first), and the `top`
-   * most probable of all. End tokens are among them where the text may end.
+   * A token that the grammar can go on with, or the end, and the `top` most probable tokens of all.
    *
    * @param room tokens that the answer may still have; those are left out behind which it could not be ended in time
-   * @param late whether it cannot be ended in time any more, and goes on as it likes
    */
-  async candidates(
+  async next(
     state: GrammarState,
     pending: Uint8Array,
     room: number,
     top: number,
-    late = leastTokens(state, pending) > room,
-  ): Promise<{ candidates: (Candidate | Ending)[]; best: [id: number, logprob: number][] }> {
+    random: (attempt: number) => number,
+  ): Promise<{ next: Candidate | Ending; best: [id: number, logprob: number][] }> {
     const vocabulary = this.#vocabulary;
     const greedy = (this.#options.temperature ?? 0) === 0;
+    // Where it cannot be ended in time any more, it goes on as it likes.
+    const late = leastTokens(state, pending) > room;
     const inTime = (found: Candidate | Ending) => found.end || leastTokens(found.state, found.pending) < room;
     for (let count = greedy ? Math.min(Math.max(firstLook, top), vocabulary) : vocabulary; ; count = vocabulary) {
       const { ids, logprobs } = await this.#distribution(count);
-      const candidates: (Candidate | Ending)[] = [];
-      for (const [place, id] of ids.entries()) {
-        const found = this.#candidate(id, logprobs[place] as number, state, pending);
-        if (!found || !(late || inTime(found))) continue;
-        candidates.push(found);
-        if (greedy) break;
+      for (const anyTime of count < vocabulary || late ? [late] : [false, true]) {
+        const found = (place: number) => {
+          const candidate = this.#candidate(ids[place] as number, logprobs[place] as number, state, pending);
+          return candidate && (anyTime || inTime(candidate)) ? candidate : undefined;
+        };
+        const next = await chosenOf(
+          { logprobs, mayFit: this.#mayFit(ids, state, pending), found },
+          this.#options,
+          random,
+        );
+        if (!next) continue;
+        return { next, best: Array.from(ids.subarray(0, top), (id, i) => [id, logprobs[i] as number]) };
       }
-      if (candidates.length > 0) {
-        const best = Array.from(ids.subarray(0, top), (id, i): [number, number] => [id, logprobs[i] as number]);
-        return { candidates, best };
-      }
-      if (count === vocabulary && !late) return this.candidates(state, pending, 0, top, true);
       if (count === vocabulary) {
         throw new ModelError("ZA_GENERATE_OPTION", "no token of the model fits the schema at this place", {
           place: { field: "response_format" },
@@ -171,6 +185,14 @@ class Steps {
         });
       }
     }
+  }
+
+  /** Leaves out tokens by the character that they are known to begin with. */
+  #mayFit(ids: Uint32Array, state: GrammarState, pending: Uint8Array): (place: number) => boolean {
+    if (pending.length > 0) return (place) => ((this.#bytes.get(ids[place] as number)?.[0] ?? 0) & 0xc0) === 0x80;
+    const { kindOf, firsts } = this.#texts;
+    const open = Uint8Array.from(firsts, (codePoint) => Number(codePoint === undefined || state.begins(codePoint)));
+    return (place) => open[kindOf[ids[place] as number] as number] === 1;
   }
 
   #candidate(id: number, logprob: number, state: GrammarState, pending: Uint8Array): Candidate | Ending | undefined {
@@ -211,13 +233,13 @@ class Steps {
 
   /** What a token, next in the answer, adds to its text. */
   #textOf(id: number): string {
-    const known = this.#texts.get(id);
+    const known = this.#texts.known.get(id);
     if (known !== undefined) return known;
     // Behind the token that stands before it: decoders take the space off a text's beginning.
     const before = this.#ids[this.#length - 1] as number;
     const text = textAfter(this.#tokenizer, before, [id], visible);
     const ground = this.#tokenizer.decode([before], visible);
-    if (ground !== "" && !ground.endsWith(replacement)) this.#texts.set(id, text);
+    if (ground !== "" && !ground.endsWith(replacement)) this.#texts.learn(id, text);
     return text;
   }
 
@@ -240,34 +262,36 @@ function leastTokens(state: GrammarState, pending: Uint8Array): number {
   return state.least + bytesOfLead(lead) - pending.length;
 }
 
-/** Texts of tokens, kept for the next answers. */
-const texts = new WeakMap<Tokenizer, Map<number, string>>();
+/** Texts of tokens behind whole characters, as far as somebody asked for them. */
+class TokenTexts {
+  readonly known = new Map<number, string>();
+  /** What tokens begin with; nothing is known of the first kind. */
+  readonly firsts: (number | undefined)[] = [undefined];
+  /** The kind of each token, a place in `firsts`. */
+  readonly kindOf: Uint32Array;
+  readonly #kinds = new Map<number, number>();
 
-function textsOf(tokenizer: Tokenizer): Map<number, string> {
-  const known = texts.get(tokenizer) ?? new Map<number, string>();
-  texts.set(tokenizer, known);
-  return known;
+  constructor(vocabulary: number) {
+    this.kindOf = new Uint32Array(vocabulary);
+  }
+
+  learn(id: number, text: string): void {
+    this.known.set(id, text);
+    const first = text.codePointAt(0);
+    if (first === undefined || text.includes(replacement)) return;
+    const kind = this.#kinds.get(first) ?? this.firsts.push(first) - 1;
+    this.#kinds.set(first, kind);
+    this.kindOf[id] = kind;
+  }
 }
 
-/** Chooses among candidates, the most probable first, as the core does: temperature, top-k, top-p, min-p. */
-function chosenOf(
-  candidates: readonly (Candidate | Ending)[],
-  { temperature = 0, topK = 0, topP = 1, minP = 0 }: GenerateOptions,
-  random: () => number,
-): Candidate | Ending {
-  const first = candidates[0] as Candidate | Ending;
-  if (temperature === 0 || !Number.isFinite(1 / temperature)) return first;
-  const kept = topK > 0 ? candidates.slice(0, topK) : candidates;
-  const weights = kept.map(({ logprob }) => Math.exp((logprob - first.logprob) / temperature));
-  const goal = topP * weights.reduce((sum, weight) => sum + weight, 0);
-  let mass = 0;
-  let count = 0;
-  while (count < weights.length && mass < goal && (weights[count] as number) >= minP)
-    mass += weights[count++] as number;
-  let left = random() * mass;
-  for (let at = 0; at < count; at++) {
-    left -= weights[at] as number;
-    if (left < 0) return kept[at] as Candidate | Ending;
-  }
-  return first;
+/** They are kept for the next answers. */
+const texts = new WeakMap<Tokenizer, TokenTexts>();
+
+function textsOf(tokenizer: Tokenizer, vocabulary: number): TokenTexts {
+  const known = texts.get(tokenizer);
+  // Models may have more rows than their tokenizer has entries.
+  const fitting = known && known.kindOf.length >= vocabulary ? known : new TokenTexts(vocabulary);
+  texts.set(tokenizer, fitting);
+  return fitting;
 }

@@ -120,6 +120,11 @@ export class GrammarState {
     return this.#ways.length === 0;
   }
 
+  /** Whether a character may come next. */
+  begins(codePoint: number): boolean {
+    return this.#ways.some(({ test }) => test(codePoint));
+  }
+
   /** The state behind one more character; undefined when it may not come here. */
   after(codePoint: number): GrammarState | undefined {
     if (this.#known.has(codePoint)) return this.#known.get(codePoint);
