@@ -179,6 +179,16 @@ describe("a talk through a pipe", () => {
     expect(long.stderr).toMatch(/ZA_CONTEXT_LENGTH\n {2}1[\d,]+ tokens do not fit.* 512\./);
   });
 
+  it("leaves out a line that does not fit, says so, and goes on with the next; the exit code tells", () => {
+    const long = "say nine. ".repeat(400);
+    const { status, stdout, stderr } = say(`say nine.\n${long}\n/reset\nsay nine.\n`);
+    const [first, reset, again, end] = stdout.split("\n");
+    expect([again, end]).toEqual([first, ""]);
+    expect(reset).toContain("empty");
+    expect(stderr).toMatch(/ZA_CONTEXT_LENGTH[\s\S]*this line was left out: "say nine\. say/);
+    expect(status).toBe(77);
+  });
+
   it("a signal ends it with the code of a stopped run", async () => {
     const child = spawn(process.execPath, [program, "chat", "--model", base, "--temperature", "0"], {
       stdio: ["pipe", "pipe", "pipe"],

@@ -94,6 +94,13 @@ describe("zephyr-align", () => {
     expect(recipe.stderr).toContain("no SimPO stage");
   });
 
+  it("writes the file of --json even where the reader of standard output leaves", () => {
+    const program = `"${process.execPath}" "${join(root, "dist", "cli.js")}"`;
+    const command = `${program} inspect mask "${at("chats.jsonl")}" --model "${base}" --json "${at("left.json")}" | true`;
+    spawnSync("/bin/sh", ["-c", command], { encoding: "utf8" });
+    expect(JSON.parse(readFileSync(at("left.json"), "utf8")).totals.rows).toBe(4);
+  });
+
   it("shows the mask of a row", () => {
     const { status, stdout, stderr } = cli(["inspect", "mask", at("chats.jsonl"), "--model", base]);
     expect(status, stderr).toBe(0);

@@ -1,7 +1,7 @@
 /** What generating is given, as plain JavaScript may give it: taken, or refused by a typed error with field and remedy. */
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
-import { Mistral, setThreads } from "../ts/index";
+import { Mistral, serve, setThreads } from "../ts/index";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
 const say = (content: string) => [{ role: "user" as const, content }];
@@ -107,6 +107,18 @@ describe("options in plain JavaScript", () => {
     expect(below.ids).toEqual((await one({ ...sampled, seed: 2 ** 47 - 3 })).ids);
     expect((await batch({ ...sampled, seeds: [-3, 1] }))[0]?.ids).toEqual(below.ids);
     expect((await one({ maxTokens: 2 ** 40, temperature: 0 })).ids.length).toBeGreaterThan(0);
+  });
+});
+
+describe("models to serve", () => {
+  it.each([
+    [{}, "models"],
+    [undefined, "models"],
+    [{ a: 1 }, "models.a"],
+  ])("%o are refused", async (models, field) => {
+    const shape = { name: "ConfigError", code: "ZA_ARGUMENT", place: { field }, remedy: expect.any(String) };
+    await expect(serve(models as never, { port: 0 })).rejects.toMatchObject(shape);
+    await expect(serve(model as never, { port: 0 })).rejects.toMatchObject({ place: { field: "models" } });
   });
 });
 

@@ -99,15 +99,17 @@ describe("who may ask", () => {
 
   it("nobody beyond this machine without a key, unless it is said", async () => {
     const refused = (...flags: string[]) => startServing(["--model", base, ...flags]).then(() => "started", String);
-    expect(await refused("--host", "0.0.0.0")).toMatch(/ended with 77[\s\S]*ZA_SERVE_OPEN[\s\S]*--without-key/);
+    const open = await refused("--host", "0.0.0.0");
+    expect(open).toMatch(/ended with 77[\s\S]*ZA_SERVE_OPEN[\s\S]*--without-key/);
+    const taken = await refused("--port", new URL(server.url).port);
+    expect(taken).toMatch(/ended with 77[\s\S]*ZA_SERVE_ADDRESS[\s\S]*is taken/);
+    // Before anything is loaded.
+    expect(open + taken).not.toContain("loading");
     expect(await refused("--api-key-env", "ZEPHYR_NO_SUCH_KEY")).toMatch(/ended with 77[\s\S]*ZEPHYR_NO_SUCH_KEY/);
-    expect(await refused("--port", new URL(server.url).port)).toMatch(
-      /ended with 77[\s\S]*ZA_SERVE_ADDRESS[\s\S]*is taken/,
-    );
     expect(await refused("--model", `${base}/`)).toMatch(/ended with 77[\s\S]*two models have the name base/);
     expect(await refused("--model", `${base}-none`)).toMatch(/ended with 77[\s\S]*ZA_MODEL_NOT_FOUND/);
-    const open = await startServing(["--model", base, "--host", "0.0.0.0", "--without-key"]);
-    expect(await status(open, { host: "example.com" })).toBe(200);
-    expect(await open.stop()).toBe(0);
+    const meant = await startServing(["--model", base, "--host", "0.0.0.0", "--without-key"]);
+    expect(await status(meant, { host: "example.com" })).toBe(200);
+    expect(await meant.stop()).toBe(0);
   });
 });

@@ -145,6 +145,23 @@ describe("a dry run", () => {
     await dry.close();
     expect(server.requests().length).toBe(before);
   });
+
+  it("needs no key, neither OpenAI's nor one that is named", async () => {
+    const { OPENAI_API_KEY } = process.env;
+    delete process.env.OPENAI_API_KEY;
+    try {
+      for (const key of [[], ["--teacher-key-env", "NO_SUCH_KEY"]]) {
+        const args = ["--teacher", "gpt-4o-mini", ...key];
+        expect(await problemOf(args)).toMatch(/key|NO_SUCH_KEY/);
+        const dry = await open([...args, "--dry-run"]);
+        await dry.models.teacher[0]!.complete(request("first"));
+        expect(dry.estimate()).toMatchObject([{ model: "gpt-4o-mini", calls: 1 }]);
+        await dry.close();
+      }
+    } finally {
+      if (OPENAI_API_KEY !== undefined) process.env.OPENAI_API_KEY = OPENAI_API_KEY;
+    }
+  });
 });
 
 describe("zephyr-align journal", () => {

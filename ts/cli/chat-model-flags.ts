@@ -295,11 +295,13 @@ class Opener {
     // A key is sent only where it belongs: OpenAI's to OpenAI, or to where the environment points.
     const own = url === undefined || url.startsWith("https://api.openai.com/");
     const key = keyName === undefined ? (own ? process.env.OPENAI_API_KEY : undefined) : process.env[keyName];
-    if (keyName !== undefined && !key) {
+    // Nobody is asked in a dry run.
+    const needed = !this.#flags.dryRun;
+    if (needed && keyName !== undefined && !key) {
       const remedy = `Set it: ${keyName}=… zephyr-align …`;
       throw usageProblem(`--${role}-key-env`, `the environment variable ${keyName} is not set`, remedy);
     }
-    if (!key && baseUrl === openAiAddress) {
+    if (needed && !key && baseUrl === openAiAddress) {
       const remedy = `Set OPENAI_API_KEY, or give --${role}-key-env, or the server of the model with --${role}-url.`;
       throw usageProblem(`--${role}`, `${name} is no file here, and there is no key to ask OpenAI for it`, remedy);
     }

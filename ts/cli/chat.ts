@@ -31,7 +31,7 @@ export function addChat(program: Command): void {
   const command = program
     .command("chat")
     .helpGroup("Use and judge:")
-    .description("Talk with a model. Lines from a pipe are answered one by one.")
+    .description("Talk with a model. Lines from a pipe are answered one by one, as one conversation.")
     .requiredOption("--model <path>", "Model: a folder in Hugging Face's layout, or a GGUF file.");
   addDeviceOption(addLoadingOptions(command))
     .option("--system <text>", "System message.")
@@ -49,7 +49,10 @@ export function addChat(program: Command): void {
 Examples:
   $ zephyr-align chat --model runs/dpo/model
   $ zephyr-align chat --model model.gguf --once "Name three trees." --temperature 0
-  $ zephyr-align chat --model model.gguf < questions.txt`,
+  $ zephyr-align chat --model model.gguf < questions.txt
+
+Lines of a pipe are one conversation; a line /reset starts another. One that cannot be answered (it does not fit) is told on
+standard error and left out; the next ones are answered, and the exit code is then that of the failure (77: it is too long).`,
     )
     .action(chat);
 }
@@ -95,8 +98,12 @@ class Conversation {
       process.stdout.write(piece);
     };
     try {
-      const onToken = (piece: string) => open && show(piece);
-      const answer = await model.generate(prompt, { ...flags, seed, signal, onToken, reuse: true });
+      const onToken = (piece: string) => {
+        if (open) show(piece);
+      };
+      const { maxTokens, temperature, topK, topP, repetitionPenalty } = flags;
+      const sampling = { maxTokens, temperature, topK, topP, repetitionPenalty, seed };
+      const answer = await model.generate(prompt, { ...sampling, signal, onToken, reuse: true });
       open = false;
       // Pieces may still be on their way.
       show(`${answer.text.slice(text.length)}\n`);
@@ -141,15 +148,23 @@ async function load(flags: ChatFlags): Promise<Mistral> {
   return model.withTemplate(templateOf(flags.template ?? "model"));
 }
 
-/** Answers each line of a pipe; the lines are one conversation. */
+/** Answers each line of a pipe; the lines are one conversation. One that cannot be answered is told, and left out of it. */
 async function answerLines(conversation: Conversation, signal: AbortSignal): Promise<void> {
   const lines = createInterface({ input: process.stdin, crlfDelay: Number.POSITIVE_INFINITY });
   signal.addEventListener("abort", () => lines.close(), { once: true });
   for await (const line of lines) {
     const said = line.trim();
     if (said === "") continue;
-    if (!said.startsWith("/")) await conversation.answer(said, signal);
-    else if (await obey(said, conversation)) break;
+    try {
+      if (!said.startsWith("/")) await conversation.answer(said, signal);
+      else if (await obey(said, conversation)) break;
+    } catch (error) {
+      if (signal.aborted) break;
+      // The lines behind it may fit. The program's exit code is that of the first failure.
+      const code = reportError(error, false);
+      process.exitCode ??= code;
+      process.stderr.write(`  this line was left out: ${JSON.stringify(said.slice(0, 60))}\n`);
+    }
   }
   if (signal.aborted) throw new AbortedError("ZA_ABORTED", "the chat was stopped");
 }

@@ -2,8 +2,12 @@
 import { buildProgram } from "./program";
 import { exitCodes, reportError } from "./report-error";
 
-// A reader that leaves (| head) ends the program quietly.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+// A reader that leaves (| head) ends the program quietly; but what is written to a file is written.
+const writesFile = process.argv.some((each) => /^--json(=|$)/.test(each));
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE" && writesFile) return;
+  process.exit(error.code === "EPIPE" ? 0 : 1);
+});
 
 // Progress that nobody reads any more must not end what is being trained or served.
 process.stderr.on("error", () => {});

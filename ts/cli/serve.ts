@@ -7,7 +7,7 @@ import { isRepositoryId } from "../hub/repository";
 import { Mistral } from "../model/mistral";
 import { whole } from "../report/format";
 import type { RequestLog } from "../serve";
-import { serve, servePort } from "../serve/serve";
+import { checkAddress, serve, servePort } from "../serve/serve";
 import { wholeNumber } from "./arguments";
 import { templateOf, usageProblem } from "./config-options";
 import { interruptible } from "./interrupt";
@@ -78,11 +78,17 @@ The page is at /, the API at /v1, figures at /metrics: docs/serve.md.`,
 async function run(flags: ServeFlags, signal: AbortSignal): Promise<void> {
   const key = keyOf(flags);
   const { host, port, withoutKey, queue, timeout, context, maxBody, cors, grace, quiet } = flags;
-  const models = await load(flags, signal);
-  const server = await serve(models, {
-    ...{ host, port, queue, timeoutSeconds: timeout, bodyBytes: maxBody * 2 ** 20 },
+  const address = {
+    ...{ host, port },
     ...(key === undefined ? {} : { key }),
     ...(withoutKey === undefined ? {} : { withoutKey }),
+  };
+  // Loading may take minutes.
+  await checkAddress(address);
+  const models = await load(flags, signal);
+  const server = await serve(models, {
+    ...address,
+    ...{ queue, timeoutSeconds: timeout, bodyBytes: maxBody * 2 ** 20 },
     ...(context === undefined ? {} : { context }),
     ...(cors === undefined ? {} : { cors }),
     ...(quiet ? {} : { onRequest: (entry: RequestLog) => process.stderr.write(`${lineOf(entry)}\n`) }),

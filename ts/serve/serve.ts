@@ -3,8 +3,9 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { wait } from "../client/wait";
-import { aborted } from "../errors";
-import type { Mistral } from "../model/mistral";
+import { typeName } from "../data/messages";
+import { aborted, ConfigError } from "../errors";
+import { Mistral } from "../model/mistral";
 import { isLoopback } from "./access";
 import { startProblem } from "./api-error";
 import { buildApp, type RequestLog } from "./app";
@@ -60,21 +61,16 @@ export interface ModelServer {
  * Serves models by name at `/v1/chat/completions`, `/v1/completions`, `/v1/models`, `/health`, `/metrics`, and a page to
  * chat at `/`. A model with an adapter is served without it as well, as `NAME:base`.
  *
- * @throws ConfigError `ZA_SERVE_OPEN` for an interface beyond this machine without a key, `ZA_SERVE_ADDRESS`
+ * @throws ConfigError `ZA_ARGUMENT` for what are no models, `ZA_SERVE_OPEN` for an interface beyond this machine without a key, `ZA_SERVE_ADDRESS`
  */
 export async function serve(
   models: Readonly<Record<string, Mistral>>,
   options: ServeOptions = {},
 ): Promise<ModelServer> {
+  checkModels(models);
+  checkOpen(options);
   const { host = "127.0.0.1", port = servePort, key, queue = 64, timeoutSeconds = 600 } = options;
   const loopback = isLoopback(host);
-  if (!loopback && key === undefined && options.withoutKey !== true) {
-    throw startProblem(
-      "ZA_SERVE_OPEN",
-      `whoever reaches ${host} could use the models: there is no key`,
-      "Give a key (--api-key-env), listen on 127.0.0.1, or say that it is meant (--without-key).",
-    );
-  }
   const served = new ServedModels(models, options.context);
   const metrics = new Metrics();
   const engine = new Engine(queue, metrics);
@@ -117,6 +113,47 @@ export async function serve(
     close,
     [Symbol.asyncDispose]: () => close(),
   };
+}
+
+/** @throws ConfigError `ZA_ARGUMENT` for what plain JavaScript may give */
+function checkModels(models: unknown): void {
+  const remedy = "Give models by the names that requests choose them by: serve({ zephyr: model }).";
+  const problem = (field: string, problem: string) =>
+    new ConfigError("ZA_ARGUMENT", problem, { place: { field }, remedy });
+  if (typeof models !== "object" || models === null || models instanceof Mistral) {
+    throw problem(
+      "models",
+      `expected an object of models, found ${models instanceof Mistral ? "a model" : typeName(models)}`,
+    );
+  }
+  const entries = Object.entries(models);
+  if (entries.length === 0) throw problem("models", "there is no model to serve");
+  for (const [name, model] of entries) {
+    if (!(model instanceof Mistral)) throw problem(`models.${name}`, `expected a model, found ${typeName(model)}`);
+  }
+}
+
+/** @throws ConfigError `ZA_SERVE_OPEN` */
+function checkOpen({ host = "127.0.0.1", key, withoutKey }: ServeOptions): void {
+  if (isLoopback(host) || key !== undefined || withoutKey === true) return;
+  throw startProblem(
+    "ZA_SERVE_OPEN",
+    `whoever reaches ${host} could use the models: there is no key`,
+    "Give a key (--api-key-env), listen on 127.0.0.1, or say that it is meant (--without-key).",
+  );
+}
+
+/**
+ * Whether a server can listen so, before its models are loaded.
+ *
+ * @throws ConfigError `ZA_SERVE_OPEN`, `ZA_SERVE_ADDRESS`
+ */
+export async function checkAddress(options: ServeOptions): Promise<void> {
+  checkOpen(options);
+  const { host = "127.0.0.1", port = servePort } = options;
+  const probe = createServer();
+  await listen(probe, host, port);
+  await new Promise((resolve) => probe.close(resolve));
 }
 
 async function listen(server: Server, host: string, port: number): Promise<void> {

@@ -176,6 +176,44 @@ describe("grammars of JSON schemas", () => {
     );
   });
 
+  it("keep decimals between decimal bounds: all that zod takes with few digits, and nothing else", () => {
+    const decimal = fc
+      .tuple(fc.integer({ min: -50_000, max: 50_000 }), fc.integer({ min: 0, max: 7 }))
+      .map(([digits, places]) => Number(`${digits}e-${places}`));
+    const bound = fc.oneof(decimal, fc.double({ min: -30, max: 30, noNaN: true }));
+    fc.assert(
+      fc.property(bound, bound, fc.array(decimal), fc.infiniteStream(fc.nat()), (a, b, values, choices) => {
+        const [minimum, maximum] = a < b ? [a, b] : [b, a];
+        fc.pre(maximum - minimum > 1e-12 || Number(maximum.toFixed(15)) === maximum);
+        const shape = z.number().min(minimum).max(maximum);
+        const grammar = grammarOf({ type: "number", minimum, maximum }, "schema");
+        for (const value of values) {
+          const written = value.toFixed(11).replace(/\.?0+$/, "");
+          if (written !== "-0") expect(grammar.accepts(written), written).toBe(shape.safeParse(value).success);
+        }
+        // A number of the grammar, digit by digit.
+        let [state, text] = [grammar.start(), ""];
+        while (!state.ended && text.length < 40) {
+          const ways = Array.from("-.0123456789").filter((each) => state.after(each.codePointAt(0)!));
+          const each = ways[choices.next().value! % ways.length]!;
+          if (state.complete && choices.next().value! % 5 === 0) break;
+          text += each;
+          state = state.after(each.codePointAt(0)!)!;
+        }
+        if (state.complete) expect(shape.safeParse(JSON.parse(text)).success, text).toBe(true);
+        expect(state.least).toBeLessThan(40);
+      }),
+      { numRuns: 1000 },
+    );
+    const between = (minimum: number, maximum: number) => (text: string) =>
+      accepts({ type: "number", minimum, maximum }, text);
+    expect(["0.1", "0.10", "0.5", "0.9", "0.900"].every(between(0.1, 0.9))).toBe(true);
+    expect(["0", "0.09", "0.91", "1", "-0.5", "0.", "00.5"].some(between(0.1, 0.9))).toBe(false);
+    expect(["0.001", "0.0015", "0.002"].every(between(0.001, 0.002))).toBe(true);
+    expect(["0.5", "0.75", "1", "9.99", "10", "10.0"].every(between(0.5, 10))).toBe(true);
+    expect(["-0.5", "-0.25", "0", "0.1"].every(between(-0.5, 0.1))).toBe(true);
+  });
+
   it("follow references, those of a schema to itself too", () => {
     const tree = {
       $ref: "#/$defs/node",
@@ -197,7 +235,8 @@ describe("grammars of JSON schemas", () => {
     [{ type: "string", minimum: 1 }, "schema.minimum"],
     [{ type: "number", exclusiveMinimum: 0 }, "schema.exclusiveMinimum"],
     [{ type: "integer", minimum: 3, maximum: 2 }, "schema"],
-    [{ type: "number", minimum: 0.2, maximum: 0.4 }, "schema"],
+    [{ type: "number", minimum: 1e-20, maximum: 2e-20 }, "schema"],
+    [{ type: "number", minimum: 0.4, maximum: 0.2 }, "schema"],
     [{ oneOf: [{ type: "null" }] }, "schema.oneOf"],
     [{ allOf: [] }, "schema.allOf"],
     [{ type: "object", properties: { a: { type: "string", format: "date" } } }, "schema.properties.a.format"],

@@ -18,23 +18,82 @@ export function integersBetween(low: number, high: number): Rule | undefined {
   return ways.length === 0 ? undefined : choice(...ways);
 }
 
+/** Digits behind the point at most. */
+const places = 15;
+const unit = 10n ** BigInt(places);
+
 /**
- * Numbers from `low` to `high`, with up to 15 digits behind the point; undefined when there are none. Between a bound that
- * is no whole number and the next whole number none are written.
+ * Numbers from `low` to `high`, with up to 15 digits behind the point; undefined when there are none that are written so.
+ * Bounds are the decimals that JSON has for them: what is between those is between them as doubles too.
  */
 export function numbersBetween(low: number, high: number): Rule | undefined {
-  const [first, last] = [Math.ceil(low), Math.floor(high)];
-  const fraction = sequence(text("."), repeat(digit, 1, 15));
+  const ways: (Rule | undefined)[] = [];
+  // Zero has no sign.
+  const least = high < 0 ? unitsOf(-high, "up") : 1n;
+  if (low < 0) ways.push(signed(decimalsBetween(least, unitsOf(-low, "down"))));
+  if (high >= 0) ways.push(decimalsBetween(low > 0 ? unitsOf(low, "up") : 0n, unitsOf(high, "down")));
+  const found = ways.filter((way) => way !== undefined);
+  return found.length === 0 ? undefined : choice(...found);
+}
+
+function signed(size: Rule | undefined): Rule | undefined {
+  return size && sequence(text("-"), size);
+}
+
+/** A number, not negative, in units of the last digit that is written. */
+function unitsOf(value: number, round: "up" | "down"): bigint {
+  const [, whole = "", fraction = "", exponent = "0"] = /^(\d+)(?:\.(\d+))?(?:e([+-]\d+))?$/.exec(String(value)) ?? [];
+  const digits = BigInt(whole + fraction);
+  const shift = Number(exponent) - fraction.length + places;
+  if (shift >= 0) return digits * 10n ** BigInt(shift);
+  const divisor = 10n ** BigInt(-shift);
+  return digits / divisor + (round === "up" && digits % divisor > 0n ? 1n : 0n);
+}
+
+/** Decimals, not negative, between two numbers of units. */
+function decimalsBetween(low: bigint, high: bigint): Rule | undefined {
+  if (low > high) return undefined;
+  const [from, to] = [low / unit, high / unit];
+  const [above, below] = [low, high].map((units) =>
+    String(units % unit)
+      .padStart(places, "0")
+      .replace(/0+$/, ""),
+  );
+  if (from === to) return sequence(text(String(from)), fraction(above as string, below));
+  const ways = [
+    sequence(text(String(from)), fraction(above as string)),
+    sequence(text(String(to)), fraction("", below)),
+  ];
+  const between = wholeBetween(Number(from) + 1, Number(to) - 1);
+  if (between) ways.push(sequence(between, fraction("")));
+  return choice(...ways);
+}
+
+/** The point and what follows it, or nothing: from `low` to `high`, digits behind the point without zeros at their end. */
+function fraction(low: string, high?: string): Rule {
+  const some = sequence(text("."), digitsFrom(low, high, places, 1));
+  return low === "" ? optional(some) : some;
+}
+
+/** `least` to `most` digits behind a point that are between two others; what is not written is zero. */
+function digitsFrom(low: string, high: string | undefined, most: number, least: number): Rule {
+  if (low === "" && high === undefined) return repeat(digit, least, most);
+  if (low === "" && high === "") return repeat(text("0"), least, most);
+  const first = Number(low[0] ?? 0);
+  const last = high === undefined ? 9 : Number(high[0] ?? 0);
   const ways: Rule[] = [];
-  const add = (sign: string, whole: Rule | undefined) => {
-    if (whole) ways.push(sequence(text(sign), whole, fraction));
+  const add = (digits: string, low: string, high: string | undefined) => {
+    // Behind the last place, the lower bound has no digits any more.
+    if (digits !== "")
+      ways.push(sequence(oneOf(digits), most === 1 ? text("") : digitsFrom(low, high, most - 1, low === "" ? 0 : 1)));
   };
-  // A fraction leads away from zero.
-  add("", wholeBetween(Math.max(first, 0), last - 1));
-  add("-", wholeBetween(Math.max(-last, 0), -first - 1));
-  const whole = integersBetween(first, last);
-  if (whole) ways.push(whole);
-  return ways.length === 0 ? undefined : choice(...ways);
+  if (first === last) add(String(first), low.slice(1), high?.slice(1));
+  else {
+    add(String(first), low.slice(1), undefined);
+    add("0123456789".slice(first + 1, high === undefined ? 10 : last), "", undefined);
+    if (high !== undefined) add(String(last), "", high.slice(1));
+  }
+  return least === 0 && low === "" ? choice(text(""), ...ways) : choice(...ways);
 }
 
 /** Numbers without bounds. */
