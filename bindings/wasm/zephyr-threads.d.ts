@@ -105,7 +105,8 @@ export class WasmLoader {
      */
     static ofGguf(form: string, keep: boolean): WasmLoader;
     /**
-     * The safetensors of a folder in Hugging Face's layout, after the texts of config.json and generation_config.json.
+     * The safetensors of a folder in Hugging Face's layout, after the texts of config.json, generation_config.json and
+     * model.safetensors.index.json. With an index its shards come under their names.
      */
     static ofSafetensors(config: string, generation: string | null | undefined, index: string | null | undefined, form: string): WasmLoader;
     /**
@@ -113,10 +114,13 @@ export class WasmLoader {
      */
     push(bytes: Uint8Array): void;
     /**
+     * The shards that the index names.
+     */
+    shards(): string[];
+    /**
      * The tokenizer of a GGUF file, once, as soon as its header is there: before the weights, which then use the memory
      * that making it took.
      */
-    shards(): string[];
     tokenizer(template?: string | null): WasmTokenizer | undefined;
 }
 
@@ -137,11 +141,11 @@ export class WasmModel {
      */
     generate(tokenizer: WasmTokenizer, prompts: Uint32Array | number[], lengths: Uint32Array | number[], seeds: Float64Array | number[], decoding: string, stop: string[]): WasmGeneration;
     /**
-     * The logits after each id, `[ids, vocabulary]`, row by row.
+     * Begins to compute the logits after each id, `[ids, vocabulary]`, row by row.
      */
     logits(ids: Uint32Array | number[]): WasmScoring;
     /**
-     * Log-probability of each id after the first.
+     * Begins to compute the log-probability of each id after the first.
      */
     score(ids: Uint32Array | number[]): WasmScoring;
     readonly eosTokenIds: Uint32Array;
@@ -161,16 +165,25 @@ export class WasmModel {
 }
 
 /**
- * A tokenizer with its chat template.
+ * Log-probabilities, or logits, in work. Dropping it is the end of it.
  */
 export class WasmScoring {
     private constructor();
     free(): void;
     [Symbol.dispose](): void;
+    /**
+     * What was asked for, when no step is left.
+     */
     finish(): Float32Array;
+    /**
+     * One step: 128 tokens. Gives whether there is more to do.
+     */
     step(): boolean;
 }
 
+/**
+ * A tokenizer with its chat template.
+ */
 export class WasmTokenizer {
     private constructor();
     free(): void;
@@ -260,6 +273,7 @@ export interface InitOutput {
     readonly __wbg_wasmgeneration_free: (a: number, b: number) => void;
     readonly __wbg_wasmloader_free: (a: number, b: number) => void;
     readonly __wbg_wasmmodel_free: (a: number, b: number) => void;
+    readonly __wbg_wasmscoring_free: (a: number, b: number) => void;
     readonly __wbg_wasmtokenizer_free: (a: number, b: number) => void;
     readonly memoryBytes: () => number;
     readonly runThread: () => void;
@@ -274,18 +288,21 @@ export interface InitOutput {
     readonly wasmloader_begin: (a: number, b: number, c: number, d: number) => [number, number];
     readonly wasmloader_finish: (a: number) => [number, number, number];
     readonly wasmloader_ofGguf: (a: number, b: number, c: number) => [number, number, number];
-    readonly wasmloader_ofSafetensors: (a: number, b: number, c: number, d: number, e: number, f: number) => [number, number, number];
+    readonly wasmloader_ofSafetensors: (a: number, b: number, c: number, d: number, e: number, f: number, g: number, h: number) => [number, number, number];
     readonly wasmloader_push: (a: number, b: any) => [number, number];
+    readonly wasmloader_shards: (a: number) => [number, number, number, number];
     readonly wasmloader_tokenizer: (a: number, b: number, c: number) => [number, number, number];
     readonly wasmmodel_configJson: (a: number) => [number, number];
     readonly wasmmodel_eosTokenIds: (a: number) => [number, number];
     readonly wasmmodel_generate: (a: number, b: number, c: number, d: number, e: number, f: number, g: number, h: number, i: number, j: number, k: number, l: number) => [number, number, number];
-    readonly wasmmodel_logits: (a: number, b: number, c: number) => [number, number, number, number];
+    readonly wasmmodel_logits: (a: number, b: number, c: number) => [number, number, number];
     readonly wasmmodel_parameters: (a: number) => number;
-    readonly wasmmodel_score: (a: number, b: number, c: number) => [number, number, number, number];
+    readonly wasmmodel_score: (a: number, b: number, c: number) => [number, number, number];
     readonly wasmmodel_storage: (a: number) => [number, number];
     readonly wasmmodel_unusedTensors: (a: number) => [number, number];
     readonly wasmmodel_weightBytes: (a: number) => number;
+    readonly wasmscoring_finish: (a: number) => [number, number, number, number];
+    readonly wasmscoring_step: (a: number) => [number, number, number];
     readonly wasmtokenizer_bosTokenId: (a: number) => number;
     readonly wasmtokenizer_chatTemplate: (a: number) => [number, number];
     readonly wasmtokenizer_decode: (a: number, b: number, c: number, d: number) => [number, number, number, number];
