@@ -25,7 +25,7 @@ function runOf(answers: (Record<string, number | null> | string)[], options: Sft
   const config = resolveConfig(sftConfig, { logSteps: 3, maxSteps: 9, ...options });
   const run = newRun({
     method: "sft",
-    model: {} as Mistral,
+    model: { native: {}, source: "a test" } as unknown as Mistral,
     config,
     session: session as unknown as NativeSession,
     plan: planBatches({ ...config, rows: 9 }),
