@@ -2,7 +2,7 @@
 // the TypeScript bundle. usage: node scripts/ready.mjs [--native-only | --with-wasm]
 // --with-wasm also builds the WebAssembly module.
 import { spawnSync } from "node:child_process";
-import { existsSync, statSync } from "node:fs";
+import { existsSync, lstatSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -28,9 +28,13 @@ if (spawnSync("cargo", ["--version"], { stdio: "ignore" }).error) {
   process.exit(1);
 }
 
-const installed = join(root, "node_modules", ".package-lock.json");
+const modules = join(root, "node_modules");
+const installed = join(modules, ".package-lock.json");
 const lock = join(root, "package-lock.json");
-if (!existsSync(installed) || statSync(installed).mtimeMs < statSync(lock).mtimeMs) {
+// A link leads to the dependencies of another clone, which npm would empty through it.
+if (lstatSync(modules, { throwIfNoEntry: false })?.isSymbolicLink()) {
+  console.log("node_modules is a link: its dependencies are taken as they are");
+} else if (!existsSync(installed) || statSync(installed).mtimeMs < statSync(lock).mtimeMs) {
   console.log("installing dependencies …");
   run("npm", ["ci", "--no-audit", "--no-fund"]);
 }

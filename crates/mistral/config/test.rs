@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 
 fn base() -> Value {
     json!({
@@ -135,4 +136,94 @@ fn counts_parameters() {
     let layer = 64 * 64 * 2 + 64 * 16 * 2 + 3 * 64 * 128 + 2 * 64;
     assert_eq!(config.parameters(), Some(2 * layer + 2 * 100 * 64 + 64));
     assert_eq!(config.parameters(), Some(crate::layout::Layout::new(&config).len));
+}
+
+const FIELDS: [&str; 26] = [
+    "architectures",
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "sliding_window",
+    "layer_types",
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "hidden_act",
+    "initializer_range",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "torch_dtype",
+    "quantization_config",
+];
+
+/// What stands in damaged files, and in those of other programs and models.
+fn odd() -> impl Strategy<Value = Value> {
+    let scalar = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        prop_oneof![Just(0u64), 1..300u64, Just(1 << 24), Just(1 << 31), Just(1 << 32), any::<u64>()]
+            .prop_map(Value::from),
+        prop_oneof![-3..0i64, any::<i64>()].prop_map(Value::from),
+        prop_oneof![Just(0.5), Just(-0.0), Just(1e-300), Just(1e308), any::<f64>()].prop_map(Value::from),
+        prop_oneof![
+            Just(String::new()),
+            Just("mistral".to_string()),
+            Just("llama".to_string()),
+            Just("default".to_string()),
+            Just("silu".to_string()),
+            Just("8".to_string()),
+            "[a-z_]{1,8}",
+            any::<String>(),
+        ]
+        .prop_map(Value::from),
+    ];
+    scalar.prop_recursive(3, 12, 4, |inner| {
+        let key = prop_oneof![Just("rope_theta"), Just("rope_type"), Just("type"), Just("factor"), Just("x")];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key, inner), 0..4)
+                .prop_map(|pairs| pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect()),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn odd_fields_are_refused_by_name_or_kept(
+        changes in prop::collection::vec((prop::sample::select(&FIELDS[..]), prop::option::weighted(0.9, odd())), 1..4)
+    ) {
+        let mut value = base();
+        for (name, change) in &changes {
+            match change {
+                Some(change) => value[*name] = change.clone(),
+                None => drop(value.as_object_mut().unwrap().remove(*name)),
+            }
+        }
+        match Config::from_json(&value.to_string(), "some/config.json") {
+            Err(error) => {
+                prop_assert!(["ZA_MODEL_CONFIG", "ZA_MODEL_UNSUPPORTED"].contains(&error.code()), "{}", error);
+                let message = error.to_string();
+                prop_assert!(message.contains("some/config.json") && message.contains("Remedy: "), "{}", message);
+            }
+            Ok(config) => {
+                prop_assert!(config.parameters().is_some());
+                let written = config.to_json().to_string();
+                let again = Config::from_json(&written, "again.json").unwrap();
+                prop_assert_eq!(Config { raw: config.raw.clone(), ..again }, config);
+            }
+        }
+    }
 }

@@ -93,7 +93,7 @@ struct File {
 /// How a model's files are laid out.
 enum Kind {
     Gguf { plan: Option<Plan> },
-    SafeTensors(Box<Shards>),
+    SafeTensors(Shards),
 }
 
 /// The safetensors of a folder.
@@ -147,7 +147,7 @@ impl Arriving {
             index.check(&config, &Layout::new(&config))?;
         }
         let (begun, taken, unused, dtypes) = Default::default();
-        let kind = Kind::SafeTensors(Box::new(Shards { config, index, begun, taken, unused, dtypes }));
+        let kind = Kind::SafeTensors(Shards { config, index, begun, taken, unused, dtypes });
         Ok(Self { kind, storage, keep: false, limit, file: None, model: None })
     }
 
@@ -241,7 +241,7 @@ impl Arriving {
         match (self.kind, self.model) {
             (Kind::Gguf { plan: Some(plan) }, Some(model)) => Ok(plan.loaded(model)),
             (Kind::SafeTensors(shards), Some(model)) => {
-                let Shards { taken, mut unused, dtypes, index, begun, .. } = *shards;
+                let Shards { taken, mut unused, dtypes, index, begun, .. } = shards;
                 if let Some(index) = &index
                     && let Some(place) = (0..index.shards.len()).find(|place| !begun.contains(place))
                 {
@@ -316,7 +316,7 @@ impl Arriving {
                 *plan = Some(made);
             }
             (Contents::SafeTensors(header), Kind::SafeTensors(shards)) => {
-                let Shards { config, index, taken, unused, dtypes, .. } = &mut **shards;
+                let Shards { config, index, taken, unused, dtypes, .. } = shards;
                 if self.model.is_none() {
                     let storage = self.storage;
                     let layout = Layout::new(config);

@@ -37,6 +37,144 @@ fn conversation() -> impl Strategy<Value = Vec<Message>> {
     })
 }
 
+/// Expressions of a chat template, of every kind of value, right and wrong.
+fn expression() -> impl Strategy<Value = String> {
+    let atom = prop::sample::select(vec![
+        "messages",
+        "message",
+        "message.content",
+        "message['role']",
+        "messages[0]['content']",
+        "messages[-1].content",
+        "messages[1:]",
+        "bos_token",
+        "eos_token",
+        "add_generation_prompt",
+        "nothing",
+        "none",
+        "true",
+        "7",
+        "-0.5",
+        "'text'",
+        "'é🦙\\n'",
+        "[1, 'a', none]",
+        "{'a': 1}",
+        "loop.index0",
+        "loop.last",
+        "namespace(x=1)",
+        "range(3)",
+    ])
+    .prop_map(str::to_string);
+    atom.prop_recursive(3, 12, 3, |inner| {
+        let operator = prop::sample::select(vec![
+            "+", "-", "*", "/", "//", "%", "~", "==", "!=", "<", "and", "or", "in", "not in",
+        ]);
+        let filter = prop::sample::select(vec![
+            "trim",
+            "upper",
+            "lower",
+            "title",
+            "length",
+            "tojson",
+            "tojson(indent=2)",
+            "list",
+            "first",
+            "last",
+            "string",
+            "int",
+            "join(', ')",
+            "default('d')",
+            "replace('a', 'b')",
+            "items",
+            "safe",
+            "selectattr('role')",
+            "map(attribute='role')",
+        ]);
+        let test = prop::sample::select(vec!["defined", "none", "string", "mapping", "iterable", "odd", "not defined"]);
+        let method = prop::sample::select(vec![
+            "strip()",
+            "split('</s>')",
+            "upper()",
+            "startswith('a')",
+            "items()",
+            "get('content', '')",
+            "rstrip('\\n')",
+        ]);
+        prop_oneof![
+            (inner.clone(), operator, inner.clone()).prop_map(|(a, operator, b)| format!("({a} {operator} {b})")),
+            (inner.clone(), filter).prop_map(|(a, filter)| format!("({a} | {filter})")),
+            (inner.clone(), test).prop_map(|(a, test)| format!("({a} is {test})")),
+            (inner.clone(), method).prop_map(|(a, method)| format!("({a}).{method}")),
+            (inner.clone(), inner.clone(), inner.clone()).prop_map(|(a, b, c)| format!("({a} if {b} else {c})")),
+            inner.clone().prop_map(|a| format!("(not {a})")),
+            inner.prop_map(|a| format!("raise_exception({a})")),
+        ]
+    })
+}
+
+/// Templates that are well formed, whatever their values do: pieces of Jinja, one in the other.
+fn template() -> impl Strategy<Value = String> {
+    let mark = || prop::sample::select(vec!["", "-"]);
+    let leaf = prop_oneof![
+        4 => (mark(), expression(), mark()).prop_map(|(open, of, close)| format!("{{{{{open} {of} {close}}}}}")),
+        2 => "[a-z<>|/ \n]{0,8}",
+        1 => Just("{{ message['content'] }}".to_string()),
+        1 => Just("{# a remark #}".to_string()),
+        1 => Just("{% raw %}{{ }}{% endraw %}".to_string()),
+        1 => expression().prop_map(|of| format!("{{% set x = {of} %}}")),
+        1 => expression().prop_map(|of| format!("{{% set ns = namespace(y=0) %}}{{% set ns.y = {of} %}}{{{{ ns.y }}}}")),
+    ];
+    let body = leaf.prop_recursive(4, 24, 4, move |inner| {
+        let body = prop::collection::vec(inner, 0..4).prop_map(|parts| parts.concat());
+        prop_oneof![
+            3 => (mark(), body.clone(), mark())
+                .prop_map(|(open, of, close)| format!("{{%{open} for message in messages %}}{of}{{% endfor {close}%}}")),
+            1 => (expression(), body.clone())
+                .prop_map(|(each, of)| format!("{{% for one in {each} if one %}}{of}{{% else %}}none{{% endfor %}}")),
+            2 => (expression(), body.clone(), body.clone())
+                .prop_map(|(when, of, other)| format!("{{% if {when} %}}{of}{{% else %}}{other}{{% endif %}}")),
+            1 => body.clone().prop_map(|of| format!("{{% macro say(it='a') %}}{of}{{% endmacro %}}{{{{ say() }}}}")),
+            1 => body.clone().prop_map(|of| format!("{{% generation %}}{of}{{% endgeneration %}}")),
+            1 => body.prop_map(|of| format!("{{% filter trim %}}{of}{{% endfilter %}}")),
+        ]
+    });
+    prop::collection::vec(body, 0..5).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn templates_render_or_fail_by_name(source in template(), messages in conversation(), damage in prop::option::weighted(0.3, (any::<prop::sample::Index>(), "[{}%|( '-]"))) {
+        let tokens = SpecialTokens { bos: Some("<s>".into()), eos: Some("</s>".into()), ..SpecialTokens::default() };
+        let damaged = damage.map(|(at, with)| {
+            let places: Vec<usize> = source.char_indices().map(|(place, _)| place).chain([source.len()]).collect();
+            let at = places[at.index(places.len())];
+            format!("{}{with}{}", &source[..at], &source[at..])
+        });
+        let template = match ChatTemplate::from_source(damaged.as_deref().unwrap_or(&source), &tokens) {
+            Ok(template) => template,
+            Err(error) => {
+                prop_assert!(damaged.is_some(), "{source}: {error}");
+                prop_assert_eq!(error.code(), "ZA_TEMPLATE");
+                return Ok(());
+            }
+        };
+        for prompt in [false, true] {
+            match (template.render_text(&messages, prompt), template.render(&messages, prompt)) {
+                (Ok(text), Ok(rendered)) => {
+                    prop_assert!(text.len() <= 2 << 20);
+                    // The same words, whoever asks.
+                    prop_assert_eq!(&rendered.text, &text);
+                }
+                // Contents that are changed have no spans; the text alone can be had.
+                (_, Err(error)) => prop_assert!(error.code().starts_with("ZA_TEMPLATE"), "{}", error),
+                (Err(error), Ok(_)) => prop_assert!(false, "only the text fails: {}", error),
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
