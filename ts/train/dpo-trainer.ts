@@ -12,7 +12,16 @@ import { aside, evaluationIsDue, logEvaluation } from "./log";
 import { largestBatch, scoredBeside, sizeOfPair } from "./memory";
 import { nativePairs } from "./native-batch";
 import { packPairs } from "./packing";
-import { FrozenReference, meanOf, pick, type ReferenceLogps, scoredPairs, scoreNow, split } from "./reference";
+import {
+  FrozenReference,
+  GivenReference,
+  meanOf,
+  pick,
+  type ReferenceLogps,
+  scoredPairs,
+  scoreNow,
+  split,
+} from "./reference";
 import {
   announce,
   beginSteps,
@@ -61,17 +70,15 @@ export interface DpoTrainerOptions extends DpoConfigInput, TrainerInput {
 export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   readonly config: DpoConfig;
   readonly #options: Omit<DpoTrainerOptions, "ref">;
-  /** What was given as `ref`, until the run needs it no more. */
-  #ref: Mistral | "let go" | undefined;
+  readonly #given: GivenReference;
   readonly #events = new EventStream();
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
-  constructor(options: DpoTrainerOptions) {
-    const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
+  constructor({ ref, ...options }: DpoTrainerOptions) {
+    const { policy, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
     this.config = resolveConfig(dpoConfig, config, surroundingsOf(options, policy));
-    const { ref: given, ...others } = options;
-    this.#ref = given;
-    this.#options = others;
+    this.#options = options;
+    this.#given = new GivenReference(ref);
   }
 
   /** The events of the run; iterating does not start it. */
@@ -83,12 +90,10 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   async fit(pairs: DatasetInput | undefined = this.#options.dataset): Promise<TrainResult> {
     const { config } = this;
     const { signal, overwrite, samples, loggers, watch } = this.#options;
+    const given = this.#given;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
-      let ref = this.#ref;
-      if (ref === "let go")
-        throw new TypeError("DpoTrainer has let go of its reference: make a new one to train again");
       if (pairs === undefined) throw new TypeError("DpoTrainer has no pairs: give `dataset`, or call fit(pairs)");
       const { start, model: policy } = await prepareModel(this.#options.policy, config);
       const { tokenizer } = policy;
@@ -103,7 +108,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("dpo", policy, config, overwrite);
-      const referenceIsStart = ref === undefined || ref.native.sharesWeights(start.native);
+      const referenceIsStart = given.model?.native.sharesWeights(start.native) ?? true;
       const reference = referenceIsStart ? startOf(policy, config) : "given";
       const rowsHash = hashPairs(examples);
       const evalRowsHash = held && hashPairs(held);
@@ -138,7 +143,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         );
       }
 
-      const frozen = new FrozenReference(run, referenceModel(start, ref, config), referenceIsStart);
+      const frozen = new FrozenReference(run, referenceModel(start, given.model, config), referenceIsStart);
       const precomputed = config.precomputeRefLogps
         ? split(await frozen.kept("train", scoredPairs(examples.rows, rowsHash, config)))
         : undefined;
@@ -151,11 +156,7 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
         await evaluate(run, held, heldReference ?? split(await scoreNow(run, heldScored, frozen.logps)));
       };
       if (precomputed) await frozen.release();
-      if (ref && (precomputed || config.syncRefModel)) {
-        ref = undefined;
-        this.#ref = "let go";
-        this.#events.push({ type: "reference" });
-      }
+      if (precomputed || config.syncRefModel) given.letGo(this.#events);
       await resumeRun(run);
       beginSteps(run);
       // A run that was stopped between a step and what comes after it.

@@ -6,9 +6,9 @@ import type { Reference } from "./trainer";
  * Numbers of a step under TRL's names: `loss`, `grad_norm`, `learning_rate`, `entropy`, `num_tokens`,
  * `mean_token_accuracy`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}`,
  * `logits/{chosen,rejected}`; of an evaluation with the prefix `eval_`. `num_tokens` counts since the run began, a prompt
- * for each side of its pair; `computed_tokens` (not TRL's) counts those that one step really computed, and `supervised_tokens` those
- * that its loss sees. `logits/…` are means
- * over the answers' tokens in every trainer; TRL's ORPO and CPO take them over prompts and padding too.
+ * for each side of its pair; `computed_tokens` (not TRL's) counts those that one step really computed, and
+ * `supervised_tokens` those that its loss sees. `logits/…` are means over the answers' tokens in every trainer; TRL's ORPO and
+ * CPO take them over prompts and padding too.
  * A line with updates that were skipped has `skipped_updates`, the mean of their losses `skipped_loss` and their highest
  * `skipped_grad_norm`, NaN as soon as one is not finite (and the norm where nobody looked at it); `loss` is of the others.
  */

@@ -14,8 +14,8 @@ interface Following {
 
 /**
  * The reference of a run: the model that was given, or the policy, as it is now: a copy, which shares the memory of its
- * original until one of the two moves. Where the log-probs are computed beforehand nothing may
- * hold the start's weights once they are there, so that no second model is in memory: the policy itself is scored then.
+ * original until one of the two moves. Where the log-probs are computed beforehand nothing may hold the start's weights once
+ * they are there, so that no second model is in memory: the policy itself is scored then.
  */
 export function referenceModel(
   policy: Mistral,

@@ -13,7 +13,7 @@ import { aside, evaluationIsDue, logEvaluation } from "./log";
 import { largestBatch, scoredBeside, sizeOfRow } from "./memory";
 import { nativeBatch } from "./native-batch";
 import { type KtoConfig, type KtoConfigInput, ktoConfig } from "./preference-config";
-import { FrozenReference, type Scored, scoreNow } from "./reference";
+import { FrozenReference, GivenReference, type Scored, scoreNow } from "./reference";
 import { hashRows } from "./reference-cache";
 import {
   announce,
@@ -60,17 +60,15 @@ export interface KtoTrainerOptions extends KtoConfigInput, TrainerInput {
 export class KtoTrainer implements AsyncIterable<TrainerEvent> {
   readonly config: KtoConfig;
   readonly #options: Omit<KtoTrainerOptions, "ref">;
-  /** What was given as `ref`, until the run needs it no more. */
-  #ref: Mistral | "let go" | undefined;
+  readonly #given: GivenReference;
   readonly #events = new EventStream();
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
-  constructor(options: KtoTrainerOptions) {
-    const { policy, ref, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
+  constructor({ ref, ...options }: KtoTrainerOptions) {
+    const { policy, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
     this.config = resolveConfig(ktoConfig, config, surroundingsOf(options, policy));
-    const { ref: given, ...others } = options;
-    this.#ref = given;
-    this.#options = others;
+    this.#options = options;
+    this.#given = new GivenReference(ref);
   }
 
   /** The events of the run; iterating does not start it. */
@@ -82,12 +80,10 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
   async fit(answers: DatasetInput | undefined = this.#options.dataset): Promise<TrainResult> {
     const { config } = this;
     const { signal, overwrite, samples, loggers, watch, evalDataset } = this.#options;
+    const given = this.#given;
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
-      let ref = this.#ref;
-      if (ref === "let go")
-        throw new TypeError("KtoTrainer has let go of its reference: make a new one to train again");
       if (answers === undefined) throw new TypeError("KtoTrainer has no answers: give `dataset`, or call fit(answers)");
       const { start, model: policy } = await prepareModel(this.#options.policy, config);
       const { tokenizer } = policy;
@@ -101,7 +97,7 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
       const rate = scheduleOf(config, plan.totalSteps);
       // Only now: data that is refused must not leave a folder that looks like a run.
       const folder = await openFolder("kto", policy, config, overwrite);
-      const referenceIsStart = ref === undefined || ref.native.sharesWeights(start.native);
+      const referenceIsStart = given.model?.native.sharesWeights(start.native) ?? true;
       const reference = referenceIsStart ? startOf(policy, config) : "given";
       const { beta, lossType, desirableWeight, undesirableWeight } = config;
       const loss = { method: "kto", beta, lossType, desirableWeight, undesirableWeight };
@@ -132,7 +128,7 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
         run.warn("the KL estimate is of the whole optimizer step; TRL estimates it in each micro-batch");
       }
 
-      const frozen = new FrozenReference(run, referenceModel(start, ref, config), referenceIsStart);
+      const frozen = new FrozenReference(run, referenceModel(start, given.model, config), referenceIsStart);
       const refBatch = config.refBatchSize ?? config.batchSize;
       const precomputed = config.precomputeRefLogps
         ? await frozen.kept("train", scoredRows(examples.rows, refBatch))
@@ -150,11 +146,7 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
             }
           : undefined;
       if (precomputed) await frozen.release();
-      if (ref && (precomputed || config.syncRefModel)) {
-        ref = undefined;
-        this.#ref = "let go";
-        this.#events.push({ type: "reference" });
-      }
+      if (precomputed || config.syncRefModel) given.letGo(this.#events);
       const evaluateHeld = async (run: Run) => {
         if (!held) return;
         const reference = heldReference ?? {

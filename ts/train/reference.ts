@@ -9,6 +9,7 @@ import { fromNative } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair, EncodedRow } from "../model/tokenizer";
 import type { DpoConfig } from "./config";
+import type { EventStream } from "./events";
 import { reserveMemory } from "./memory";
 import { nativePairs } from "./native-batch";
 import type { KtoConfig } from "./preference-config";
@@ -68,6 +69,30 @@ export async function scoreNow(
   const sums = new Float64Array(scored.sequences.length);
   await eachBlock(run, scored, 0, logps, (block, start) => sums.set(block, start));
   return sums;
+}
+
+/** What a trainer was given as `ref`, until its run needs it no more: nothing else of the trainer may hold that model. */
+export class GivenReference {
+  #model: Mistral | undefined;
+  #gone = false;
+
+  constructor(model: Mistral | undefined) {
+    this.#model = model;
+  }
+
+  /** @throws TypeError once it was let go of */
+  get model(): Mistral | undefined {
+    if (this.#gone) throw new TypeError("the trainer has let go of its reference: make a new one to train again");
+    return this.#model;
+  }
+
+  /** Lets go of it, if there is one, and says so. */
+  letGo(events: EventStream): void {
+    if (!this.#model) return;
+    this.#model = undefined;
+    this.#gone = true;
+    events.push({ type: "reference" });
+  }
 }
 
 /** The frozen reference of a run, and how its log-probs are had. */

@@ -442,8 +442,10 @@ export async function failRun(run: Run | undefined, thrown: unknown, signal: Abo
   } catch (failure) {
     error = fromNative(failure);
   }
-  if (!hangs) await run?.session.release().catch(() => undefined);
-  if (run) endTraining(run.model.native);
+  if (run && !hangs) {
+    await run.session.release().catch(() => undefined);
+    endTraining(run.model.native);
+  }
   await run?.loggers.end();
   await run?.folder?.close().catch(() => undefined);
   if (
