@@ -138,6 +138,10 @@ describe("a function that throws", () => {
     await expect(streaming()).rejects.toBe(fault);
     const rejecting = async () => Promise.reject(fault);
     await expect(model.generate(say("say nine."), { maxTokens: 200, onToken: rejecting })).rejects.toBe(fault);
+    const streamed = async () => {
+      for await (const _ of model.stream(say("say nine."), { maxTokens: 200, onToken: rejecting }));
+    };
+    await expect(streamed()).rejects.toBe(fault);
     expect((await model.generate(say("say nine."), { maxTokens: 3 })).ids.length).toBeGreaterThan(0);
   });
 });

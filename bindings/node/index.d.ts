@@ -181,8 +181,11 @@ export declare class NativeSession {
   /**
    * `options`: JSON of `card`, `precision`, `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `optimizer`,
    * `neftuneNoiseAlpha`, `seed`; `loss`: JSON of `method` (dpo, orpo, cpo, kto) with its constants, left out for SFT.
+   *
+   * `abort` ends the batch that is being computed, on the CPU before its next layer, and refuses every later one: `ZA_ABORTED`.
+   * What was accumulated for a step is forgotten; finished steps stay and can be saved.
    */
-  constructor(model: NativeModel, options: string, loss?: string | undefined | null)
+  constructor(model: NativeModel, options: string, loss?: string | undefined | null, abort?: NativeAbort | undefined | null)
   /**
    * On a card: plans the memory of a training whose largest micro-batch has so many tokens and predicts so many, chooses
    * what is computed again unless it was told, and allocates all of it. Resolves to the plan (JSON), on the CPU to null.
@@ -190,11 +193,6 @@ export declare class NativeSession {
   reserve(tokens: number, predictions: number): Promise<string | null>
   /** Brings what a card has trained to the model, which otherwise has it when a checkpoint is saved and at the end. */
   fetch(): Promise<undefined>
-  /**
-   * Ends the batch that is being computed, on the CPU before its next layer, and refuses every later one: `ZA_ABORTED`. What
-   * was accumulated for a step is forgotten; finished steps stay and can be saved.
-   */
-  abort(): void
   /** Adds a micro-batch of SFT to the step (`train`) or to the evaluation; resolves to its part of the loss. */
   accumulateSft(batch: NativeBatch, tokensInStep: number, train: boolean): Promise<number>
   /** Adds a micro-batch of DPO to the step (`train`) or to the evaluation; resolves to its part of the loss. */

@@ -1,7 +1,8 @@
 import { version } from "../../package.json";
 import type { Message } from "../data/messages";
 import { ModelError } from "../errors";
-import { checkBatch, checkGenerateOptions, seedOf, stopsOf } from "../model/generate-options";
+import { CallersFunction } from "../model/callers-function";
+import { checkBatch, checkGenerateOptions, promptIds, seedOf, stopsOf } from "../model/generate-options";
 import { decodingOf, type Generated, type GenerateOptions, type ScoredChat, streamed } from "../model/generation";
 import {
   type BatchOptions,
@@ -143,7 +144,7 @@ export class Mistral implements LanguageModel {
 
   async generate(prompt: Prompt, options: GenerateOptions = {}): Promise<Generated> {
     checkGenerateOptions(options);
-    const ids = await this.#promptIds(prompt, options);
+    const ids = await promptIds(this.tokenizer, prompt, options);
     const { signal, onToken, stop, seed = 0, logprobs } = options;
     const decoding = decodingOf(options, this.stopTokenIds);
     const request = {
@@ -153,17 +154,11 @@ export class Mistral implements LanguageModel {
       stop: stopsOf(stop),
       ...(logprobs === undefined ? {} : { logprobs }),
     };
-    const onEvent = onToken && (([, piece]: readonly [number, string]) => onToken(piece));
-    const hooks = { ...(signal ? { signal } : {}), ...(onEvent ? { onEvent } : {}) };
-    const [answer] = await this.#thread.call("generate", [request], hooks);
-    return answer!;
-  }
-
-  async #promptIds(prompt: Prompt, options: GenerateOptions): Promise<Uint32Array> {
-    if (prompt instanceof Uint32Array) return prompt;
-    if (typeof prompt !== "string") return this.tokenizer.encodePrompt(prompt, options);
-    const { specialsInContent: specials } = options;
-    return this.tokenizer.encode(prompt, { addSpecialTokens: true, ...(specials ? { specials } : {}) });
+    if (!onToken) return (await this.#thread.call("generate", [request], signal ? { signal } : {}))[0]!;
+    const caller = new CallersFunction(onToken);
+    const onEvent = ([, piece]: readonly [number, string]) => caller.call(piece);
+    const answering = this.#thread.call("generate", [request], { signal: caller.signalWith(signal), onEvent });
+    return (await caller.during(answering))[0]!;
   }
 
   stream(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<string, void> {

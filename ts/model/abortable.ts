@@ -1,8 +1,7 @@
 import { aborted, fromNative, throwIfAborted } from "../errors";
 import { native } from "../native/load";
-import { CallersError } from "./callers-function";
 
-/** Runs work that a signal stops through the core's own flag. What a function of the caller threw is thrown as it is. */
+/** Runs work that a signal stops through the core's own flag. */
 export async function abortable<T>(
   signal: AbortSignal | undefined,
   work: (abort: InstanceType<ReturnType<typeof native>["NativeAbort"]>) => Promise<T>,
@@ -14,7 +13,6 @@ export async function abortable<T>(
   try {
     return await work(abort);
   } catch (error) {
-    if (error instanceof CallersError) throw error.thrown;
     throw signal?.aborted ? aborted(signal.reason) : fromNative(error);
   } finally {
     signal?.removeEventListener("abort", stop);

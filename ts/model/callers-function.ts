@@ -1,22 +1,19 @@
-/** What a caller's own function threw, on its way through code that knows only its own errors. */
-export class CallersError extends Error {
-  constructor(readonly thrown: unknown) {
-    super("a function of the caller threw");
-  }
-}
-
 /**
- * A function that the caller gave, and that the core calls from outside of any call: what it throws would end the process.
- * It ends the work instead, which then throws the same.
+ * A function that the caller gave, and that is called from outside of any call: what it throws would end the process. It
+ * ends the work instead, which then throws the same.
  */
 export class CallersFunction<Value> {
   readonly #given: ((value: Value) => unknown) | undefined;
-  readonly #stop: () => void;
-  #failure: CallersError | undefined;
+  readonly #stop = new AbortController();
+  #failure: { thrown: unknown } | undefined;
 
-  constructor(given: ((value: Value) => unknown) | undefined, stop: () => void) {
+  constructor(given: ((value: Value) => unknown) | undefined) {
     this.#given = given;
-    this.#stop = stop;
+  }
+
+  /** What ends the work: its own signal, or a failure of the function. */
+  signalWith(own: AbortSignal | undefined): AbortSignal {
+    return own ? AbortSignal.any([own, this.#stop.signal]) : this.#stop.signal;
   }
 
   readonly call = (value: Value): void => {
@@ -30,12 +27,12 @@ export class CallersFunction<Value> {
     }
   };
 
-  readonly #fail = (error: unknown): void => {
-    this.#failure ??= new CallersError(error);
-    this.#stop();
+  readonly #fail = (thrown: unknown): void => {
+    this.#failure ??= { thrown };
+    this.#stop.abort();
   };
 
-  /** @throws CallersError */
+  /** The work's outcome, unless the function has failed: then what it threw is thrown. */
   async during<T>(work: Promise<T>): Promise<T> {
     try {
       const made = await work;
@@ -43,6 +40,6 @@ export class CallersFunction<Value> {
     } catch (error) {
       if (!this.#failure) throw error;
     }
-    throw this.#failure;
+    throw this.#failure.thrown;
   }
 }

@@ -1,13 +1,16 @@
 /** The options of generating, checked: one table for `generate`, `stream` and `generateBatch`. */
 import { typeName } from "../data/messages";
 import { brokenCharacter } from "../data/well-formed";
+import { wholeText } from "./given-text";
+import type { Prompt, TextTokenizer } from "./language-model";
 import { checkOptions, flag, number, one, optionError, type Rule, whole } from "./option-rules";
+import type { EncodeOptions } from "./tokenizer";
 
 /** The most alternatives that can be asked for at each place. */
 export const mostLogprobs = 100;
 
 /** Seeds are whole numbers below this; negative ones count from it down. */
-const seeds = 2 ** 47;
+export const seeds = 2 ** 47;
 
 const seed = whole(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, "a whole number");
 const stopText = (value: unknown) => typeof value === "string" && value !== "" && brokenCharacter(value) === undefined;
@@ -50,7 +53,7 @@ const ofBatch: Readonly<Record<string, Rule>> = {
 };
 
 /** As other programs call them. */
-const elsewhere = { maxnewtokens: "maxTokens", maxcompletiontokens: "maxTokens", numpredict: "maxTokens", n: "seeds" };
+const elsewhere = { maxnewtokens: "maxTokens", maxcompletiontokens: "maxTokens", numpredict: "maxTokens" };
 
 /** @throws ConfigError `ZA_GENERATE_OPTION` */
 export function checkGenerateOptions(options: object): void {
@@ -83,16 +86,33 @@ export function checkBatch(prompts: unknown, options: object): void {
       "Take generate() for each prompt.",
     );
   }
-  checkOptions(options === null ? (options as never) : rest, ofBatch, "ZA_GENERATE_OPTION", elsewhere);
+  const names = { ...elsewhere, n: "seeds" };
+  checkOptions(options === null ? (options as never) : rest, ofBatch, "ZA_GENERATE_OPTION", names);
   const given = (rest.seeds as readonly number[] | undefined)?.length;
   if (given === undefined || given === prompts.length) return;
   const problem = `there are ${given} seeds for ${prompts.length} prompts`;
   throw optionError("ZA_GENERATE_OPTION", "seeds", problem, "Give one for each prompt, or a seed for the first.");
 }
 
-/** A prompt of one of its kinds. @throws ConfigError `ZA_ARGUMENT` */
-export function checkPrompt(prompt: unknown): void {
-  if (typeof prompt === "string" || prompt instanceof Uint32Array || Array.isArray(prompt)) return;
+/**
+ * The ids of a prompt of any kind; a promise where the tokenizer is elsewhere.
+ *
+ * @throws ConfigError `ZA_ARGUMENT` for what is no prompt, DataError `ZA_MESSAGE_CONTENT`
+ */
+export function promptIds<T extends Pick<TextTokenizer, "encode" | "encodePrompt">>(
+  tokenizer: T,
+  prompt: Prompt,
+  options: EncodeOptions,
+): Uint32Array | ReturnType<T["encode"]> | ReturnType<T["encodePrompt"]> {
+  if (prompt instanceof Uint32Array) return prompt;
+  if (typeof prompt === "string") {
+    const { specialsInContent: specials } = options;
+    const whole = wholeText(prompt, "prompt");
+    return tokenizer.encode(whole, { addSpecialTokens: true, ...(specials ? { specials } : {}) }) as ReturnType<
+      T["encode"]
+    >;
+  }
+  if (Array.isArray(prompt)) return tokenizer.encodePrompt(prompt, options) as ReturnType<T["encodePrompt"]>;
   const remedy = "Give messages, or a text or token ids (a Uint32Array) to continue.";
   throw optionError("ZA_ARGUMENT", "prompt", `expected a prompt, found ${typeName(prompt)}`, remedy);
 }

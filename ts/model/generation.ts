@@ -143,9 +143,10 @@ export async function* streamed(
     ...options,
     signal,
     onToken: (piece) => {
-      options.onToken?.(piece);
+      const made = options.onToken?.(piece);
       pieces.push(piece);
       wake();
+      return made;
     },
   })
     .catch((error: unknown) => {

@@ -11,10 +11,9 @@ import { native } from "../native/load";
 import { type LoraOptions, loraSettings } from "../train/config";
 import { abortable } from "./abortable";
 import { CallersFunction } from "./callers-function";
-import { checkBatch, checkGenerateOptions, checkPrompt, seedOf, stopsOf } from "./generate-options";
+import { checkBatch, checkGenerateOptions, promptIds, seedOf, stopsOf } from "./generate-options";
 import { decodingOf, type Generated, type GenerateOptions, generatedOf, type ScoredChat, streamed } from "./generation";
 import { type GgufExport, type GgufOptions, modelName } from "./gguf-export";
-import { wholeText } from "./given-text";
 import { refuseInTraining } from "./in-training";
 import {
   type BatchOptions,
@@ -304,30 +303,18 @@ export class Mistral implements LanguageModel {
   /** Answers a conversation, or continues plain text (a string) or tokens. What `onToken` throws ends it, and is thrown. */
   async generate(prompt: Prompt, options: GenerateOptions = {}): Promise<Generated> {
     checkGenerateOptions(options);
-    const ids = this.#promptIds(prompt, options);
+    const ids = promptIds(this.tokenizer, prompt, options);
     const { signal, onToken, stop } = options;
-    return abortable(signal, async (abort) => {
+    const caller = new CallersFunction(onToken);
+    const answering = abortable(caller.signalWith(signal), async (abort) => {
       const { tokenizer } = this;
       const decoding = decodingOf(options, this.stopTokenIds);
-      const caller = new CallersFunction(onToken, () => abort.abort());
-      const answer = await caller.during(
-        this.native.generate(tokenizer.native, ids, decoding, stopsOf(stop), abort, caller.call),
-      );
+      const answer = await this.native.generate(tokenizer.native, ids, decoding, stopsOf(stop), abort, caller.call);
       const { promptMs = 0, answerMs = 0 } = answer;
       const timing = { promptTokens: ids.length, promptMs, answerMs };
       return { ...generatedOf(answer, answer.text, tokenizer, options), timing };
     });
-  }
-
-  #promptIds(prompt: Prompt, options: GenerateOptions): Uint32Array {
-    checkPrompt(prompt);
-    if (prompt instanceof Uint32Array) return prompt;
-    if (typeof prompt !== "string") return this.tokenizer.encodePrompt(prompt, options);
-    const { specialsInContent: specials } = options;
-    return this.tokenizer.encode(wholeText(prompt, "prompt"), {
-      addSpecialTokens: true,
-      ...(specials ? { specials } : {}),
-    });
+    return caller.during(answering);
   }
 
   /** The answer as a stream of text pieces. Leaving the loop stops the generation. */
@@ -347,7 +334,7 @@ export class Mistral implements LanguageModel {
       const answers: Generated[] = [];
       for (let start = 0; start < prompts.length; start += size) {
         throwIfAborted(signal);
-        const ids = prompts.slice(start, start + size).map((prompt) => this.#promptIds(prompt, options));
+        const ids = prompts.slice(start, start + size).map((prompt) => promptIds(this.tokenizer, prompt, options));
         const seeds = ids.map((_, i) => seedOf(options.seeds?.[start + i] ?? (options.seed ?? 0) + start + i));
         for (const answer of await this.native.generateBatch(ids, seeds, decoding, abort)) {
           const text = this.tokenizer.decode(answer.ids, { skipSpecialTokens: true });

@@ -1,6 +1,6 @@
 /** Fields that both kinds of completions share. */
 import { randomInt } from "node:crypto";
-import { seedOf } from "../model/generate-options";
+import { seedOf, seeds } from "../model/generate-options";
 import { badField } from "./api-error";
 import type { RequestFields } from "./request-fields";
 
@@ -32,9 +32,6 @@ const mostChoices = 128;
 
 /** Stop texts at most. OpenAI takes 4. */
 const mostStops = 16;
-
-/** Seeds are whole numbers below this; negative ones count from it down. */
-const seeds = 2 ** 47;
 
 const empty = (value: unknown) => typeof value === "object" && value !== null && Object.keys(value).length === 0;
 const is =

@@ -4,8 +4,9 @@ import type { AddressInfo } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { wait } from "../client/wait";
 import { typeName } from "../data/messages";
-import { aborted, ConfigError } from "../errors";
+import { aborted } from "../errors";
 import { Mistral } from "../model/mistral";
+import { optionError } from "../model/option-rules";
 import { isLoopback } from "./access";
 import { startProblem } from "./api-error";
 import { buildApp, type RequestLog } from "./app";
@@ -118,18 +119,15 @@ export async function serve(
 /** @throws ConfigError `ZA_ARGUMENT` for what plain JavaScript may give */
 function checkModels(models: unknown): void {
   const remedy = "Give models by the names that requests choose them by: serve({ zephyr: model }).";
-  const problem = (field: string, problem: string) =>
-    new ConfigError("ZA_ARGUMENT", problem, { place: { field }, remedy });
+  const refused = (field: string, problem: string) => optionError("ZA_ARGUMENT", field, problem, remedy);
   if (typeof models !== "object" || models === null || models instanceof Mistral) {
-    throw problem(
-      "models",
-      `expected an object of models, found ${models instanceof Mistral ? "a model" : typeName(models)}`,
-    );
+    const found = models instanceof Mistral ? "a model" : typeName(models);
+    throw refused("models", `expected an object of models, found ${found}`);
   }
   const entries = Object.entries(models);
-  if (entries.length === 0) throw problem("models", "there is no model to serve");
+  if (entries.length === 0) throw refused("models", "there is no model to serve");
   for (const [name, model] of entries) {
-    if (!(model instanceof Mistral)) throw problem(`models.${name}`, `expected a model, found ${typeName(model)}`);
+    if (!(model instanceof Mistral)) throw refused(`models.${name}`, `expected a model, found ${typeName(model)}`);
   }
 }
 

@@ -4,8 +4,6 @@ import { ConfigError, type ConfigProblem } from "../errors";
 import { nearestKey } from "../nearest-key";
 import { dpoLosses } from "./config-fields";
 
-export { nearestKey };
-
 /** The error of a configuration, with all its problems. */
 export function configError(problems: ConfigProblem[]): ConfigError {
   const lines = problems.map(({ field, problem, remedy }) => `\n  ${field}: ${problem}. ${remedy}`).join("");

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { recipes } from "../../recipes/zephyr";
 import { ConfigError } from "../errors";
 import type { Mistral } from "../model/mistral";
+import { nearestKey } from "../nearest-key";
 import {
   type ConfigSchema,
   type DpoConfigInput,
@@ -10,7 +11,6 @@ import {
   type SftConfigInput,
   sftConfig,
 } from "./config";
-import { nearestKey } from "./config-problems";
 import { CpoTrainer } from "./cpo-trainer";
 import { DpoTrainer } from "./dpo-trainer";
 import { KtoTrainer } from "./kto-trainer";

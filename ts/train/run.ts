@@ -262,20 +262,16 @@ export function openSession(
     neftuneNoiseAlpha: "neftuneNoiseAlpha" in config ? config.neftuneNoiseAlpha : null,
     seed,
   };
-  const session = new (native().NativeSession)(
+  // A signal that outlives many runs holds this flag alone.
+  const abort = new (native().NativeAbort)();
+  if (options.signal?.aborted) abort.abort();
+  else options.signal?.addEventListener("abort", () => abort.abort(), { once: true });
+  return new (native().NativeSession)(
     model.native,
     JSON.stringify(settings),
     options.loss ? JSON.stringify(options.loss) : undefined,
+    abort,
   );
-  if (options.signal) stopWith(session, options.signal);
-  return session;
-}
-
-/** A signal that outlives many runs must not hold their sessions. */
-function stopWith(session: NativeSession, signal: AbortSignal): void {
-  const held = new WeakRef(session);
-  if (signal.aborted) session.abort();
-  else signal.addEventListener("abort", () => held.deref()?.abort(), { once: true });
 }
 
 /** The learning rate of each step, counted from 0. */

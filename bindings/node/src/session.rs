@@ -1,6 +1,5 @@
 //! Training: packed batches in, sums out.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::Env;
@@ -18,7 +17,7 @@ use zephyr_mistral::train::Recompute;
 
 use crate::batch::NativeBatch;
 use crate::checkpoint::{NativeCheckpoints, NativeSaved};
-use crate::engine::{behind, submit, submit_detached};
+use crate::engine::{NativeAbort, behind, submit, submit_detached};
 use crate::failure::{Failure, guard};
 use crate::model::{NativeModel, SharedParts};
 use crate::seat::{Place, Seat};
@@ -49,7 +48,6 @@ pub struct NativeSession {
     loss: Option<Arc<Objective>>,
     optimizer: OptimizerKind,
     writer: Writer,
-    stop: Arc<AtomicBool>,
 }
 
 /// AdamW and clipping for one step.
@@ -68,8 +66,16 @@ pub struct NativeUpdate {
 impl NativeSession {
     /// `options`: JSON of `card`, `precision`, `recompute`, `headChunk`, `maxLength`, `referenceIsStart`, `optimizer`,
     /// `neftuneNoiseAlpha`, `seed`; `loss`: JSON of `method` (dpo, orpo, cpo, kto) with its constants, left out for SFT.
+    ///
+    /// `abort` ends the batch that is being computed, on the CPU before its next layer, and refuses every later one: `ZA_ABORTED`.
+    /// What was accumulated for a step is forgotten; finished steps stay and can be saved.
     #[napi(constructor)]
-    pub fn new(model: &NativeModel, options: String, loss: Option<String>) -> napi::Result<Self> {
+    pub fn new(
+        model: &NativeModel,
+        options: String,
+        loss: Option<String>,
+        abort: Option<&NativeAbort>,
+    ) -> napi::Result<Self> {
         guard(|| {
             let options: Options = serde_json::from_str(&options)?;
             let invalid = |field: &str, value: &str, remedy: &str| {
@@ -95,13 +101,12 @@ impl NativeSession {
                 optimizer,
                 embedding_noise: options.neftune_noise_alpha.map(|alpha| EmbeddingNoise { alpha }),
                 seed: options.seed,
-                stop: Arc::default(),
+                stop: abort.map(|abort| abort.flag.clone()).unwrap_or_default(),
             };
-            let stop = settings.stop.clone();
             let parts = model.parts.clone();
             let place = options.card.map(|card| Place { card, precision });
             let seat = Arc::new(Mutex::new(Seat::new(parts.clone(), settings, place, recompute)));
-            Ok(Self { parts, seat, loss, optimizer, writer: Writer::default(), stop })
+            Ok(Self { parts, seat, loss, optimizer, writer: Writer::default() })
         })
     }
 
@@ -126,13 +131,6 @@ impl NativeSession {
             }
             seat.fetch()
         })
-    }
-
-    /// Ends the batch that is being computed, on the CPU before its next layer, and refuses every later one: `ZA_ABORTED`. What
-    /// was accumulated for a step is forgotten; finished steps stay and can be saved.
-    #[napi]
-    pub fn abort(&self) {
-        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Adds a micro-batch of SFT to the step (`train`) or to the evaluation; resolves to its part of the loss.

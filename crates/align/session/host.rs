@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 use zephyr_kernels::{head, norm, rope};
@@ -31,18 +32,18 @@ pub(super) struct Host {
 
 impl Host {
     pub fn new(config: &Config, options: &SessionOptions) -> Self {
-        let mut host =
-            Self::empty(train::rope_table(config, options.max_length), options.recompute, options.head_chunk);
-        host.activations.stop = options.stop.clone();
-        host
+        let rope = train::rope_table(config, options.max_length);
+        Self::empty(rope, options.recompute, options.head_chunk, options.stop.clone())
     }
 
-    fn empty(rope: rope::Table, recompute: Recompute, chunk: usize) -> Self {
+    fn empty(rope: rope::Table, recompute: Recompute, chunk: usize, stop: Arc<AtomicBool>) -> Self {
+        let mut activations = Activations::new(recompute);
+        activations.stop = stop;
         Self {
             recompute,
             chunk,
             rope,
-            activations: Activations::new(recompute),
+            activations,
             gradients: Vec::new(),
             hidden: Vec::new(),
             d_hidden: Vec::new(),
@@ -178,9 +179,7 @@ impl Backend for Host {
 
     fn release(&mut self) {
         let rope = std::mem::replace(&mut self.rope, rope::Table::new(2, 1.0, 0));
-        let stop = self.activations.stop.clone();
-        *self = Self::empty(rope, self.recompute, self.chunk);
-        self.activations.stop = stop;
+        *self = Self::empty(rope, self.recompute, self.chunk, self.activations.stop.clone());
     }
 
     fn bytes(&self) -> usize {

@@ -14,12 +14,12 @@ mod unpaired;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use zephyr_kernels::cuda::{Bf16, Device};
 use zephyr_kernels::noise::Noise;
 use zephyr_mistral::lora::dropout_key;
-use zephyr_mistral::train::Recompute;
+use zephyr_mistral::train::{self, Recompute};
 use zephyr_mistral::{Model, Parameters, Weights};
 
 use self::backend::{Backend, Pass};
@@ -347,10 +347,7 @@ impl Session {
     }
 
     fn go_on(&self) -> Result<()> {
-        match self.options.stop.load(Ordering::Relaxed) {
-            true => Err(Error::Model(zephyr_mistral::Error::Aborted)),
-            false => Ok(()),
-        }
+        Ok(train::go_on(&self.options.stop)?)
     }
 
     /// What was not finished leaves no gradient behind: it would be added to the next step.
@@ -366,7 +363,6 @@ impl Session {
         if value.is_finite() {
             return Ok(());
         }
-        self.discard();
-        Err(Error::NonFinite { what, value, step: self.step() + 1 })
+        self.done_or_discard(Err(Error::NonFinite { what, value, step: self.step() + 1 }))
     }
 }

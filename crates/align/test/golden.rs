@@ -64,7 +64,7 @@ fn every_case_of_dpo_json() {
                 (&shared, Recompute::Layer),
             ] {
                 let options = SessionOptions { recompute, ..SessionOptions::default() };
-                let mut session = Session::new(&policy, options);
+                let mut session = Session::new(&policy, options.clone());
                 let sums = session.accumulate_dpo(&policy, packed, reference, &config, denominator(&pairs)).unwrap();
                 close(sums.loss, case["loss"].as_f64().unwrap(), &format!("{name} loss"));
                 close(
@@ -74,9 +74,10 @@ fn every_case_of_dpo_json() {
                 );
                 // An adapter that changes nothing yet: the numbers are the model's.
                 let adapted = Model::adapted(&policy, &adapter);
-                let mut session = Session::new(&policy, SessionOptions { recompute, ..SessionOptions::default() });
+                let mut session = Session::new(&policy, options);
                 let under_adapter =
                     session.accumulate_dpo(adapted, packed, reference, &config, denominator(&pairs)).unwrap();
+                close(under_adapter.loss, case["loss"].as_f64().unwrap(), &format!("{name} loss under an adapter"));
                 // The divergence cases carry no metrics.
                 let Some(metrics) = case.get("metrics").and_then(Value::as_object) else { continue };
                 for sums in [sums, under_adapter] {

@@ -102,6 +102,13 @@ fn golden_lora_dpo(share: bool, recompute: Recompute) {
     }
 }
 
+/// As [`adapter`], away from B = 0, where it changes nothing.
+pub(super) fn moved(base: &Weights, dropout: f64) -> Adapter {
+    let mut adapter = adapter(base, dropout);
+    adapter.data.iter_mut().enumerate().for_each(|(at, value)| *value += ((at * 7919 % 23) as f32 - 11.0) / 200.0);
+    adapter
+}
+
 pub(super) fn adapter(base: &Weights, dropout: f64) -> Adapter {
     Adapter::new(LoraConfig::from_fields(fields(dropout), "test").unwrap(), &base.config, 3).unwrap()
 }

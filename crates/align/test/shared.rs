@@ -75,8 +75,7 @@ fn a_dpo_step_over_shared_prompts_is_that_of_separate_sequences() {
 fn so_is_one_of_an_adapter() {
     for folder in models() {
         let base = weights(folder.join("model.safetensors"));
-        let mut adapter = super::lora::adapter(&base, 0.0);
-        adapter.data.iter_mut().enumerate().for_each(|(at, value)| *value += ((at * 7919 % 23) as f32 - 11.0) / 200.0);
+        let adapter = super::lora::moved(&base, 0.0);
         let model = Model::adapted(&base, &adapter);
         let pairs = eight_pairs(&json(folder.join("dpo.json")));
         let (chosen, rejected) = logps(&base, &pairs);

@@ -113,7 +113,10 @@ pub struct Activations {
 }
 
 /// Refuses to go on where a stop is asked for.
-pub(super) fn go_on(stop: &AtomicBool) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Aborted`]
+pub fn go_on(stop: &AtomicBool) -> Result<()> {
     if stop.load(Ordering::Relaxed) { Err(Error::Aborted) } else { Ok(()) }
 }
 

@@ -12,7 +12,7 @@ mod lora_test;
 #[cfg(test)]
 pub(crate) mod test;
 
-pub use activations::{Activations, Recompute};
+pub use activations::{Activations, Recompute, go_on};
 pub use backward::backward;
 pub use forward::forward;
 

@@ -84,6 +84,8 @@ struct Wanted {
 
 struct File {
     path: PathBuf,
+    /// Which one of the index's it is.
+    shard: Option<usize>,
     arrived: Arrived,
     contents: Contents,
     /// In the order of the file, the last first.
@@ -167,6 +169,7 @@ impl Arriving {
     /// `ZA_MODEL_FORMAT` where the file before is not whole, and for one that the index does not name, or that was there before.
     pub fn begin(&mut self, name: &str, size: u64) -> Result<()> {
         self.end_file()?;
+        let mut shard = None;
         if let Kind::SafeTensors(shards) = &mut self.kind
             && let Some(index) = &shards.index
         {
@@ -176,11 +179,12 @@ impl Arriving {
             if !shards.begun.insert(place) {
                 return Err(Error::format(name, "the file came twice"));
             }
+            shard = Some(place);
         }
         let arrived = Arrived::default();
         arrived.with(|window| window.size = size);
         let contents = Contents::Unknown { next_look: FIRST_LOOK };
-        self.file = Some(File { path: PathBuf::from(name), arrived, contents, wanted: Vec::new() });
+        self.file = Some(File { path: PathBuf::from(name), shard, arrived, contents, wanted: Vec::new() });
         Ok(())
     }
 
@@ -327,7 +331,7 @@ impl Arriving {
                 }
                 let Some(model) = &self.model else { return Ok(()) };
                 let name = file.path.display().to_string();
-                let own = index.as_ref().and_then(|index| Some((index, index.place_of(&name)?)));
+                let own = index.as_ref().zip(file.shard);
                 if let Some((index, own)) = own {
                     let here: HashSet<&str> = header.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
                     let absent = |spec: &&TensorSpec| {

@@ -1,11 +1,12 @@
 /** Answers that are held to a grammar, token by token. */
 
 import { draw as uniform } from "../../distill/draw";
-import { ModelError, throwIfAborted } from "../../errors";
+import { throwIfAborted } from "../../errors";
 import { abortable } from "../../model/abortable";
 import { stopsOf } from "../../model/generate-options";
 import { type AnswerLogprob, decodingOf, type Generated, type GenerateOptions } from "../../model/generation";
 import type { Mistral } from "../../model/mistral";
+import { optionError } from "../../model/option-rules";
 import { tokenBytes } from "../../model/token-bytes";
 import { textAfter } from "../../model/token-text";
 import type { Tokenizer } from "../../model/tokenizer";
@@ -179,10 +180,9 @@ class Steps {
         return { next, best: Array.from(ids.subarray(0, top), (id, i) => [id, logprobs[i] as number]) };
       }
       if (count === vocabulary) {
-        throw new ModelError("ZA_GENERATE_OPTION", "no token of the model fits the schema at this place", {
-          place: { field: "response_format" },
-          remedy: "Allow more in the schema, or take a model whose tokenizer has every character.",
-        });
+        const problem = "no token of the model fits the schema at this place";
+        const remedy = "Allow more in the schema, or take a model whose tokenizer has every character.";
+        throw optionError("ZA_GENERATE_OPTION", "response_format", problem, remedy);
       }
     }
   }

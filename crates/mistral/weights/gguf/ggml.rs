@@ -24,9 +24,14 @@ pub(super) fn kind(dtype: GgmlDType) -> Option<Kind> {
     })
 }
 
+/// Whether a matrix of the type can be kept: a plain one, or one that has products.
+pub(super) fn kept(dtype: GgmlDType) -> bool {
+    dtype.block_size() == 1 || kind(dtype).is_some()
+}
+
 /// Whether [`blocks_to_floats`] knows the type.
 pub(super) fn dequantised(dtype: GgmlDType) -> bool {
-    cfg!(not(target_arch = "wasm32")) || dtype.block_size() == 1 || kind(dtype).is_some()
+    cfg!(not(target_arch = "wasm32")) || kept(dtype)
 }
 
 /// The values of whole blocks.

@@ -2,7 +2,7 @@
 
 use super::super::read_at::ReadAt;
 use super::super::{CHUNK, arena};
-use super::ggml::{GgmlDType, dequantised, kind};
+use super::ggml::{self, GgmlDType, dequantised, kind};
 use super::model::{deinterleave_heads, interleaved_row};
 use super::{Gguf, TensorInfo};
 use crate::error::{Error, Result};
@@ -24,8 +24,7 @@ pub fn keeps(path: &Path) -> Result<bool> {
 
 /// The same of the tensors of a file.
 pub(in crate::weights) fn keeps_tensors(tensors: &[TensorInfo]) -> bool {
-    let quantised = || tensors.iter().filter(|tensor| tensor.dtype.block_size() > 1);
-    quantised().count() > 0 && quantised().all(|tensor| kind(tensor.dtype).is_some())
+    tensors.iter().any(|tensor| tensor.dtype.block_size() > 1) && tensors.iter().all(|tensor| ggml::kept(tensor.dtype))
 }
 
 /// Bytes in memory of a tensor that is kept as it is.
@@ -51,7 +50,7 @@ pub(in crate::weights) fn check_types<'a>(
     let kept = storage == Storage::Gguf;
     let known = |tensor: &TensorInfo| match tensor.dtype {
         // Norms are vectors, and f32 whatever they were.
-        dtype if kept && tensor.shape.len() > 1 => dtype.block_size() == 1 || kind(dtype).is_some(),
+        dtype if kept && tensor.shape.len() > 1 => ggml::kept(dtype),
         dtype => dequantised(dtype),
     };
     let unknown = tensors.into_iter().find(|tensor| !known(tensor));
