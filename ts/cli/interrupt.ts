@@ -5,22 +5,25 @@ const endedBy = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
  * Runs work with a signal that fires at Ctrl-C, SIGTERM, or when the terminal is closed (SIGHUP). The work ends by itself,
  * within a layer, and is saved; a second one ends the process at once.
  *
+ * What comes when the work is over, while the process ends, no longer makes its success a failure: the handlers stay.
+ *
  * Node takes back what nohup sets, which also leads the output elsewhere: without a terminal SIGHUP is passed over.
  */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
+  let over = false;
   const stop = (name: keyof typeof endedBy) => {
     if (controller.signal.aborted) process.exit(endedBy[name]);
-    process.stderr.write(`${process.stderr.isTTY ? "\r\x1b[2K" : ""}stopping (once more stops at once)\n`);
+    if (!over) process.stderr.write(`${process.stderr.isTTY ? "\r\x1b[2K" : ""}stopping (once more stops at once)\n`);
     controller.abort();
   };
   const unhung = !process.stdout.isTTY && !process.stderr.isTTY;
-  const signals = Object.keys(endedBy) as (keyof typeof endedBy)[];
-  const handlers = signals.map((name) => [name, name === "SIGHUP" && unhung ? () => {} : stop] as const);
-  for (const [name, handler] of handlers) process.on(name, handler);
+  for (const name of Object.keys(endedBy) as (keyof typeof endedBy)[]) {
+    process.on(name, name === "SIGHUP" && unhung ? () => {} : stop);
+  }
   try {
     return await work(controller.signal);
   } finally {
-    for (const [name, handler] of handlers) process.off(name, handler);
+    over = true;
   }
 }

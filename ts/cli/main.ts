@@ -12,6 +12,9 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 // Progress that nobody reads any more must not end what is being trained or served.
 process.stderr.on("error", () => {});
 
+// Nothing is left to do: a signal that came while Node takes itself down, models and all, would make of success a failure.
+process.on("beforeExit", () => process.exit());
+
 const program = buildProgram();
 try {
   await program.parseAsync();
