@@ -93,8 +93,9 @@ impl NativeSession {
             let optimizer = OptimizerKind::parse(&options.optimizer)
                 .ok_or_else(|| invalid("optimizer", &options.optimizer, "adamw, adamw-8bit or adamw-bf16"))?;
             let loss = loss.map(|json| Objective::parse(&json)).transpose()?.map(Arc::new);
+            let parts = model.parts.clone();
             let settings = SessionOptions {
-                recompute: recompute.unwrap_or_default(),
+                recompute: recompute.unwrap_or_else(|| Recompute::over(model.current().weights.storage())),
                 head_chunk: options.head_chunk,
                 max_length: options.max_length,
                 reference_is_start: options.reference_is_start,
@@ -103,7 +104,6 @@ impl NativeSession {
                 seed: options.seed,
                 stop: abort.map(|abort| abort.flag.clone()).unwrap_or_default(),
             };
-            let parts = model.parts.clone();
             let place = options.card.map(|card| Place { card, precision });
             let seat = Arc::new(Mutex::new(Seat::new(parts.clone(), settings, place, recompute)));
             Ok(Self { parts, seat, loss, optimizer, writer: Writer::default() })
