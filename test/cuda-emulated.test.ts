@@ -168,6 +168,8 @@ describe.skipIf(!name || !present(golden))("device cuda, emulated", () => {
       expect(String(await refused)).toMatch(/weights 0\.00 GB \+ .* = 0\.0\d GB.*are free/s);
       // Nothing plans an evaluation: it takes what it needs.
       process.env.ZEPHYR_EMULATED_MEMORY = "100000";
+      // Less than the measurement of the card's speed takes, too.
+      await expect(dpo({ measurePeak: true })).rejects.toMatchObject({ code: "ZA_DEVICE_MEMORY" });
       const onCard = await Mistral.fromPretrained(model, { device: "cuda", tokenizer: join(golden, "tokenizer") });
       const evaluation = evaluatePairs(onCard, rows().dpo);
       await expect(evaluation).rejects.toMatchObject({ name: "OutOfMemoryError", code: "ZA_OUT_OF_MEMORY" });
