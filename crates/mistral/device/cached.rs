@@ -89,6 +89,7 @@ pub struct Room<T: Element> {
     workspace: Option<(Reserved, Workspace<T>)>,
     parts: Option<Parts>,
     stats: head::Stats,
+    shortage: fn(),
 }
 
 #[derive(Debug)]
@@ -100,13 +101,15 @@ struct Parts {
 }
 
 impl<T: Element> Room<T> {
-    /// An empty one for a model; its memory is taken as it is needed.
-    pub fn new(decoder: &Decoder<T>) -> Self {
+    /// An empty one for a model; its memory is taken as it is needed. Where there is none left, `shortage` may make others give
+    /// theirs back.
+    pub fn new(decoder: &Decoder<T>, shortage: fn()) -> Self {
         let Config { layers, kv_heads, head_dim, .. } = decoder.config;
         let bytes = page_elements(layers, kv_heads, head_dim) * size_of::<T>();
         let device = decoder.device.clone();
         let pages = Pages { device, bytes, free: Vec::new(), made: 0, memory: Vec::new() };
-        Self { pages: Arc::new(Mutex::new(pages)), workspace: None, parts: None, stats: head::Stats::default() }
+        let (pages, stats) = (Arc::new(Mutex::new(pages)), head::Stats::default());
+        Self { pages, workspace: None, parts: None, stats, shortage }
     }
 
     /// Bytes of device memory.
@@ -123,7 +126,8 @@ impl<T: Element> Room<T> {
         };
         let wanted: Vec<usize> = caches.iter().zip(pieces).map(|(cache, piece)| missing(cache, piece)).collect();
         let tokens = caches.iter().zip(pieces).map(|(cache, piece)| cache.length + piece.len()).sum();
-        let mut taken = lock(&self.pages).take(wanted.iter().sum()).map_err(|error| match error {
+        let taken = self.insist(|| lock(&self.pages).take(wanted.iter().sum()));
+        let mut taken = taken.map_err(|error| match error {
             DeviceError::OutOfMemory { bytes, free, .. } => {
                 Error::CacheMemory { sequences: caches.len(), tokens, bytes, free }
             }
@@ -135,13 +139,20 @@ impl<T: Element> Room<T> {
         Ok(())
     }
 
-    fn make_parts(&mut self, device: &Arc<dyn Device>, config: &Config, rows: usize) -> Result<(Pointer<f32>, Pointer<f32>)> {
+    fn make_parts(
+        &mut self,
+        device: &Arc<dyn Device>,
+        config: &Config,
+        rows: usize,
+    ) -> Result<(Pointer<f32>, Pointer<f32>)> {
         if self.parts.as_ref().is_none_or(|parts| parts.rows < rows) {
             self.parts = None;
             let rows = rows.next_power_of_two();
-            let (memory, (parts, lse)) = Arena::reserve(device, "Attention over keys and values", |arena| {
+            let lay = |arena: &mut Arena| {
                 (arena.part("parts", rows * config.heads * config.head_dim), arena.part("lse", rows * config.heads))
-            })?;
+            };
+            let (memory, (parts, lse)) =
+                self.insist(|| Arena::reserve(device, "Attention over keys and values", lay))?;
             self.parts = Some(Parts { rows, parts, lse, _memory: memory });
         }
         Ok(self.parts.as_ref().map_or((Pointer::NULL, Pointer::NULL), |parts| (parts.parts, parts.lse)))
@@ -153,8 +164,19 @@ impl<T: Element> Room<T> {
         };
         self.workspace = None;
         let lay = |arena: &mut Arena| Workspace::lay(arena, &decoder.config, decoder.adapter.as_ref(), &sizes);
-        self.workspace = Some(Arena::reserve(&decoder.device, "The workspace of a step", lay)?);
+        self.workspace = Some(self.insist(|| Arena::reserve(&decoder.device, "The workspace of a step", lay))?);
         Ok(())
+    }
+
+    /// Takes memory; where there is none, once more when others had the chance to give theirs back.
+    fn insist<R>(&self, take: impl Fn() -> std::result::Result<R, DeviceError>) -> std::result::Result<R, DeviceError> {
+        match take() {
+            Err(DeviceError::OutOfMemory { .. }) => {
+                (self.shortage)();
+                take()
+            }
+            taken => taken,
+        }
     }
 }
 
@@ -192,7 +214,7 @@ impl<T: Element> Network for Cached<'_, T> {
             pieces.push(Piece { tokens: piece.len(), position: cache.length, pages: &cache.pages });
         }
         let batch = Batch { ids: &ids, positions: &positions, segments: &segments, prefixes: &[] };
-        batch.check(&decoder.config, decoder.positions)?;
+        batch.check(&decoder.config, decoder.config.max_position_embeddings)?;
         let Config { heads, kv_heads, head_dim, sliding_window: window, .. } = decoder.config;
         let shape = CacheShape { heads, kv_heads, head_dim, window, scale: (head_dim as f32).sqrt().recip() };
         let plan = CachePlan::new(&pieces, &shape);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use zephyr_kernels::attention::cuda::HEAD_DIMS;
-use zephyr_kernels::cuda::{Bf16, Device, Element};
+use zephyr_kernels::cuda::{Bf16, Device, DeviceError, Element};
 
 use super::{Cached, Decoder, Room};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generate::Network;
 use crate::model::Model;
 
@@ -20,31 +20,39 @@ enum Held {
     F32(Decoder<f32>, Room<f32>),
 }
 
-fn held<T: Element>(device: Arc<dyn Device>, model: Model) -> Result<(Decoder<T>, Room<T>)> {
-    let decoder = Decoder::new(device, model, model.weights.config.max_position_embeddings)?;
-    let room = Room::new(&decoder);
+fn held<T: Element>(device: Arc<dyn Device>, model: Model, shortage: fn()) -> Result<(Decoder<T>, Room<T>)> {
+    let make = || Decoder::new(device.clone(), model, 0);
+    let decoder = match make() {
+        Err(Error::Device(DeviceError::OutOfMemory { .. })) => {
+            shortage();
+            make()?
+        }
+        made => made?,
+    };
+    let room = Room::new(&decoder, shortage);
     Ok((decoder, room))
 }
 
 impl Resident {
-    /// Copies `model` to the device; its other memory is taken as it is needed.
+    /// Copies `model` to the device; its other memory is taken as it is needed. Where there is none left, `shortage` may make
+    /// others give theirs back.
     ///
     /// # Errors
     /// As [`Decoder::new`].
-    pub fn new(device: Arc<dyn Device>, model: Model) -> Result<Self> {
+    pub fn new(device: Arc<dyn Device>, model: Model, shortage: fn()) -> Result<Self> {
         if HEAD_DIMS.contains(&model.weights.config.head_dim) {
-            let (decoder, room) = held(device, model)?;
+            let (decoder, room) = held(device, model, shortage)?;
             return Ok(Self(Held::Bf16(decoder, room)));
         }
-        Self::exact(device, model)
+        Self::exact(device, model, shortage)
     }
 
     /// As [`Resident::new`], in f32.
     ///
     /// # Errors
     /// As [`Decoder::new`].
-    pub fn exact(device: Arc<dyn Device>, model: Model) -> Result<Self> {
-        let (decoder, room) = held(device, model)?;
+    pub fn exact(device: Arc<dyn Device>, model: Model, shortage: fn()) -> Result<Self> {
+        let (decoder, room) = held(device, model, shortage)?;
         Ok(Self(Held::F32(decoder, room)))
     }
 
