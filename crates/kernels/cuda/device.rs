@@ -124,7 +124,7 @@ impl fmt::Display for DeviceError {
             Self::OutOfMemory { what, bytes, free } => write!(
                 formatter,
                 "{what} needs {bytes} bytes of device memory, {free} are free. Remedy: Take a smaller batch or maxLength, \
-                 recompute \"layer\", LoRA, or end what else uses the card."
+                 recompute \"layer\", LoRA, or device \"cpu\", or end what else uses the card."
             ),
             Self::NoBuild => formatter.write_str(
                 "this build has no CUDA. Remedy: Build it with `npm run build:cuda`, or take device \"cpu\".",
