@@ -281,7 +281,7 @@ fn the_policy_that_fits_is_taken_or_the_numbers_are_told() {
     let plans = [Recompute::None, Recompute::NormsAndSwiglu, Recompute::Layer].map(of);
     assert!(plans.is_sorted_by(|a, b| a.total() > b.total()), "{plans:?}");
     let fitting = |free| {
-        let memory = Free { free, total: free };
+        let memory = Free { free, total: free, reserve: 0 };
         MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory, None)
     };
     for plan in plans {
@@ -294,12 +294,34 @@ fn the_policy_that_fits_is_taken_or_the_numbers_are_told() {
     assert!(error.to_string().contains("LoRA"), "{error}");
     assert!(fitting(1).unwrap_err().to_string().contains("a card with more memory"));
 
-    let memory = Free { free: plans[2].total(), total: plans[2].total() };
+    let memory = Free { free: plans[2].total(), total: plans[2].total(), reserve: 0 };
     let given =
         |recompute| MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory, Some(recompute));
     assert_eq!(given(Recompute::Layer).unwrap(), plans[2]);
     let error = given(Recompute::None).unwrap_err().to_string();
     assert!(error.contains("recompute \"none\"") && error.contains("leave recompute out"), "{error}");
+}
+
+/// A card's driver takes memory by itself, so that what fits to the byte does not fit a card.
+#[test]
+fn a_plan_leaves_a_card_its_reserve() {
+    let Some(folder) = models().into_iter().next() else { return };
+    let base = weights(folder.join("model.safetensors"));
+    let options = SessionOptions::default();
+    let work = Work { tokens: 4096, predictions: 2048, train: true };
+    let layer = SessionOptions { recompute: Recompute::Layer, ..options.clone() };
+    let least = MemoryPlan::new((&base).into(), Precision::Bf16, &layer, work);
+    for (total, reserve) in [(8_000_000_000, 512 << 20), (80_000_000_000, 800_000_000)] {
+        let fitting = |free| {
+            let memory = Free::of_card(free, total);
+            MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory, None)
+        };
+        assert_eq!(fitting(least.total() + reserve).unwrap(), least);
+        let error = fitting(least.total() + reserve - 1).unwrap_err().to_string();
+        let told = format!("of which {:.2} GB are left to the driver", reserve as f64 / 1e9);
+        assert!(error.contains(&told) && error.contains("batchSize"), "{error}");
+        assert!(fitting(reserve - 1).unwrap_err().to_string().contains("a card with more memory"));
+    }
 }
 
 /// By the plan alone, which takes no device: weights, gradients, rests and bf16 moments are ten bytes a parameter.
@@ -318,7 +340,7 @@ fn all_of_mistral_7b_is_trained_in_80_gigabytes() {
     model.config = config;
     let options = SessionOptions { optimizer: OptimizerKind::AdamWBf16, head_chunk: 1024, ..SessionOptions::default() };
     let work = Work { tokens: 8192, predictions: 4096, train: true };
-    let memory = Free { free: 80_000_000_000, total: 80_000_000_000 };
+    let memory = Free::of_card(80_000_000_000, 80_000_000_000);
     let plan = MemoryPlan::fitting((&model).into(), Precision::Bf16, &options, work, memory, None).unwrap();
     let parameters = 7_241_732_096;
     let held = plan.weights + plan.gradients + plan.states;
