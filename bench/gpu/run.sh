@@ -38,7 +38,7 @@ if [ -z "$smoke" ]; then
   # One thread: the proofs share one card.
   part proofs 100 "$here/bin/proofs" --test-threads=1
   part sessions 50 "$here/bin/sessions" on_a_device --include-ignored --test-threads=1
-  part speed 140 "$here/bin/speed" "$out/speed.json" 110
+  part speed 170 "$here/bin/speed" "$out/speed.json" 140
   part clock 40 "$here/bin/clock" "$out/clock.json"
 fi
 # It stops by itself before it is stopped.
