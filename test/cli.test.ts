@@ -86,6 +86,9 @@ describe("zephyr-align", () => {
       const config = JSON.parse(readFileSync(join(at(method), "config.json"), "utf8"));
       expect(config.method).toBe(method);
     }
+    const apart = cli(["kto", "--model", base, "--data", at("pairs.jsonl"), "--max-steps", "1", "--out", at("apart")]);
+    expect(apart.stderr).toContain("two single answers: chosen is wanted, rejected is not.");
+    expect(apart.stderr).toContain("8 answers of 4 pairs");
     const unpaired = cli(["orpo", "--model", base, "--data", thumbs, "--out", at("unpaired")]);
     expect(unpaired.status).toBe(77);
     expect(unpaired.stderr).toContain("zephyr-align kto");

@@ -59,7 +59,7 @@ export interface Prepared {
 const rowsOf = {
   rows: "conversations",
   pairs: "preference pairs",
-  answers: "answers with a label, or preference pairs,",
+  answers: "answers with a label, or preference pairs",
 } as const;
 
 /** Adds the files, the trainer's fields and the output flags. */

@@ -289,7 +289,9 @@ function warnAboutBalance(run: Run, answers: readonly EncodedAnswer[]): void {
   if (wanted === unwanted) return;
   const ratio = (wanted * desirableWeight) / Math.max(1, unwanted * undesirableWeight);
   if (unwanted > 0 && ratio >= 0.99 && ratio <= 1.34) return;
-  run.warn(
-    `${wanted} wanted and ${unwanted} unwanted answers: the KTO paper wants desirableWeight × wanted to be 1 to 4/3 times undesirableWeight × unwanted`,
-  );
+  const advice =
+    wanted === 0 || unwanted === 0
+      ? "KTO learns from answers of both kinds"
+      : "the KTO paper wants desirableWeight × wanted to be 1 to 4/3 times undesirableWeight × unwanted";
+  run.warn(`${wanted} wanted and ${unwanted} unwanted answers: ${advice}`);
 }

@@ -118,6 +118,16 @@ describe("showProgress", () => {
     ]);
   });
 
+  it("counts the answers of pairs that KTO takes apart", () => {
+    const counted = (parts: object) => {
+      let written = "";
+      showProgress({ write: (part) => (written += part) })({ ...events[0]!, method: "kto", ...parts } as TrainerEvent);
+      return written;
+    };
+    expect(counted({ rows: 5, answers: 10 })).toContain("kto: 10 answers of 5 pairs, 100 tokens");
+    expect(counted({ rows: 5, answers: 5 })).toContain("kto: 5 answers, 100 tokens");
+  });
+
   it.each(Object.entries(referenceTexts))("says what %s is", (reference, text) => {
     let written = "";
     showProgress({ write: (part) => (written += part) })({ ...events[0]!, reference } as TrainerEvent);

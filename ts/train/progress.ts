@@ -1,4 +1,4 @@
-import type { TrainerEvent } from "./events";
+import type { StartEvent, TrainerEvent } from "./events";
 import { memoryText } from "./memory";
 import { type Method, methods } from "./methods";
 import { referenceTexts } from "./trainer";
@@ -98,7 +98,7 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
           : "";
         const resumed = event.doneSteps > 0 ? `, going on after step ${event.doneSteps}` : "";
         line(
-          `${method}: ${event.rows} ${methods[method].rows}, ${event.tokens} tokens (${event.supervisedTokens} supervised)${packs}; ${event.totalSteps} steps${resumed}`,
+          `${method}: ${countOf(event)}, ${event.tokens} tokens (${event.supervisedTokens} supervised)${packs}; ${event.totalSteps} steps${resumed}`,
         );
         const { id, name, memory } = event.device;
         if (memory) {
@@ -154,6 +154,11 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
       }
     }
   };
+}
+
+/** What is trained on: `5 pairs`, `8 answers`; `8 answers of 4 pairs` where KTO takes pairs apart. */
+function countOf({ method, rows, answers = rows }: StartEvent): string {
+  return answers === rows ? `${rows} ${methods[method].rows}` : `${answers} answers of ${rows} pairs`;
 }
 
 function metricsText(metrics: Readonly<Record<string, number>>): string {

@@ -192,6 +192,7 @@ export async function announce(run: Run): Promise<void> {
     totalSteps: plan.totalSteps,
     doneSteps: run.found?.step ?? 0,
     rows: report.kept,
+    ...(report.answers === undefined ? {} : { answers: report.answers }),
     tokens: report.tokens,
     supervisedTokens: report.supervisedTokens,
     ...(model.adapter ? { adapter: { parameters: model.trainableParameters, frozen: model.parameters } } : {}),
