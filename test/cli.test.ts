@@ -138,6 +138,18 @@ describe("zephyr-align", () => {
     expect(stderr).toContain("--label-smoothing");
   });
 
+  it("tells the remedies of the library in its own flags", () => {
+    const told = (...args: string[]) => cli([...args, "--model", base, "--data", at("pairs.jsonl")]).stderr;
+    const run = ["orpo", "--max-steps", "1", "--out", at("again")];
+    told(...run);
+    expect(told(...run)).toContain("Choose another --out, or give --resume to go on, or --overwrite to replace");
+    expect(told("orpo", "--dtype", "bfloat16", "--out", at("frozen"))).toContain("(--lora-rank 16)");
+    expect(told("cpo", "--lora-rank", "0", "--out", at("rank"))).toContain("--lora-rank: too small");
+    expect(told("eval", "--max-length", "2")).toContain("Raise --max-length, set --on-bad-row skip");
+    const odd = told("dpo", "--ref-batch-size", "3", "--no-precompute-ref-logps", "--out", at("odd"));
+    expect(odd).toContain("it belongs to --precompute-ref-logps, which is off");
+  });
+
   it("runs the demo's road", () => {
     const { status, stdout, stderr } = cli(["demo", "--quick", "--out", at("demo"), "--json", at("demo.json")]);
     expect(status, stderr).toBe(0);

@@ -8,6 +8,7 @@ import { addDoctor } from "./doctor";
 import { addDpo } from "./dpo";
 import { addEval } from "./eval";
 import { addExport } from "./export";
+import { speakOf } from "./flag-names";
 import { addInspect } from "./inspect-mask";
 import { addJournal } from "./journal";
 import { addKto } from "./kto";
@@ -62,6 +63,7 @@ export function buildProgram(): Command {
     add(program);
   }
   for (const command of program.commands) inherit(command, program);
+  program.hook("preAction", (_, command) => speakOf(command));
   return program.addHelpText(
     "after",
     `

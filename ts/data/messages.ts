@@ -144,7 +144,7 @@ export function checkOrder(messages: readonly Message[], place: Place, rules: Or
         path(i, roleKey),
         twice ? `two ${role} turns in a row` : `expected the ${expected}, found the ${role}`,
         !twice && role === "assistant" && rules.first === "user"
-          ? "Conversations begin with the user; pass dropLeadingAssistant: true to cut leading assistant turns."
+          ? "Conversations begin with the user: remove the assistant turns before it (in code, dropLeadingAssistant: true cuts them)."
           : "User and assistant must take turns: join the turns or remove the row.",
       );
     }

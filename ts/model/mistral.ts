@@ -152,7 +152,8 @@ export class Mistral implements LanguageModel {
           : `the adapter's base ${base === undefined ? "is not named" : `${base} is not here`}`;
       throw new ModelError("ZA_MODEL_NOT_FOUND", problem, {
         place: { file: path },
-        remedy: "Load its base model with the adapter: Mistral.fromPretrained(base, { adapter }).",
+        remedy:
+          "Load its base model and give this folder as the adapter over it: Mistral.fromPretrained(base, { adapter }).",
       });
     }
     const own = options.tokenizer === undefined && existsSync(join(path, "tokenizer.json"));
