@@ -40,11 +40,14 @@ const refusalCodes = [
 /** A cap is reached, or the account is empty: with a higher cap or more credit the same command goes on. */
 const budgetCodes = ["ZA_CLIENT_CAP", "ZA_CLIENT_QUOTA"];
 
-/** Servers come back, and runs go on where they stopped: training, judging, runs with a journal. */
+/**
+ * Servers come back, a process that holds a folder or a journal ends (often the same run, not yet gone when it is started
+ * again), and runs go on where they stopped: training, judging, runs with a journal.
+ */
 const transientCodes = [
   "ZA_TRAIN_STALLED",
-  "ZA_HUB_NETWORK",
-  "ZA_HUB_DIGEST",
+  "ZA_FOLDER_LOCKED",
+  "ZA_JOURNAL_LOCKED",
   "ZA_JUDGE_INCOMPLETE",
   "ZA_PULL",
   "ZA_HUB_NETWORK",
