@@ -1,4 +1,4 @@
-import { DataError, type Place } from "../errors";
+import { ConfigError, DataError, type Place } from "../errors";
 import { brokenCharacter, brokenCharacterRemedy } from "./well-formed";
 
 /** Who speaks. */
@@ -36,11 +36,17 @@ export function rowError(
   return new DataError(code, problem, { place: { ...place, field }, remedy });
 }
 
-/** Names the type of a JSON value for messages. */
+/** Names the type of a value for messages; a promise that was not awaited is called so. */
 export function typeName(value: unknown): string {
   if (value === undefined) return "nothing";
   if (value === null) return "null";
+  if (value instanceof Promise) return "a promise";
   return Array.isArray(value) ? "an array" : typeof value === "object" ? "an object" : `a ${typeof value}`;
+}
+
+/** The refusal of an argument that plain JavaScript gave. */
+export function argumentError(field: string, expected: string, found: unknown, remedy: string): ConfigError {
+  return new ConfigError("ZA_ARGUMENT", `expected ${expected}, found ${typeName(found)}`, { place: { field }, remedy });
 }
 
 /** The string at a field; anything else, and half a character in it, is refused. */

@@ -3,6 +3,7 @@ import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { NativeModel } from "../../bindings/node/index";
 import type { Message } from "../data";
+import { argumentError } from "../data/messages";
 import { fromNative, ModelError, throwIfAborted } from "../errors";
 import { modelPath } from "../hub/model-files";
 import { isRepositoryId } from "../hub/repository";
@@ -368,6 +369,7 @@ export class Mistral implements LanguageModel {
 
   /** Writes a folder that transformers, and {@link Mistral.fromPretrained}, load. */
   async save(folder: string, options: SaveOptions = {}): Promise<void> {
+    if (typeof folder !== "string") throw argumentError("folder", "a path", folder, "Give the folder to write into.");
     const { dtype = "float32", maxShardBytes = 5_000_000_000 } = options;
     await this.#saveWithTokenizer(folder, () => this.native.save(folder, dtype, maxShardBytes));
   }

@@ -130,12 +130,6 @@ export function newRun(
     Partial<Pick<Run, "packing" | "reference">>,
   loggers: readonly Logger[] = [],
 ): Run {
-  try {
-    beginTraining(parts.model.native, parts.model.source);
-  } catch (error) {
-    void parts.folder?.close();
-    throw error;
-  }
   const now = performance.now();
   const warnings: string[] = [];
   const warn = (message: string) => {
@@ -143,9 +137,17 @@ export function newRun(
     parts.events.push({ type: "warning", message });
   };
   const builtIn = parts.config.logTo.map((name) => builtInLoggers[name]());
+  const attached = new AttachedLoggers([...builtIn, ...loggers], warn);
+  try {
+    // Behind all that may fail: only a run that is there says that it has ended.
+    beginTraining(parts.model.native, parts.model.source);
+  } catch (error) {
+    void parts.folder?.close();
+    throw error;
+  }
   return {
     packing: undefined,
-    loggers: new AttachedLoggers([...builtIn, ...loggers], warn),
+    loggers: attached,
     reference: undefined,
     ...parts,
     history: [],
