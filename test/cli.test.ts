@@ -97,11 +97,44 @@ describe("zephyr-align", () => {
     expect(recipe.stderr).toContain("no SimPO stage");
   });
 
-  it("writes the file of --json even where the reader of standard output leaves", () => {
-    const program = `"${process.execPath}" "${join(root, "dist", "cli.js")}"`;
-    const command = `${program} inspect mask "${at("chats.jsonl")}" --model "${base}" --json "${at("left.json")}" | true`;
-    spawnSync("/bin/sh", ["-c", command], { encoding: "utf8" });
-    expect(JSON.parse(readFileSync(at("left.json"), "utf8")).totals.rows).toBe(4);
+  describe("where the reader of its output leaves", () => {
+    /** The exit code of the program itself. */
+    const code = (args: string, piped = "| true") => {
+      const program = `"${process.execPath}" "${join(root, "dist", "cli.js")}"`;
+      const command = `cd "${folder}" && { ${program} ${args}; echo $? > code; } ${piped}`;
+      spawnSync("/bin/sh", ["-c", command], { encoding: "utf8" });
+      return Number(readFileSync(at("code"), "utf8"));
+    };
+
+    it("writes the file of --json", () => {
+      expect(code(`inspect mask chats.jsonl --model "${base}" --json left.json`)).toBe(0);
+      expect(JSON.parse(readFileSync(at("left.json"), "utf8")).totals.rows).toBe(4);
+    });
+
+    it("trains to the end, and ends by what became of that", () => {
+      const sft = `sft --model "${base}" --data chats.jsonl --log-steps 1`;
+      expect(code(`${sft} --max-steps 3 --out left`, "2>&1 | head -1")).toBe(0);
+      expect(readdirSync(at("left"))).toEqual(expect.arrayContaining(["model", "report.html"]));
+      expect(code(`${sft} --max-steps 3 --out left`, "2>&1 | true")).toBe(77);
+    });
+
+    it("makes the pairs too that come behind what it prints of the ratings", () => {
+      const pool = "--pool offline offline:poor --rater offline --answers 2";
+      writeFileSync(at("prompts.jsonl"), ["a river", "a city"].map((of) => `{"prompt":"Describe ${of}."}\n`).join(""));
+      expect(code(`rate --prompts prompts.jsonl ${pool} --out left-rated`)).toBe(0);
+      expect(readdirSync(at("left-rated"))).toEqual(expect.arrayContaining(["raw.jsonl", "train_prefs.jsonl"]));
+    });
+
+    it("ends quietly what only prints", async () => {
+      const child = spawn(process.execPath, [join(root, "dist", "cli.js"), "chat", "--model", base]);
+      const gone = new Promise((resolve) => child.on("exit", resolve));
+      child.stdin.write("say nine.\n");
+      await new Promise((resolve) => child.stdout.once("data", resolve));
+      child.stdout.destroy();
+      // More lines could come: only that nobody reads the answers ends it.
+      child.stdin.write("say ten.\n");
+      expect(await gone).toBe(0);
+    });
   });
 
   it("shows the mask of a row", () => {
