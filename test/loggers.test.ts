@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { DpoTrainer, type Logger, Mistral, SftTrainer, type TrainerEvent } from "../ts/index";
-import { readJsonl } from "./shared";
+import { pythonWith, readJsonl } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "zephyr-loggers-"));
@@ -40,10 +40,7 @@ async function eventsOf(trainer: AsyncIterable<TrainerEvent> & { fit(): Promise<
 const warningsOf = (events: readonly TrainerEvent[]) =>
   events.flatMap((event) => (event.type === "warning" ? [event.message] : []));
 
-// The Python of the measurements beside TRL, with `pip install tensorboard` in it.
-const python = process.env.ZEPHYR_PEER_PYTHON ?? "/tmp/peer/bin/python";
-const readable = spawnSync(python, ["-c", "import tensorboard"]).status === 0;
-if (!readable) console.warn(`SKIPPED: ${python} has no tensorboard, the event files are not read back by it`);
+const python = pythonWith("tensorboard");
 
 /** All scalars and texts of a folder, as TensorBoard's own reader has them. */
 const reader = `
@@ -63,7 +60,7 @@ interface Board {
 }
 
 function board(run: string): Board {
-  const { stdout, stderr, status } = spawnSync(python, ["-c", reader, join(run, "tensorboard")], { encoding: "utf8" });
+  const { stdout, stderr, status } = spawnSync(python!, ["-c", reader, join(run, "tensorboard")], { encoding: "utf8" });
   expect(status, stderr).toBe(0);
   return JSON.parse(stdout);
 }
@@ -80,7 +77,7 @@ function expected(run: string): Board["scalars"] {
   return scalars;
 }
 
-describe.runIf(readable)("TensorBoard", () => {
+describe.runIf(python)("TensorBoard", () => {
   it.each([
     [
       "SFT",

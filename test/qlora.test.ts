@@ -5,9 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DpoTrainer, Mistral, SftTrainer } from "../ts/index";
-import { golden, present, readJson, relative } from "./shared";
+import { golden, present, pythonWith, readJson, relative } from "./shared";
 
-const python = process.env.ZEPHYR_PEER ?? "/tmp/peer/bin/python";
 const folder = join(golden, "window");
 const tokenizer = join(golden, "tokenizer");
 const ids = [1, 40, 7, 99, 12, 33, 64, 5, 20, 11];
@@ -72,11 +71,9 @@ describe.runIf(present(golden))("frozen bases", () => {
   });
 
   // The package bitsandbytes, in the peer or in a folder of its own.
-  const bitsandbytes = { ...process.env, PYTHONPATH: process.env.ZEPHYR_BITSANDBYTES ?? "/tmp/bnb-core/x" };
-  const peer =
-    existsSync(python) && spawnSync(python, ["-c", "import bitsandbytes"], { env: bitsandbytes }).status === 0;
-  if (!peer) console.warn("SKIPPED: no Python with bitsandbytes, the adapter of an NF4 base is not loaded there");
-  it.runIf(peer)("transformers and PEFT load the NF4 base by the saved config, and the adapter over it", async () => {
+  const bitsandbytes = { PYTHONPATH: process.env.ZEPHYR_BITSANDBYTES ?? "/tmp/bnb-core/x" };
+  const python = pythonWith("bitsandbytes", bitsandbytes);
+  it.runIf(python)("transformers and PEFT load the NF4 base by the saved config, and the adapter over it", async () => {
     // bitsandbytes' own CPU kernel misreads rows that are not whole blocks of 64, which the golden models have.
     const config = { ...readJson<object>(folder, "config.json"), intermediate_size: 192 };
     const random = await Mistral.random(config, (await Mistral.fromPretrained(folder, { tokenizer })).tokenizer, 3);
@@ -103,7 +100,8 @@ with torch.no_grad():
     print(json.dumps(model(torch.tensor([ids])).logits[0].flatten().tolist()))
 `;
     const args = ["-c", program, base, saved, JSON.stringify(ids)];
-    const { status, stdout, stderr } = spawnSync(python, args, { encoding: "utf8", env: bitsandbytes });
+    const env = { ...process.env, ...bitsandbytes };
+    const { status, stdout, stderr } = spawnSync(python!, args, { encoding: "utf8", env });
     expect(status, stderr).toBe(0);
     const [layer, logits = ""] = stdout.trim().split("\n").slice(-2);
     expect(layer).toBe("Linear4bit");
