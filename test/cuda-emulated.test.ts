@@ -17,6 +17,8 @@ import {
   SftTrainer,
   type TrainerEvent,
 } from "../ts/index";
+import { fitShowing } from "../ts/train/progress";
+import { reached } from "./runs";
 import { golden, present, readJson } from "./shared";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -53,14 +55,7 @@ const settings = {
 async function dpo(options: Partial<DpoTrainerOptions> = {}, events: TrainerEvent[] = []) {
   const policy = await load();
   const trainer = new DpoTrainer({ policy, ref: await load(ref), dataset: rows().dpo, ...settings, ...options });
-  const read = (async () => {
-    for await (const event of trainer) events.push(event);
-  })().catch(() => {});
-  try {
-    return await trainer.fit();
-  } finally {
-    await read;
-  }
+  return fitShowing(trainer, (event) => void events.push(event));
 }
 
 /** Of each step, within the tolerance of two ways to add up. */
@@ -152,7 +147,7 @@ describe.skipIf(!name || !present(golden))("device cuda, emulated", () => {
         signal: stop.signal,
       });
       const stopped = trainer.fit();
-      for await (const event of trainer) if (event.type === "step" && event.step === 3) break;
+      await reached(trainer, "step", 3);
       stop.abort();
       await expect(stopped).rejects.toMatchObject({ code: "ZA_ABORTED" });
       await dpo({ ...run, outputDir: join(folder, parted), resume: true });

@@ -7,7 +7,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
-import { DpoTrainer, type Logger, Mistral, SftTrainer, type TrainerEvent } from "../ts/index";
+import { DpoTrainer, type Logger, Mistral, SftTrainer } from "../ts/index";
+import { eventsOf, reached, warningsOf } from "./runs";
 import { pythonWith, readJsonl } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
@@ -26,19 +27,6 @@ const pairs = chats.map(({ messages: [user, answer] }) => ({
   rejected: [{ role: "assistant", content: "the hat is red." }],
 }));
 const common = { logSteps: 1, batchSize: 2, samples: 0, learningRate: 1e-4 } as const;
-
-async function eventsOf(trainer: AsyncIterable<TrainerEvent> & { fit(): Promise<unknown> }): Promise<TrainerEvent[]> {
-  const seen: TrainerEvent[] = [];
-  const reading = (async () => {
-    for await (const event of trainer) seen.push(event);
-  })();
-  await trainer.fit();
-  await reading;
-  return seen;
-}
-
-const warningsOf = (events: readonly TrainerEvent[]) =>
-  events.flatMap((event) => (event.type === "warning" ? [event.message] : []));
 
 const python = pythonWith("tensorboard");
 
@@ -106,10 +94,10 @@ describe.runIf(python)("TensorBoard", () => {
       dataset: chats,
       signal: stop.signal,
     });
-    const reading = (async () => {
-      for await (const event of first) if (event.type === "step" && event.step === 5) stop.abort();
-    })();
-    await expect(Promise.all([first.fit(), reading])).rejects.toMatchObject({ code: "ZA_ABORTED" });
+    const stopped = first.fit();
+    await reached(first, "step", 5);
+    stop.abort();
+    await expect(stopped).rejects.toMatchObject({ code: "ZA_ABORTED" });
     const before = board(outputDir).scalars.loss!.at(-1)![0];
     expect(before).toBeGreaterThanOrEqual(5);
     const model = await Mistral.fromPretrained(base);
@@ -147,7 +135,7 @@ describe("loggers", () => {
       },
       end: () => told.push("end"),
     };
-    const warnings = warningsOf(await eventsOf(await sft([logger])));
+    const warnings = warningsOf((await eventsOf(await sft([logger]))).events);
     expect(told).toEqual([["sft", 3, 0], [1, "number"], [2, "number"], [3, "number"], "end"]);
     expect(warnings.filter((text) => text.includes("logger"))).toEqual([]);
   });
@@ -165,7 +153,7 @@ describe("loggers", () => {
       end: () => calls++,
     };
     const other: Logger = { name: "other", start() {}, log: (step) => told.push(step), end() {} };
-    const events = await eventsOf(await sft([broken, other]));
+    const { events } = await eventsOf(await sft([broken, other]));
     expect(told).toEqual([1, 2, 3]);
     expect(calls).toBe(1);
     expect(warningsOf(events).filter((text) => text.includes("logger"))).toEqual([
