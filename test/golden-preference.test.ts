@@ -15,7 +15,7 @@ import {
   SimpoTrainer,
   type TrainResult,
 } from "../ts/index";
-import { eventsOf, reached, warningsOf } from "./runs";
+import { eventsOf, stopAt, warningsOf } from "./runs";
 import { golden, metricError, present, readJson, relative } from "./shared";
 
 type Messages = { role: string; content: string }[];
@@ -177,10 +177,7 @@ describe.runIf(present(golden))("preference trainers", () => {
       const outputDir = join(place, `${method}-stopped`);
       const stop = new AbortController();
       const stopped = trainer({ policy: await load(window), outputDir, signal: stop.signal });
-      const running = stopped.fit();
-      await reached(stopped, "step", 2);
-      stop.abort();
-      await expect(running).rejects.toMatchObject({ code: "ZA_ABORTED" });
+      await stopAt(stopped, stop, "step", 2);
       const resumed = await trainer({ policy: await load(window), outputDir, resume: true }).fit();
       expect(
         resumed.history.map(({ tokens_per_second, ...line }) => line),

@@ -1,4 +1,5 @@
 /** Runs of trainers: what they tell, and moments that others wait for. */
+import { expect } from "vitest";
 import type { TrainerEvent } from "../ts/index";
 import { fitShowing } from "../ts/train/progress";
 
@@ -24,6 +25,19 @@ export async function reached(
     if (event.type === type && (step === undefined || ("step" in event && event.step === step))) return;
   }
   throw new Error(`the run ended before ${type} ${step ?? ""}`);
+}
+
+/** Runs a trainer that has this controller's signal until it tells such an event, and stops it there. */
+export async function stopAt(
+  trainer: Trainer<unknown>,
+  stop: AbortController,
+  type: TrainerEvent["type"],
+  step?: number,
+): Promise<void> {
+  const stopped = trainer.fit();
+  await reached(trainer, type, step);
+  stop.abort();
+  await expect(stopped).rejects.toMatchObject({ code: "ZA_ABORTED" });
 }
 
 /** Something that others wait for. */
