@@ -5,17 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { buildProgram, present, smollm2 } from "./shared";
+import { buildProgram, runProgram as cli, present, smollm2 } from "./shared";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const base = join(root, "recipes", "demo", "base");
 const folder = mkdtempSync(join(tmpdir(), "zephyr-cli-"));
 const at = (name: string) => join(folder, name);
-
-function cli(args: string[], input = "") {
-  const options = { encoding: "utf8", input, env: { ...process.env, NO_COLOR: "1" } } as const;
-  return spawnSync(process.execPath, [join(root, "dist", "cli.js"), ...args], options);
-}
 
 beforeAll(() => {
   buildProgram();

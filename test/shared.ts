@@ -76,6 +76,18 @@ export function buildProgram(): string {
   return program;
 }
 
+/** Runs the program, built, in a process of its own to its end; it prints without colours. */
+export function runProgram(
+  args: readonly string[],
+  { input = "", env = {} }: { input?: string; env?: NodeJS.ProcessEnv } = {},
+) {
+  return spawnSync(process.execPath, [buildProgram(), ...args], {
+    encoding: "utf8",
+    input,
+    env: { ...process.env, NO_COLOR: "1", ...env },
+  });
+}
+
 /** Conversations and pairs of short texts, all different. */
 export function smallRows(count: number) {
   const words = ["two", "seven", "nine", "ten", "hat", "red", "cat", "sun"];
