@@ -77,7 +77,9 @@ try {
 
 const peak = (name, recompute) =>
   results.find((each) => each.name === name && each.recompute === recompute)?.peak_rss_mib;
-const [quantised, plain] = [peak("QLoRA nf4", "layer"), peak("LoRA f32", "layer")];
+/** What is taken where nothing is said. */
+const standard = { "QLoRA nf4": "layer", "LoRA f32": "norms-and-swiglu" };
+const ratio = (policy) => peak("QLoRA nf4", policy["QLoRA nf4"]) / peak("LoRA f32", policy["LoRA f32"]);
 const report = {
   name: "memory",
   about: "Peak resident set of a DPO run with cached reference, in MiB, and tokens per second (first step left out).",
@@ -89,8 +91,13 @@ const report = {
   max_length: maxLength,
   steps_measured: steps - 1,
   node_mib: nodeOnly,
-  // QLoRA's memory in that of LoRA in f32, both under "layer".
-  ...(quantised && plain ? { qlora_memory_ratio: quantised / plain } : {}),
+  // QLoRA's memory in that of LoRA in f32: as they are by themselves, and both under "layer".
+  ...(flags.only
+    ? {}
+    : {
+        qlora_memory_ratio: ratio(standard),
+        qlora_memory_ratio_layer: ratio({ "QLoRA nf4": "layer", "LoRA f32": "layer" }),
+      }),
   results,
 };
 console.log(memoryTable(report));

@@ -3,7 +3,7 @@
  * separate sequences, both by our own trainer, in one run.
  *
  * usage: node bench/shared-prompt.mjs [--steps 3] [--repeat 3] [--batch 4] [--max-length 1024] [--threads 2]
- *                                     [--only dpo_long,dpo] [--mistral] [--json FILE] [--write]
+ *                                     [--only dpo_long,dpo,short,long] [--mistral] [--json FILE] [--write]
  *
  * Each measurement is a process of its own, both sides in turn, in changing order; the first step of each is left out.
  * Both sides train on the same rows; their losses must agree, or the run fails. Per data set:
@@ -17,7 +17,9 @@
  * of its parameters, and its attention a fifth of the work besides; Mistral-7B's a fiftieth each: `--mistral` measures a
  * model of Mistral's proportions (mistral-slice.mjs).
  *
- * Rows: pairs/dpo_long.jsonl and pairs/dpo.jsonl of ../shared/data (ZEPHYR_DATA: another folder).
+ * Rows: pairs/dpo_long.jsonl and pairs/dpo.jsonl of ../shared/data (ZEPHYR_DATA: another folder), and what lies on both sides
+ * of them: `short`, the answers of dpo after a prompt of two words, where nothing is to be had and nothing may be lost; `long`,
+ * the prompts of dpo_long with the first words of their answers.
  * Model: ../shared/env/models.sh --hf (ZEPHYR_TEST_DATA: its folder).
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -49,7 +51,7 @@ const { values: flags } = parseArgs({
     "max-length": { type: "string", default: "1024" },
     threads: { type: "string", default: "2" },
     mistral: { type: "boolean", default: false },
-    only: { type: "string", default: "dpo_long,dpo" },
+    only: { type: "string", default: "dpo_long,dpo,short,long" },
     json: { type: "string" },
     write: { type: "boolean", default: false },
   },
@@ -90,8 +92,20 @@ const report = {
 console.log(sharedPromptTable(report));
 keep(report, flags);
 
+/** Rows of a file, or made of one's: lines of JSON. */
+function pairs(name, count) {
+  if (name !== "short" && name !== "long") return evenlySpread(name, count);
+  const rows = evenlySpread(name === "short" ? "dpo" : "dpo_long", count).map((line) => JSON.parse(line));
+  const cut = ([{ role, content }]) => [{ role, content: content.split(" ").slice(0, 20).join(" ") }];
+  const made = ({ prompt, chosen, rejected }) =>
+    name === "short"
+      ? { prompt: [{ role: "user", content: "Go on." }], chosen, rejected }
+      : { prompt, chosen: cut(chosen), rejected: cut(rejected) };
+  return rows.map((row) => JSON.stringify(made(row)));
+}
+
 async function compare(name) {
-  const rows = writeRows(join(scratch, `${name}.jsonl`), evenlySpread(name, steps * batch));
+  const rows = writeRows(join(scratch, `${name}.jsonl`), pairs(name, steps * batch));
   const job = { model: folder, method: "dpo", precompute: true, rows, steps, batch, maxLength, threads };
   const runs = { shared: [], separate: [] };
   for (let round = 0; round < repeat; round++) {

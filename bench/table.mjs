@@ -131,7 +131,10 @@ export function memoryTable(report) {
     `DPO of ${report.model} with cached reference, batch ${report.batch}, max length ${report.max_length}, ${report.threads} threads: peak of`,
     `the whole process (Node alone: ${report.node_mib.toFixed(0)} MiB) and speed, by recompute policy; the losses are equal to the last bit.`,
     ...(report.qlora_memory_ratio
-      ? [`QLoRA takes ${report.qlora_memory_ratio.toFixed(2)} of LoRA's memory in f32, both under "layer".`]
+      ? [
+          `QLoRA takes ${report.qlora_memory_ratio.toFixed(2)} of LoRA's memory in f32 where recompute is "auto", and`,
+          `${report.qlora_memory_ratio_layer.toFixed(2)} both under "layer".`,
+        ]
       : []),
     `${report.machine.cpu}, ${report.machine.cores} cores; ${report.date.slice(0, 10)}.`,
   ];
@@ -159,7 +162,8 @@ export function sharedPromptTable(report) {
     separate.step_ms.toFixed(0),
     shared.step_ms.toFixed(0),
     `${speedup.toFixed(3)}×`,
-    `${(100 * shown).toFixed(0)} %`,
+    // Of next to nothing no share can be measured.
+    token_ratio < 1.05 ? "" : `${(100 * shown).toFixed(0)} %`,
     `${(100 * ceiling).toFixed(0)} %`,
   ]);
   return `${markdown([head, ...rows])}\n`;

@@ -15,7 +15,7 @@ const parts = {
   fuzz: [node("fuzz.mjs", "--seconds", values.seconds)],
   resume: [node("resume-kills.mjs")],
   chaos: [node("chaos.mjs")],
-  formats: [node("format-peers.mjs", "--strict"), ["npx", "vitest", "run", "formats"]],
+  formats: [node("peers.mjs", "--torch", "--strict"), ["npx", "vitest", "run", "formats"]],
 };
 const chosen = values.only?.split(",") ?? Object.keys(parts);
 const unknown = chosen.filter((name) => !(name in parts));

@@ -36,6 +36,9 @@ describe.skipIf(!python)("bench/gpu/report.py", () => {
       device: "NVIDIA H200",
       emulated: false,
       gemm_peak_tflops: 750,
+      generating: [
+        { sequences: 32, prompt: 512, prompt_tokens_per_s: 20_000, ms_per_step: 8, tokens_per_s: 4000, memory_gib: 19 },
+      ],
       training: [
         {
           name: "dpo",
@@ -131,6 +134,7 @@ describe.skipIf(!python)("bench/gpu/report.py", () => {
     expect(text).toContain("| attention backward for Hopper | 2048 | 260 | 200 | 1.30× |");
     expect(text).toContain("| PyTorch dpo (layers computed again) | 8×1024 | 8,000 | 4.0 | 400.00 | 50 % | 70.0 |");
     expect(text).toContain("| zephyr-align dpo | 8×1024 | 13,000 | 6.0 | 440.00 | 55 % | 72.0 |");
+    expect(text).toContain("| 32 | 512 | 20,000 | 8.00 | 4,000 | 19.0 |");
     expect(text).toContain("| dpo | 1024 | 13,000 | 8,000 | 1.62× |");
     expect(text).toContain("| products | 900 | 400.00 | 70.0 % | 650 |");
     expect(text).toContain("window, float32: loss 0.7000 to 0.1000");

@@ -17,6 +17,7 @@ import {
   SftTrainer,
   type TrainerEvent,
 } from "../ts/index";
+import { chooseDevice } from "../ts/native/devices";
 import { fitShowing } from "../ts/train/progress";
 import { stopAt } from "./runs";
 import { golden, present, readJson } from "./shared";
@@ -71,8 +72,12 @@ function expectSame(found: readonly Record<string, number>[], expected: readonly
 
 const ids = Array.from({ length: 20 }, (_, index) => 3 + ((index * 7) % 100));
 
+const cpu = await chooseDevice("cpu");
+const onCpu = (model: Mistral) => model.on(cpu);
+
 async function expectSameModel(found: Mistral, expected: Mistral, within = 1e-3): Promise<void> {
-  const [own, other] = [await found.logits(ids), await expected.logits(ids)];
+  // By the CPU both: what is compared is what was trained.
+  const [own, other] = [await onCpu(found).logits(ids), await onCpu(expected).logits(ids)];
   const scale = Math.max(...other.map(Math.abs));
   const error = Math.max(...own.map((logit, index) => Math.abs(logit - other[index]!))) / scale;
   expect(error).toBeLessThan(within);
@@ -160,6 +165,8 @@ describe.skipIf(!name || !present(golden))("device cuda, emulated", () => {
       expect(String(await refused)).toMatch(/weights 0\.00 GB \+ .* = 0\.0\d GB.*are free/s);
       // Nothing plans an evaluation: it takes what it needs.
       process.env.ZEPHYR_EMULATED_MEMORY = "100000";
+      // Less than the measurement of the card's speed takes, too.
+      await expect(dpo({ measurePeak: true })).rejects.toMatchObject({ code: "ZA_DEVICE_MEMORY" });
       const onCard = await Mistral.fromPretrained(model, { device: "cuda", tokenizer: join(golden, "tokenizer") });
       const evaluation = evaluatePairs(onCard, rows().dpo);
       await expect(evaluation).rejects.toMatchObject({ name: "OutOfMemoryError", code: "ZA_OUT_OF_MEMORY" });
@@ -193,6 +200,125 @@ describe.skipIf(!name || !present(golden))("device cuda, emulated", () => {
       expect(String(error)).toMatch(what);
     };
     await refused(dpo({ optimizer: "adamw-bf16" }), /adamw-bf16/);
+  });
+
+  describe("generating and scoring", () => {
+    const tokenizer = join(golden, "tokenizer");
+    const card = (path = model) => Mistral.fromPretrained(path, { device: "cuda", tokenizer });
+    const text = Uint32Array.from(ids);
+    const prompts = [Uint32Array.of(5, 9, 30, 7, 7, 12, 3), text, Uint32Array.of(4)];
+    /** In bfloat16, over weights that are rounded. */
+    const near = (found: Float32Array, expected: Float32Array) => {
+      expect(found).toHaveLength(expected.length);
+      for (const [index, logp] of expected.entries()) expect(Math.abs(found[index]! - logp)).toBeLessThan(0.06);
+    };
+
+    it("say what the CPU says, alone and together, as a stream, and again after the weights were trained", async () => {
+      using onCard = await card();
+      const reference = await load();
+      near(await onCard.score(ids), await reference.score(ids));
+      near(await onCard.logits([3, 4, 5]), await reference.logits([3, 4, 5]));
+      const options = { maxTokens: 12, logprobs: 3 };
+      const together = await onCard.generateBatch(prompts, options);
+      for (const [index, prompt] of prompts.entries()) {
+        const alone = await onCard.generate(prompt, options);
+        expect([...together[index]!.ids]).toEqual([...alone.ids]);
+        expect(alone.timing?.promptTokens).toBe(prompt.length);
+        // What it says is most probable under the CPU's weights too, but for rounding.
+        const scores = await reference.score([...prompt, ...alone.ids]);
+        const own = alone.logprobs!.map(({ logprob }) => logprob);
+        near(Float32Array.from(own), scores.subarray(prompt.length - 1));
+      }
+      const pieces: string[] = [];
+      for await (const piece of onCard.stream(prompts[0]!, { maxTokens: 12 })) pieces.push(piece);
+      expect(pieces.join("")).toBe((await onCard.generate(prompts[0]!, { maxTokens: 12 })).text);
+
+      const before = await onCard.score(ids);
+      await new SftTrainer({ model: onCard, dataset: rows().sft, ...settings, learningRate: 0.05 }).fit();
+      const after = await onCard.score(ids);
+      expect(Math.max(...after.map((logp, index) => Math.abs(logp - before[index]!)))).toBeGreaterThan(0.5);
+      near(after, await onCpu(onCard).score(ids));
+    });
+
+    it("adapters, frozen weights, kept texts and abort", async () => {
+      using base = await Mistral.fromPretrained(model, { device: "cuda", tokenizer, quantization: "nf4" });
+      using adapted = await base.withLora({ rank: 4 });
+      await new SftTrainer({ model: adapted, dataset: rows().sft, ...settings, learningRate: 0.05 }).fit();
+      near(await adapted.score(ids), await onCpu(adapted).score(ids));
+      near(await base.score(ids), await onCpu(base).score(ids));
+
+      const first = await adapted.generate(text, { maxTokens: 6, reuse: true });
+      const longer = Uint32Array.of(...ids, ...first.ids, 9, 11);
+      const second = await adapted.generate(longer, { maxTokens: 6, reuse: true });
+      expect([...second.ids]).toEqual([...(await adapted.generate(longer, { maxTokens: 6 })).ids]);
+
+      const signal = AbortSignal.abort();
+      await expect(adapted.generate(text, { signal })).rejects.toMatchObject({ code: "ZA_ABORTED" });
+      await expect(adapted.generate(text, { kvCache: "q8" })).rejects.toMatchObject({ code: "ZA_GENERATE_OPTION" });
+    });
+
+    it("a run's samples are answered where it trains; where there is no room, on the CPU, which is told", async () => {
+      const sampled = async (device: "cuda" | "cpu") => {
+        const events: TrainerEvent[] = [];
+        await dpo({ device, samples: 1, sampleSteps: 2, learningRate: 0.01 }, events);
+        return events.filter((event) => event.type === "samples").map(({ samples }) => samples[0]!.answer);
+      };
+      const onCard = await sampled("cuda");
+      expect(onCard).toHaveLength(3);
+      expect(onCard).toEqual(await sampled("cpu"));
+      expect(onCard[2]).not.toBe(onCard[0]);
+
+      const events: TrainerEvent[] = [];
+      await dpo({ maxSteps: 1 }, events);
+      const { total } = events.find((event) => event.type === "start")!.device.memory!;
+      process.env.ZEPHYR_EMULATED_MEMORY = String(total + 1000);
+      try {
+        const events: TrainerEvent[] = [];
+        await dpo({ maxSteps: 1, samples: 1 }, events);
+        const warnings = events.filter((event) => event.type === "warning").map(({ message }) => message);
+        expect(warnings.join("\n")).toMatch(/samples are answered on the CPU: .* bytes/);
+      } finally {
+        delete process.env.ZEPHYR_EMULATED_MEMORY;
+      }
+    });
+
+    it("memory: a model makes room for another and for a training; what does not fit is an error of its own", async () => {
+      const bytes = (await load()).parameters * 2;
+      // For the weights of one, and its workspace.
+      process.env.ZEPHYR_EMULATED_MEMORY = String(Math.round(bytes * 1.5 + 1_500_000));
+      try {
+        using one = await card();
+        using other = await card();
+        const scores = await one.score(ids);
+        expect(await other.score(ids)).toEqual(scores);
+        expect(await one.score(ids)).toEqual(scores);
+      } finally {
+        delete process.env.ZEPHYR_EMULATED_MEMORY;
+      }
+      // A training is planned for the whole card.
+      const events: TrainerEvent[] = [];
+      await dpo({ maxSteps: 1 }, events);
+      const { total } = events.find((event) => event.type === "start")!.device.memory!;
+      process.env.ZEPHYR_EMULATED_MEMORY = String(total + 1000);
+      try {
+        using one = await card();
+        const scores = await one.score(ids);
+        expect((await dpo({ maxSteps: 1 })).steps).toBe(1);
+        expect(await one.score(ids)).toEqual(scores);
+      } finally {
+        delete process.env.ZEPHYR_EMULATED_MEMORY;
+      }
+      process.env.ZEPHYR_EMULATED_MEMORY = "100000";
+      try {
+        using none = await card();
+        const refused = await none.generate(text).catch((error: unknown) => error);
+        expect(refused).toMatchObject({ name: "OutOfMemoryError", code: "ZA_OUT_OF_MEMORY" });
+      } finally {
+        delete process.env.ZEPHYR_EMULATED_MEMORY;
+      }
+      using again = await card();
+      expect((await again.generate(text, { maxTokens: 2 })).ids.length).toBeLessThanOrEqual(2);
+    });
   });
 
   it("an evaluation on the card gives the CPU's rewards", async () => {

@@ -12,6 +12,7 @@ const spokenOf = `
 declare const model: import("zephyr-align").Mistral;
 declare const judge: import("zephyr-align").ChatModel;
 declare const dataset: import("zephyr-align").Dataset<unknown>;
+declare const prompts: import("zephyr-align").Prompt[];
 declare const output: { append(text: string): void };
 `;
 

@@ -5,6 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DpoTrainer, Mistral, SftTrainer } from "../ts/index";
+import { resolveConfig, type SftConfigInput, sftConfig } from "../ts/train/config";
+import { nativeBatch } from "../ts/train/native-batch";
+import { openSession } from "../ts/train/run";
 import { golden, present, pythonWith, readJson, relative } from "./shared";
 
 const folder = join(golden, "window");
@@ -68,6 +71,20 @@ describe.runIf(present(golden))("frozen bases", () => {
       place: { field: "dtype" },
     });
     await expect(load({ quantization: "fp4" })).rejects.toThrow(/fp4/);
+  });
+
+  it("keeps the inputs of layers alone for the backward where the base is quantised and nothing is said", async () => {
+    const used = async (loading: object, recompute: SftConfigInput["recompute"]) => {
+      const model = await (await Mistral.fromPretrained(folder, { tokenizer, ...loading })).withLora({ rank: 4 });
+      const session = openSession(model, resolveConfig(sftConfig, { ...steps, recompute }));
+      const row = { ids: Uint32Array.from(ids), supervised: new Uint8Array(ids.length).fill(1) };
+      await session.accumulateSft(nativeBatch(Array(8).fill(row)), 8 * (ids.length - 1), true);
+      return session.bytes();
+    };
+    const [plain, nf4] = [{}, { quantization: "nf4" }];
+    expect(await used(nf4, "auto")).toBe(await used(nf4, "layer"));
+    expect(await used(plain, "auto")).toBe(await used(plain, "norms-and-swiglu"));
+    expect(await used(nf4, "layer")).toBeLessThan(await used(nf4, "norms-and-swiglu"));
   });
 
   // The package bitsandbytes, in the peer or in a folder of its own.

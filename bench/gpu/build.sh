@@ -9,7 +9,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 out=$root/bench/gpu/bin
 golden=${ZEPHYR_GOLDEN:-$root/../shared/golden}
-limit=$((64 * 1024 * 1024))
+# 64 MiB can be carried to a borrowed machine, of which the checkout takes nine.
+limit=$((52 * 1024 * 1024))
 
 cd "$root"
 rm -rf "$out"
@@ -38,4 +39,4 @@ fi
 size=$(du -cb "$out" | tail -1 | cut -f1)
 du -b "$out"/*
 echo "bench/gpu/bin: $((size / 1024)) KiB"
-[ "$size" -le "$limit" ] || { echo "more than the 64 MiB that can be carried" >&2; exit 1; }
+[ "$size" -le "$limit" ] || { echo "more than the 52 MiB that can be carried beside the checkout" >&2; exit 1; }

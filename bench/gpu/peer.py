@@ -36,6 +36,12 @@ def leave_out(name, reason):
     report["left_out"].append({"name": name, "reason": reason})
 
 
+def write():
+    """After each job, so that a limit of time costs only what is not done."""
+    with open(options.out, "w") as file:
+        json.dump({**report, "seconds": time.monotonic() - started}, file, indent=1)
+
+
 def median_ms(work, repetitions=3 if smoke else 20, warm_up=1 if smoke else 5):
     """Milliseconds of one call: on a GPU between two events around each, after a warm-up."""
     for _ in range(warm_up):
@@ -259,6 +265,7 @@ def measure_training():
                 if checkpointing:
                     leave_out(f"{name} {length}", f"out of memory: {str(error).splitlines()[0]}")
         model.gradient_checkpointing_disable()
+        write()
 
 
 def describe():
@@ -285,6 +292,4 @@ for part in (measure_copy, measure_products, measure_attention, measure_training
         leave_out(part.__name__, f"{type(error).__name__}: {error}")
     if not smoke:
         torch.cuda.empty_cache()
-    # After each part, so that a limit of time costs only what is not done.
-    with open(options.out, "w") as file:
-        json.dump({**report, "seconds": time.monotonic() - started}, file, indent=1)
+    write()

@@ -215,6 +215,12 @@ def markdown(report):
             for row in report["compared_training"]
         ]
         parts += ["", table(["training", "length", "ours tok/s", "PyTorch tok/s", "ratio"], rows)]
+    if speed and speed.get("generating"):
+        rows = [
+            [row["sequences"], row["prompt"], number(row["prompt_tokens_per_s"], 0), f"{row['ms_per_step']:.2f}", number(row["tokens_per_s"], 0), number(row["memory_gib"])]
+            for row in speed["generating"]
+        ]
+        parts += ["", table(["generating: sequences", "prompt", "prompt tok/s", "ms a step", "tok/s", "GiB"], rows)]
     for row in (speed or {}).get("training", []):
         classes = sorted(row["classes"].items(), key=lambda item: -item[1]["ms"])
         rows = [[name, each["launches"], f"{each['ms']:.2f}", f"{100 * each['share']:.1f} %", number(each.get("tflops"), 0)] for name, each in classes]

@@ -3,7 +3,7 @@
 # built or fetched here: bench/gpu/build.sh has made the programs. Each part has a limit of its own, and what fails or runs out
 # costs no other.
 #
-#   bash bench/gpu/run.sh OUT      writes report.json, report.md and the parts' own files into OUT
+#   bash bench/gpu/run.sh OUT      writes report.json, report.md, the parts' own numbers and logs.txt into OUT: seven files
 #   SMOKE=1 bash bench/gpu/run.sh OUT    on the CPU: the peer with a tiny model, nothing of ours
 set -uo pipefail
 
@@ -32,12 +32,19 @@ part() { # NAME SECONDS COMMAND…: its output in NAME.log, its end in parts.tsv
 
 if [ -z "$smoke" ]; then
   export ZEPHYR_GOLDEN=$here/bin/golden ZEPHYR_REPORT=$out/golden.json
+  # PyTorch's own CUDA libraries, wherever this Python has them.
+  libraries=$("$python" -c 'import glob, sysconfig; print(":".join(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib")))')
+  export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   # One thread: the proofs share one card.
   part proofs 100 "$here/bin/proofs" --test-threads=1
   part sessions 50 "$here/bin/sessions" on_a_device --include-ignored --test-threads=1
   part speed 140 "$here/bin/speed" "$out/speed.json" 110
   part clock 40 "$here/bin/clock" "$out/clock.json"
 fi
-part peer 160 "$python" "$here/peer.py" --out "$out/peer.json" --budget "${PEER_BUDGET:-140}" $smoke
+# It stops by itself before it is stopped.
+left=$((end - SECONDS - 15))
+budget=${PEER_BUDGET:-$((left < 145 ? left : 145))}
+part peer 160 "$python" "$here/peer.py" --out "$out/peer.json" --budget "$budget" $smoke
 "$python" "$here/report.py" "$out"
+(cd "$out" && tail -n +1 parts.tsv ./*.log >logs.txt && rm parts.tsv ./*.log)
 echo "all of it: $((SECONDS - begin)) s"

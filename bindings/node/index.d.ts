@@ -93,10 +93,10 @@ export declare class NativeJournal {
 
 /** A decoder's weights and configuration. */
 export declare class NativeModel {
-  /** Continues a prompt. `on_text` gets pieces of finished text as they come; joined they are the answer. */
-  generate(tokenizer: NativeTokenizer, prompt: Uint32Array, decoding: NativeDecoding, stop: Array<string>, abort: NativeAbort, onText: (arg: string) => void): Promise<NativeGenerated>
+  /** Continues a prompt; `card`: on that card, left out: on the CPU. `on_text` gets pieces of finished text as they come; joined they are the answer. */
+  generate(tokenizer: NativeTokenizer, prompt: Uint32Array, decoding: NativeDecoding, stop: Array<string>, abort: NativeAbort, onText: (arg: string) => void, card?: number | undefined | null): Promise<NativeGenerated>
   /** Continues several prompts together; sequence `i` is sampled with `seeds[i]`, not with the options'. Texts are left empty. */
-  generateBatch(prompts: Array<Uint32Array>, seeds: Array<number>, decoding: NativeDecoding, abort: NativeAbort): Promise<Array<NativeGenerated>>
+  generateBatch(prompts: Array<Uint32Array>, seeds: Array<number>, decoding: NativeDecoding, abort: NativeAbort, card?: number | undefined | null): Promise<Array<NativeGenerated>>
   /** Whether the path is a folder with an adapter, and the base that its configuration names. */
   static adapterBase(path: string): NativeAdapterBase | null
   /** Whether the path is a GGUF file with quantised tensors, all of types that can be kept as they are. */
@@ -131,7 +131,7 @@ export declare class NativeModel {
   adapterJson(): string | null
   /** How the weights are kept: float32, or frozen as bfloat16, nf4 or gguf. */
   get storage(): string
-  /** Gives the weights' memory back, unless a training, a snapshot or a running job still uses them: then it is theirs to. */
+  /** Gives the weights' memory back, that of a copy on a card too, unless a training, a snapshot or a running job still uses them: then it is theirs to. */
   dispose(): void
   /** Bytes of the weights in memory. */
   get weightBytes(): number
@@ -151,10 +151,10 @@ export declare class NativeModel {
   save(folder: string, dtype: string, maxShardBytes: number): Promise<undefined>
   /** Writes a GGUF file with this tokenizer and its chat template; `file_type` is F32, F16, BF16, Q8_0, Q4_0 or Q4_K. */
   exportGguf(path: string, fileType: string, name: string, tokenizer: NativeTokenizer): Promise<NativeGgufExport>
-  /** Log-probability of each id after the first. */
-  score(ids: Uint32Array, abort: NativeAbort): Promise<Float32Array>
-  /** The logits after each id, `[ids, vocabulary]`, row by row. */
-  logits(ids: Uint32Array, abort: NativeAbort): Promise<Float32Array>
+  /** Log-probability of each id after the first; `card`: on that card, left out: on the CPU. */
+  score(ids: Uint32Array, abort: NativeAbort, card?: number | undefined | null): Promise<Float32Array>
+  /** The logits after each id, `[ids, vocabulary]`, row by row; `card`: on that card, left out: on the CPU. */
+  logits(ids: Uint32Array, abort: NativeAbort, card?: number | undefined | null): Promise<Float32Array>
 }
 
 /** An exclusive lock on a run folder; the system lets go of it when the process ends, however it ends. */
@@ -213,6 +213,8 @@ export declare class NativeSession {
   takeEvaluation(): Promise<string>
   /** Sum of the log-probabilities of each sequence's predicted tokens under the model as it is now. */
   sequenceLogps(batch: NativeBatch): Promise<Float64Array>
+  /** Continues several prompts together with what was trained so far, where it is trained; as `NativeModel.generateBatch`. */
+  generateBatch(prompts: Array<Uint32Array>, seeds: Array<number>, decoding: NativeDecoding, abort: NativeAbort): Promise<Array<NativeGenerated>>
   /** Norm of the gradient accumulated so far, before clipping. */
   gradNorm(): Promise<number>
   /** Forgets what was accumulated since the last `apply`. */

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use zephyr_kernels::cuda::Free;
+
 use crate::session::MemoryPlan;
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -28,8 +30,8 @@ pub enum Error {
          Remedy: the reference log-probs belong to another model or other rows; compute them again"
     )]
     ReferenceMismatch { what: String },
-    #[error("the training does not fit on the device: {plan} with recompute {:?}, {:.2} GB are free. Remedy: {remedy}", plan.recompute.name(), *free as f64 / 1e9)]
-    DeviceMemory { plan: MemoryPlan, free: usize, remedy: &'static str },
+    #[error("the training does not fit on the device: {plan} with recompute {:?}, {:.2} GB are free, of which {:.2} GB are left to the driver. Remedy: {remedy}", plan.recompute.name(), memory.free as f64 / 1e9, memory.reserve as f64 / 1e9)]
+    DeviceMemory { plan: MemoryPlan, memory: Free, remedy: &'static str },
     #[error("{}: {reason}. Remedy: {remedy}", path.display())]
     State { path: PathBuf, reason: String, remedy: &'static str },
     #[error(

@@ -94,9 +94,7 @@ impl Surroundings {
             ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|name| self.named(name)).collect();
         let program = self.list("PATH").into_iter().map(|folder| folder.join("python3")).find(|path| path.is_file());
         if let Some(program) = program {
-            // An environment's python3 is a link to that of the system: both have packages.
-            let real = program.canonicalize().ok();
-            prefixes.extend([Some(program), real].into_iter().flatten().filter_map(|path| prefix_of(&path)));
+            prefixes.extend(hops(program).iter().filter_map(|path| prefix_of(path)));
         }
         prefixes.extend(self.named("PYTHONUSERBASE"));
         prefixes.extend(self.named("HOME").map(|home| home.join(".local")));
@@ -115,6 +113,24 @@ fn of_toolkit(home: &Path) -> [PathBuf; 3] {
 /// `bin/python3` → what is above `bin`.
 fn prefix_of(program: &Path) -> Option<PathBuf> {
     program.parent()?.parent().map(Path::to_owned)
+}
+
+/// A program and what its links lead to, one after the other: a `python3` for all may be a link to that of an environment, which
+/// is a link to that of the system, and each of them has packages.
+fn hops(program: PathBuf) -> Vec<PathBuf> {
+    let next = |link: &Path| {
+        let target = link.parent()?.join(std::fs::read_link(link).ok()?);
+        Some(target.parent()?.canonicalize().ok()?.join(target.file_name()?))
+    };
+    let mut hops = vec![program];
+    while let Some(target) = hops.last().and_then(|link| next(link)) {
+        // A link may lead back.
+        if hops.contains(&target) {
+            break;
+        }
+        hops.push(target);
+    }
+    hops
 }
 
 /// Folders of packages below a prefix.
@@ -200,6 +216,8 @@ mod test {
             "real/lib/python3.13/dist-packages/nvidia/cublas/lib",
             "home/.local/lib/python3.13/site-packages/nvidia/cublas/lib",
             "conda/lib/python3.11/site-packages",
+            "environment/lib/python3.13/site-packages/nvidia/cu13/lib",
+            "environment/bin",
             "other/bin",
             "real/bin",
         ];
@@ -207,7 +225,10 @@ mod test {
             fs::create_dir_all(at(path)).expect("a folder");
         }
         fs::write(at("real/bin/python3.13"), "").expect("a file");
-        std::os::unix::fs::symlink(at("real/bin/python3.13"), at("other/bin/python3")).expect("a link");
+        let link = |from: &str, to: &str| std::os::unix::fs::symlink(from, at(to)).expect("a link");
+        link("../../environment/bin/python3", "other/bin/python3");
+        link("python", "environment/bin/python3");
+        link(&at("real/bin/python3.13").display().to_string(), "environment/bin/python");
         let text = |path: &str| at(path).display().to_string();
         let variables = [
             ("VIRTUAL_ENV", text("venv")),
@@ -223,6 +244,7 @@ mod test {
             python,
             [
                 &"venv/lib/python3.12/site-packages/nvidia/cu13/lib",
+                &"environment/lib/python3.13/site-packages/nvidia/cu13/lib",
                 &"real/lib/python3.13/dist-packages/nvidia/cublas/lib",
                 &"real/lib/python3.9/site-packages/nvidia/cublas/lib",
                 &"home/.local/lib/python3.13/site-packages/nvidia/cublas/lib",

@@ -10,9 +10,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kernels");
 const RUNTIME: [&str; 5] = ["fibre", "memory", "machine", "device", "hopper"];
 /// The sources of the kernels that models launch.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "adamw/kernel.cu",
     "attention/backward.cu",
+    "attention/cached.cu",
     "attention/forward.cu",
     "attention/hopper_backward.cu",
     "attention/hopper_forward.cu",

@@ -88,6 +88,11 @@ pub enum Error {
     )]
     OutOfMemory { what: String, bytes: usize },
 
+    #[error(
+        "Keys and values of {tokens} tokens in {sequences} sequences need {bytes} more bytes of device memory, {free} are free. Remedy: Take fewer prompts at a time (batchSize) or shorter ones, fewer maxTokens, or end what else uses the card."
+    )]
+    CacheMemory { sequences: usize, tokens: usize, bytes: usize, free: usize },
+
     /// Its message has the remedy.
     #[error(transparent)]
     Device(#[from] zephyr_kernels::cuda::DeviceError),
@@ -131,7 +136,7 @@ impl Error {
             Error::GenerateOption { .. } => "ZA_GENERATE_OPTION",
             Error::NotFinite { .. } => "ZA_NOT_FINITE",
             Error::Aborted => "ZA_ABORTED",
-            Error::OutOfMemory { .. } => "ZA_OUT_OF_MEMORY",
+            Error::OutOfMemory { .. } | Error::CacheMemory { .. } => "ZA_OUT_OF_MEMORY",
             Error::Device(error) => error.code(),
             Error::DeviceUnsupported { .. } => "ZA_DEVICE_UNSUPPORTED",
             Error::ModelTooLarge { .. } => "ZA_MODEL_TOO_LARGE",

@@ -31,7 +31,8 @@ export interface GenerateOptions extends EncodeOptions {
    */
   logprobs?: boolean | number;
   /**
-   * How keys and values are kept. "float16" and "q8" (8 bits) take a half and a quarter of the memory.
+   * How keys and values are kept. "float16" and "q8" (8 bits) take a half and a quarter of the memory. Not on a card, which
+   * keeps them in the type that it computes in.
    * @default "float16" under weights that are kept as in a GGUF file, else "float32"
    */
   kvCache?: "float32" | "float16" | "q8";

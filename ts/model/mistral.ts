@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import type { NativeModel } from "../../bindings/node/index";
+import type { NativeGenerated, NativeModel, NativeSession } from "../../bindings/node/index";
 import type { Message } from "../data";
 import { argumentError } from "../data/messages";
 import { fromNative, ModelError, throwIfAborted } from "../errors";
@@ -60,8 +60,8 @@ export class Mistral implements LanguageModel {
   readonly frozen: boolean;
 
   /**
-   * Where it is trained, and evaluated by log-probabilities; for the CPU with what kept it from a card, if it was left to
-   * choose. `generate` and `score` are the CPU's as yet.
+   * Where it generates, scores and is trained; for the CPU with what kept it from a card, if it was left to choose. On a card
+   * it is copied at the first use, and stays until it is given back, or something is trained or evaluated there.
    */
   readonly device: ChosenDevice;
 
@@ -297,7 +297,12 @@ export class Mistral implements LanguageModel {
     return new Mistral(this.native, tokenizer, this.source, this.device, this.frozen);
   }
 
-  /** @internal The same weights, not copied, to be trained and scored elsewhere. */
+  /** @internal The card's number; undefined on the CPU. */
+  get card(): number | undefined {
+    return this.device.kind === "cuda" ? this.device.index : undefined;
+  }
+
+  /** @internal The same weights, not copied, to be used elsewhere. */
   on(device: ChosenDevice): Mistral {
     return new Mistral(this.native, this.tokenizer, this.source, device, this.frozen);
   }
@@ -309,9 +314,10 @@ export class Mistral implements LanguageModel {
     const { signal, onToken, stop } = options;
     const caller = new CallersFunction(onToken);
     const answering = abortable(caller.signalWith(signal), async (abort) => {
-      const { tokenizer } = this;
+      const { tokenizer, card } = this;
       const decoding = decodingOf(options, this.stopTokenIds);
-      const answer = await this.native.generate(tokenizer.native, ids, decoding, stopsOf(stop), abort, caller.call);
+      const texts = stopsOf(stop);
+      const answer = await this.native.generate(tokenizer.native, ids, decoding, texts, abort, caller.call, card);
       const { promptMs = 0, answerMs = 0 } = answer;
       const timing = { promptTokens: ids.length, promptMs, answerMs };
       return { ...generatedOf(answer, answer.text, tokenizer, options), timing };
@@ -329,6 +335,23 @@ export class Mistral implements LanguageModel {
    * Sequence `i` is sampled with `seed + i`, or with `seeds[i]`.
    */
   async generateBatch(prompts: readonly Prompt[], options: BatchOptions = {}): Promise<Generated[]> {
+    return this.#answers(prompts, options, (...asked) => this.native.generateBatch(...asked, this.card));
+  }
+
+  /** @internal The same with what a session on this model has trained so far, where it trains. */
+  async generateBatchIn(
+    session: NativeSession,
+    prompts: readonly Prompt[],
+    options: BatchOptions,
+  ): Promise<Generated[]> {
+    return this.#answers(prompts, options, (...asked) => session.generateBatch(...asked));
+  }
+
+  async #answers(
+    prompts: readonly Prompt[],
+    options: BatchOptions,
+    ask: (...asked: Parameters<NativeSession["generateBatch"]>) => Promise<NativeGenerated[]>,
+  ): Promise<Generated[]> {
     checkBatch(prompts, options);
     const { signal, batchSize: size = 256 } = options;
     const decoding = decodingOf(options, this.stopTokenIds);
@@ -338,7 +361,7 @@ export class Mistral implements LanguageModel {
         throwIfAborted(signal);
         const ids = prompts.slice(start, start + size).map((prompt) => promptIds(this.tokenizer, prompt, options));
         const seeds = ids.map((_, i) => seedOf(options.seeds?.[start + i] ?? (options.seed ?? 0) + start + i));
-        for (const answer of await this.native.generateBatch(ids, seeds, decoding, abort)) {
+        for (const answer of await ask(ids, seeds, decoding, abort)) {
           const text = this.tokenizer.decode(answer.ids, { skipSpecialTokens: true });
           answers.push(generatedOf(answer, text, this.tokenizer, options));
         }
@@ -356,15 +379,15 @@ export class Mistral implements LanguageModel {
     options: EncodeOptions & Stoppable = {},
   ): Promise<ScoredChat | Float32Array> {
     return abortable(options.signal, async (abort) => {
-      if (!isConversation(input)) return await this.native.score(Uint32Array.from(input), abort);
+      if (!isConversation(input)) return await this.native.score(Uint32Array.from(input), abort, this.card);
       const chat = this.tokenizer.encodeChat(input, options);
-      return scoredChat(chat, await this.native.score(chat.ids, abort));
+      return scoredChat(chat, await this.native.score(chat.ids, abort, this.card));
     });
   }
 
   /** The logits after each token, row by row: `[length × vocabulary]`. Large; for inspection. */
   logits(ids: Uint32Array | readonly number[], options: Stoppable = {}): Promise<Float32Array> {
-    return abortable(options.signal, (abort) => this.native.logits(Uint32Array.from(ids), abort));
+    return abortable(options.signal, (abort) => this.native.logits(Uint32Array.from(ids), abort, this.card));
   }
 
   /** Writes a folder that transformers, and {@link Mistral.fromPretrained}, load. */

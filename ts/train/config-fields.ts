@@ -126,7 +126,7 @@ export const sharedFields = {
   /**
    * What the backward computes again instead of keeping: "none" is fastest, "norms-and-swiglu" saves a third of the
    * activations, "layer" keeps only each layer's input (TRL `gradient_checkpointing`). The same bits. "auto" is the fastest
-   * that fits a card, and "norms-and-swiglu" on the CPU. @default "auto"
+   * that fits a card; on the CPU "norms-and-swiglu", over a quantised base "layer" (as PEFT prepares one). @default "auto"
    */
   recompute: z.enum(["auto", "none", "norms-and-swiglu", "layer"]).optional(),
   /**

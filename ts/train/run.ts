@@ -10,6 +10,7 @@ import {
   fromNative,
   IoError,
   ModelError,
+  OutOfMemoryError,
   TrainingError,
   throwIfAborted,
 } from "../errors";
@@ -185,7 +186,12 @@ export async function announce(run: Run): Promise<void> {
   // An adapter's checkpoint does not hold the base: it must be the same one.
   if (model.adapter) run.digests.baseHash = await model.native.fingerprint();
   const warnings = await openCheckpoints(run);
-  run.peak = await gemmPeak(run.config, model.device);
+  run.peak = await gemmPeak(run.config, model.device).catch((error) => {
+    if (!(error instanceof OutOfMemoryError)) throw error;
+    // The plan that follows tells what would fit, and the run needs no peak.
+    warnings.push(`the speed of products was not measured: ${error.problem}`);
+    return undefined;
+  });
   const memory = await reserveMemory(run);
   await run.folder?.writeConfig(configRecord(run));
   run.events.push({

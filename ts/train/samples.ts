@@ -1,5 +1,9 @@
 /** A few prompts of the data, answered before and after training: numbers alone hide what a model says. */
 import type { ConvertedDataset, Message, PairRow, SftRow, UnpairedRow } from "../data";
+import { OutOfMemoryError } from "../errors";
+import type { Generated } from "../model/generation";
+import type { BatchOptions } from "../model/language-model";
+import { chooseDevice } from "../native/devices";
 import type { RunReportSample } from "../report";
 import { aside } from "./log";
 import type { Run } from "./run";
@@ -71,11 +75,25 @@ function promptOf(row: SftRow | PairRow | UnpairedRow): Message[] | undefined {
   return answer > 0 ? row.messages.slice(0, answer) : undefined;
 }
 
-async function answer({ model, session, signal }: Run, prompts: readonly Message[][]): Promise<string[]> {
+async function answer(run: Run, prompts: readonly Message[][]): Promise<string[]> {
+  const { model, signal } = run;
   if (prompts.length === 0) return [];
-  await session.fetch();
   const room = model.config.max_position_embeddings - maxTokens;
   const fitting = prompts.filter((prompt) => model.tokenizer.encodePrompt(prompt).length <= room);
-  const answers = await model.generateBatch(fitting, { maxTokens, ...(signal ? { signal } : {}) });
+  const answers = await generate(run, fitting, { maxTokens, ...(signal ? { signal } : {}) });
   return prompts.map((prompt) => answers[fitting.indexOf(prompt)]?.text ?? "(the prompt is longer than the context)");
+}
+
+/** By the weights that are trained, where they are trained; where a card has no room beside the training, on the CPU. */
+async function generate(run: Run, prompts: readonly Message[][], options: BatchOptions): Promise<Generated[]> {
+  const { model, session } = run;
+  if (model.device.kind === "cpu") return model.generateBatch(prompts, options);
+  try {
+    return await model.generateBatchIn(session, prompts, options);
+  } catch (error) {
+    if (!(error instanceof OutOfMemoryError)) throw error;
+    run.warn(`samples are answered on the CPU: ${error.message}`);
+  }
+  await session.fetch();
+  return model.on(await chooseDevice("cpu")).generateBatch(prompts, options);
 }

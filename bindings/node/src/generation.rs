@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use napi::Env;
@@ -12,33 +12,19 @@ use napi_derive::napi;
 use zephyr_mistral::generate::{
     self, CacheType, FinishReason, GenerateOptions, Generation, Generator, KeptText, Request,
 };
-use zephyr_mistral::{Adapter, Weights};
 use zephyr_text::{StopMatcher, StreamDecoder};
 
 use crate::engine::{NativeAbort, submit};
 use crate::failure::Failure;
 use crate::model::{NativeModel, Parts};
+use crate::resident::{Origin, Resident};
 use crate::tokenizer::NativeTokenizer;
 
-/// What a call with `reuse` left, and with which weights it was computed. They are not kept alive by it.
+/// What a call with `reuse` left on the CPU, and with which weights it was computed.
 pub(crate) struct Kept {
-    weights: Weak<Weights>,
-    adapter: Option<Weak<Adapter>>,
+    origin: Origin,
     cache: Option<CacheType>,
     text: KeptText,
-}
-
-impl Kept {
-    /// The text, if these parts would have computed the same. Weights that were trained since are others: whoever trains
-    /// takes them out of their `Arc` as long as anything refers to it.
-    fn fitting(self, parts: &Parts, cache: Option<CacheType>) -> Option<KeptText> {
-        let same_adapter = match (&self.adapter, &parts.adapter) {
-            (Some(kept), Some(adapter)) => std::ptr::eq(kept.as_ptr(), Arc::as_ptr(adapter)),
-            (kept, adapter) => kept.is_none() && adapter.is_none(),
-        };
-        let same = same_adapter && std::ptr::eq(self.weights.as_ptr(), Arc::as_ptr(&parts.weights));
-        (same && cache == self.cache).then_some(self.text)
-    }
 }
 
 /// Decoding options, all given; see `GenerateOptions` of the TypeScript interface.
@@ -66,12 +52,50 @@ impl NativeDecoding {
     }
 }
 
-/// A generator of these parts, with the cache that was asked for.
-fn generator<'a>(parts: &'a Parts, cache: Option<CacheType>, abort: Arc<AtomicBool>) -> Generator<'a> {
-    let generator = Generator::new(parts.model()).with_abort(abort);
-    match cache {
-        Some(cache) => generator.with_cache(cache),
-        None => generator,
+/// A model as a call found it, and where it is to answer.
+pub(crate) struct Answering {
+    parts: Parts,
+    /// `None`: the CPU.
+    card: Option<usize>,
+    kept: Arc<Mutex<Option<Kept>>>,
+    resident: Resident,
+}
+
+impl Answering {
+    pub fn new(model: &NativeModel, card: Option<u32>) -> Self {
+        let (kept, resident) = (model.kept.clone(), model.resident.clone());
+        Self { parts: model.current(), card: card.map(|card| card as usize), kept, resident }
+    }
+
+    /// `work` with a generator there; with `reuse` it begins with the text that the last such call left, and leaves its own.
+    pub fn with<R>(
+        &self,
+        cache: Option<CacheType>,
+        abort: Arc<AtomicBool>,
+        reuse: bool,
+        work: impl FnOnce(&mut Generator) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
+        let run = |generator: Generator| {
+            let mut generator = generator.with_abort(abort);
+            if let Some(cache) = cache {
+                generator = generator.with_cache(cache);
+            }
+            let result = work(&mut generator)?;
+            Ok((result, generator.into_kept()))
+        };
+        let parts = &self.parts;
+        if let Some(card) = self.card {
+            return self.resident.with(card, parts, reuse, run);
+        }
+        let generator = Generator::new(parts.model());
+        if !reuse {
+            return Ok(run(generator)?.0);
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting = kept.take().filter(|kept| kept.cache == cache && kept.origin.is(parts));
+        let (result, left) = run(generator.keeping(fitting.map(|kept| kept.text)))?;
+        *kept = left.map(|text| Kept { origin: Origin::of(parts), cache, text });
+        Ok(result)
     }
 }
 
@@ -135,7 +159,7 @@ fn finish(reason: FinishReason) -> Result<&'static str, Failure> {
 
 #[napi]
 impl NativeModel {
-    /// Continues a prompt. `on_text` gets pieces of finished text as they come; joined they are the answer.
+    /// Continues a prompt; `card`: on that card, left out: on the CPU. `on_text` gets pieces of finished text as they come; joined they are the answer.
     #[napi(ts_return_type = "Promise<NativeGenerated>")]
     pub fn generate<'env>(
         &self,
@@ -146,9 +170,10 @@ impl NativeModel {
         stop: Vec<String>,
         abort: &NativeAbort,
         on_text: Function<'_, String, ()>,
+        card: Option<u32>,
     ) -> napi::Result<Object<'env>> {
-        let (parts, tokenizer, abort) = (self.current(), tokenizer.tokenizer.clone(), abort.flag.clone());
-        let kept = self.kept.clone();
+        let (answering, tokenizer) = (Answering::new(self, card), tokenizer.tokenizer.clone());
+        let abort = abort.flag.clone();
         let sink = on_text.build_threadsafe_function::<String>().weak::<true>().build()?;
         let prompt = prompt.to_vec();
         submit(env, move || {
@@ -163,41 +188,34 @@ impl NativeModel {
                 }
             };
             let (cache, reuse) = (decoding.cache()?, decoding.reuse);
-            let mut generator = generator(&parts, cache, abort);
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if reuse {
-                generator = generator.keeping(kept.take().and_then(|kept| kept.fitting(&parts, cache)));
-            }
-            let start = Instant::now();
+            let options = decoding.into();
+            let mut start = Instant::now();
             let mut first = None;
-            let answer = generator.generate(&prompt, &decoding.into(), |id, _| {
-                first.get_or_insert_with(Instant::now);
-                match decoder.push(id) {
-                    Ok(piece) => emit(matcher.push(&piece.unwrap_or_default()), &mut text),
-                    Err(error) => {
-                        broken = Some(error);
-                        return ControlFlow::Break(());
+            let answer = answering.with(cache, abort, reuse, |generator| {
+                // A model that comes to a card for the first time is no part of the prompt.
+                start = Instant::now();
+                let answer = generator.generate(&prompt, &options, |id, _| {
+                    first.get_or_insert_with(Instant::now);
+                    match decoder.push(id) {
+                        Ok(piece) => emit(matcher.push(&piece.unwrap_or_default()), &mut text),
+                        Err(error) => {
+                            broken = Some(error);
+                            return ControlFlow::Break(());
+                        }
                     }
+                    if matcher.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })?;
+                match broken.take() {
+                    Some(error) => Err(error.into()),
+                    None => Ok(answer),
                 }
-                if matcher.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
-            if let Some(error) = broken {
-                return Err(error.into());
-            }
             if !matcher.stopped() && answer.finish != FinishReason::Aborted {
                 let rest = decoder.flush()?.unwrap_or_default();
                 emit(matcher.push(&rest), &mut text);
                 emit(matcher.finish(), &mut text);
             }
             let end = Instant::now();
-            if reuse {
-                *kept = generator.into_kept().map(|text| Kept {
-                    weights: Arc::downgrade(&parts.weights),
-                    adapter: parts.adapter.as_ref().map(Arc::downgrade),
-                    cache,
-                    text,
-                });
-            }
             let first = first.unwrap_or(end);
             let milliseconds = |from: Instant, to: Instant| Some((to - from).as_secs_f64() * 1000.0);
             Ok(NativeGenerated {
@@ -217,27 +235,38 @@ impl NativeModel {
         seeds: Vec<f64>,
         decoding: NativeDecoding,
         abort: &NativeAbort,
+        card: Option<u32>,
     ) -> napi::Result<Object<'env>> {
-        let (parts, abort) = (self.current(), abort.flag.clone());
-        let cache = decoding.cache()?;
-        let options: GenerateOptions = decoding.into();
-        if seeds.len() != prompts.len() {
-            let text =
-                format!("{} prompts and {} seeds. Remedy: give each prompt its seed", prompts.len(), seeds.len());
-            return Err(Failure::new("ZA_ARGUMENT", text).into());
-        }
-        let requests: Vec<Request> = prompts
-            .iter()
-            .zip(seeds)
-            .map(|(prompt, seed)| Request {
-                prompt: prompt.to_vec(),
-                options: GenerateOptions { seed: seed as u64, ..options.clone() },
-            })
-            .collect();
+        let (answering, abort) = (Answering::new(self, card), abort.flag.clone());
+        let (cache, requests) = (decoding.cache()?, requests(&prompts, &seeds, decoding)?);
         submit(env, move || {
-            let answers =
-                generator(&parts, cache, abort).generate_batch(&requests, |_, _, _| ControlFlow::Continue(()))?;
-            answers.into_iter().map(|answer| NativeGenerated::new(answer, String::new())).collect::<Result<Vec<_>, _>>()
+            let answers = answering.with(cache, abort, false, |generator| {
+                Ok(generator.generate_batch(&requests, |_, _, _| ControlFlow::Continue(()))?)
+            })?;
+            generated(answers)
         })
     }
+}
+
+/// Prompts, each with its seed in place of the options'.
+pub(crate) fn requests(
+    prompts: &[Uint32Array],
+    seeds: &[f64],
+    decoding: NativeDecoding,
+) -> Result<Vec<Request>, Failure> {
+    if seeds.len() != prompts.len() {
+        let text = format!("{} prompts and {} seeds. Remedy: give each prompt its seed", prompts.len(), seeds.len());
+        return Err(Failure::new("ZA_ARGUMENT", text));
+    }
+    let options: GenerateOptions = decoding.into();
+    let request = |(prompt, &seed): (&Uint32Array, &f64)| Request {
+        prompt: prompt.to_vec(),
+        options: GenerateOptions { seed: seed as u64, ..options.clone() },
+    };
+    Ok(prompts.iter().zip(seeds).map(request).collect())
+}
+
+/// Answers whose texts are left empty.
+pub(crate) fn generated(answers: Vec<Generation>) -> Result<Vec<NativeGenerated>, Failure> {
+    answers.into_iter().map(|answer| NativeGenerated::new(answer, String::new())).collect()
 }

@@ -18,6 +18,7 @@ mod journal;
 mod memory;
 mod model;
 mod peak;
+mod resident;
 mod schedule;
 mod seat;
 mod session;

@@ -8,14 +8,14 @@ use napi::bindgen_prelude::{Float32Array, Object, Uint32Array};
 use napi_derive::napi;
 use zephyr_align::checkpoint::Trained;
 use zephyr_align::fingerprint;
-use zephyr_mistral::generate::Generator;
 use zephyr_mistral::weights::gguf::{self, Description, FileType};
 use zephyr_mistral::weights::safetensors::FloatType;
 use zephyr_mistral::{Adapter, Config, LoraConfig, Model, Parameters, Storage, Weights, lora, weights};
 
 use crate::engine::{NativeAbort, submit};
 use crate::failure::{Failure, guard};
-use crate::generation::Kept;
+use crate::generation::{Answering, Kept};
+use crate::resident::Resident;
 use crate::tokenizer::NativeTokenizer;
 
 /// Weights, and the adapter over them if there is one. The `Arc`s make a snapshot free: whoever trains copies what it
@@ -95,6 +95,13 @@ pub struct NativeModel {
     gguf_tokenizer: Option<String>,
     unused: Vec<String>,
     pub(crate) kept: Arc<Mutex<Option<Kept>>>,
+    pub(crate) resident: Resident,
+}
+
+impl Drop for NativeModel {
+    fn drop(&mut self) {
+        self.resident.let_go();
+    }
 }
 
 /// What an adapter's folder says about its base.
@@ -129,6 +136,7 @@ impl NativeModel {
             gguf_tokenizer,
             unused,
             kept: Arc::default(),
+            resident: Resident::default(),
         }
     }
 
@@ -144,7 +152,8 @@ impl NativeModel {
     fn of(parts: Parts, config: Arc<Config>) -> Self {
         let parameters = parts.weights.layout.len as f64;
         let parts = Arc::new(RwLock::new(parts));
-        Self { parts, config, parameters, gguf_tokenizer: None, unused: Vec::new(), kept: Arc::default() }
+        let (kept, resident) = (Arc::default(), Resident::default());
+        Self { parts, config, parameters, gguf_tokenizer: None, unused: Vec::new(), kept, resident }
     }
 }
 
@@ -297,13 +306,14 @@ impl NativeModel {
         self.current().weights.storage().name().into()
     }
 
-    /// Gives the weights' memory back, unless a training, a snapshot or a running job still uses them: then it is theirs to.
+    /// Gives the weights' memory back, that of a copy on a card too, unless a training, a snapshot or a running job still uses them: then it is theirs to.
     #[napi]
     pub fn dispose(&self) {
         // A running job has it otherwise, and its end is not waited for.
         if let Ok(mut kept) = self.kept.try_lock() {
             *kept = None;
         }
+        self.resident.let_go();
         if Arc::strong_count(&self.parts) == 1 {
             let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
             *parts = Parts::new(parts.weights.released());
@@ -414,17 +424,33 @@ impl NativeModel {
         })
     }
 
-    /// Log-probability of each id after the first.
+    /// Log-probability of each id after the first; `card`: on that card, left out: on the CPU.
     #[napi(ts_return_type = "Promise<Float32Array>")]
-    pub fn score<'env>(&self, env: &'env Env, ids: Uint32Array, abort: &NativeAbort) -> napi::Result<Object<'env>> {
-        let (parts, ids, abort) = (self.current(), ids.to_vec(), abort.flag.clone());
-        submit(env, move || Ok(Float32Array::new(Generator::new(parts.model()).with_abort(abort).score(&ids)?)))
+    pub fn score<'env>(
+        &self,
+        env: &'env Env,
+        ids: Uint32Array,
+        abort: &NativeAbort,
+        card: Option<u32>,
+    ) -> napi::Result<Object<'env>> {
+        let (answering, ids, abort) = (Answering::new(self, card), ids.to_vec(), abort.flag.clone());
+        submit(env, move || {
+            answering.with(None, abort, false, |generator| Ok(Float32Array::new(generator.score(&ids)?)))
+        })
     }
 
-    /// The logits after each id, `[ids, vocabulary]`, row by row.
+    /// The logits after each id, `[ids, vocabulary]`, row by row; `card`: on that card, left out: on the CPU.
     #[napi(ts_return_type = "Promise<Float32Array>")]
-    pub fn logits<'env>(&self, env: &'env Env, ids: Uint32Array, abort: &NativeAbort) -> napi::Result<Object<'env>> {
-        let (parts, ids, abort) = (self.current(), ids.to_vec(), abort.flag.clone());
-        submit(env, move || Ok(Float32Array::new(Generator::new(parts.model()).with_abort(abort).logits(&ids)?)))
+    pub fn logits<'env>(
+        &self,
+        env: &'env Env,
+        ids: Uint32Array,
+        abort: &NativeAbort,
+        card: Option<u32>,
+    ) -> napi::Result<Object<'env>> {
+        let (answering, ids, abort) = (Answering::new(self, card), ids.to_vec(), abort.flag.clone());
+        submit(env, move || {
+            answering.with(None, abort, false, |generator| Ok(Float32Array::new(generator.logits(&ids)?)))
+        })
     }
 }

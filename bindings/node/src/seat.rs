@@ -12,6 +12,7 @@ use zephyr_mistral::train::Recompute;
 use crate::card;
 use crate::failure::Failure;
 use crate::model::SharedParts;
+use crate::resident::let_all_go;
 
 /// A card, and the type of weights and activations there.
 #[derive(Clone, Copy)]
@@ -49,7 +50,10 @@ impl Seat {
         let mut session = match (self.session.take(), self.place) {
             (Some(session), _) => session,
             (None, None) => Session::new(&parts.weights, self.options.clone()),
-            (None, Some(Place { card, precision })) => Session::on(card::open(card)?, precision, self.options.clone()),
+            (None, Some(Place { card, precision })) => {
+                let_all_go();
+                Session::on(card::open(card)?, precision, self.options.clone())
+            }
         };
         if self.known != parts.changes {
             session.refresh();
@@ -63,6 +67,7 @@ impl Seat {
     pub fn reserve(&mut self, work: Work) -> Result<Option<String>, Failure> {
         let Some(Place { card, precision }) = self.place else { return Ok(None) };
         self.session = None;
+        let_all_go();
         let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
         let device = card::open(card)?;
         let memory @ Free { free, .. } = device.memory()?;

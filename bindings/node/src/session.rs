@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::Env;
-use napi::bindgen_prelude::{Float64Array, Object, Uint8Array};
+use napi::bindgen_prelude::{Float64Array, Object, Uint8Array, Uint32Array};
 use napi_derive::napi;
 use serde::Deserialize;
 use zephyr_align::checkpoint::{self, Disk, Snapshot, Writer};
@@ -19,6 +19,7 @@ use crate::batch::NativeBatch;
 use crate::checkpoint::{NativeCheckpoints, NativeSaved};
 use crate::engine::{NativeAbort, behind, submit, submit_detached};
 use crate::failure::{Failure, guard};
+use crate::generation::{NativeDecoding, generated, requests};
 use crate::model::{NativeModel, SharedParts};
 use crate::seat::{Place, Seat};
 
@@ -93,8 +94,9 @@ impl NativeSession {
             let optimizer = OptimizerKind::parse(&options.optimizer)
                 .ok_or_else(|| invalid("optimizer", &options.optimizer, "adamw, adamw-8bit or adamw-bf16"))?;
             let loss = loss.map(|json| Objective::parse(&json)).transpose()?.map(Arc::new);
+            let parts = model.parts.clone();
             let settings = SessionOptions {
-                recompute: recompute.unwrap_or_default(),
+                recompute: recompute.unwrap_or_else(|| Recompute::over(model.current().weights.storage())),
                 head_chunk: options.head_chunk,
                 max_length: options.max_length,
                 reference_is_start: options.reference_is_start,
@@ -103,7 +105,6 @@ impl NativeSession {
                 seed: options.seed,
                 stop: abort.map(|abort| abort.flag.clone()).unwrap_or_default(),
             };
-            let parts = model.parts.clone();
             let place = options.card.map(|card| Place { card, precision });
             let seat = Arc::new(Mutex::new(Seat::new(parts.clone(), settings, place, recompute)));
             Ok(Self { parts, seat, loss, optimizer, writer: Writer::default() })
@@ -299,6 +300,28 @@ impl NativeSession {
         self.job(env, move |session, parts| {
             let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
             Ok(Float64Array::new(session.sequence_logps(parts.model(), &packed)?))
+        })
+    }
+
+    /// Continues several prompts together with what was trained so far, where it is trained; as `NativeModel.generateBatch`.
+    #[napi(ts_return_type = "Promise<Array<NativeGenerated>>")]
+    pub fn generate_batch<'env>(
+        &self,
+        env: &'env Env,
+        prompts: Vec<Uint32Array>,
+        seeds: Vec<f64>,
+        decoding: NativeDecoding,
+        abort: &NativeAbort,
+    ) -> napi::Result<Object<'env>> {
+        if decoding.reuse || decoding.kv_cache.is_some() {
+            let text =
+                "a session keeps no text, and its keys and values as it computes. Remedy: leave reuse and kvCache out";
+            return Err(Failure::new("ZA_ARGUMENT", text).into());
+        }
+        let (requests, abort) = (requests(&prompts, &seeds, decoding)?, abort.flag.clone());
+        self.job(env, move |session, parts| {
+            let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
+            generated(session.generate(parts.model(), &requests, abort)?)
         })
     }
 

@@ -37,7 +37,7 @@ impl WasmScoring {
     /// One step: 128 tokens. Gives whether there is more to do.
     pub fn step(&mut self) -> Result<bool, Failure> {
         let (scoring, generator) = self.work.as_mut().ok_or_else(over)?;
-        Ok(scoring.step(generator))
+        Ok(scoring.step(generator)?)
     }
 
     /// What was asked for, when no step is left.

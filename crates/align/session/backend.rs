@@ -3,9 +3,11 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use zephyr_kernels::head::Stats;
 use zephyr_kernels::noise::Noise;
+use zephyr_mistral::generate::{Generation, Request};
 use zephyr_mistral::{Model, Parameters};
 
 use super::{Optimizer, Update, Work};
@@ -34,6 +36,9 @@ pub(super) trait Backend: Send {
 
     /// Runs decoder and head on a batch.
     fn forward(&mut self, model: Model, packed: &Packed, pass: Pass) -> Result<()>;
+
+    /// Continues prompts with the model as it is here, in memory that is given back afterwards.
+    fn generate(&mut self, model: Model, requests: &[Request], abort: Arc<AtomicBool>) -> Result<Vec<Generation>>;
 
     /// What the rows of the last batch said about their targets.
     fn stats(&self) -> &Stats;

@@ -4,11 +4,16 @@
 //! step. **Not yet run on a GPU.**
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use zephyr_kernels::cuda::{Arena, Device, Element, Reserved};
 use zephyr_kernels::head::Stats;
-use zephyr_mistral::device::{Decoder, Drawn, Gradients, Loaded, Planned, Sizes, Workspace, check_config, download};
+use zephyr_mistral::device::{
+    Cached, Decoder, Drawn, Gradients, Loaded, Planned, Room, Sizes, Workspace, check_config, download,
+};
+use zephyr_mistral::generate::{Generation, Generator, Request};
 use zephyr_mistral::{Model, Parameters};
 
 use self::training::Training;
@@ -19,8 +24,8 @@ use crate::error::{Error, Result};
 
 pub(super) mod training;
 
-/// Tokens that a workspace grows by.
-const GROWTH: usize = 256;
+/// Tokens of prompts in a step of generating: few, as a training leaves little memory.
+const PROMPT_ROWS: usize = 128;
 
 /// One model on a device, its workspace, and what its training holds. Each is allocated when it is first wanted; a larger
 /// batch than all before it makes the workspace anew.
@@ -94,15 +99,10 @@ impl<T: Element> OnDevice<T> {
     fn make_room(&mut self, batch: &Planned, rows: usize, keep: bool) -> Result<()> {
         let SessionOptions { head_chunk, recompute, .. } = self.options;
         let wanted = batch.sizes(rows, head_chunk, keep, recompute);
-        let sizes = match &self.workspace {
-            Some((_, workspace)) if workspace.sizes.hold(&wanted) => return Ok(()),
-            Some((_, workspace)) => workspace.sizes.joined(&wanted),
-            None => wanted,
-        };
+        let held = self.workspace.as_ref().map(|(_, workspace)| &workspace.sizes);
+        let Some(sizes) = wanted.beyond(held) else { return Ok(()) };
         self.workspace = None;
-        let round = |size: usize| size.next_multiple_of(GROWTH);
-        let (tokens, rows, words) = (round(sizes.tokens), round(sizes.rows), round(sizes.words));
-        self.allocate(Sizes { tokens, rows, words, ..sizes })
+        self.allocate(sizes)
     }
 
     fn allocate(&mut self, sizes: Sizes) -> Result<()> {
@@ -176,6 +176,15 @@ impl<T: Element> Backend for OnDevice<T> {
         }
         self.batch = Some(batch);
         Ok(())
+    }
+
+    fn generate(&mut self, model: Model, requests: &[Request], abort: Arc<AtomicBool>) -> Result<Vec<Generation>> {
+        self.hold(model)?;
+        let decoder = &self.model.as_ref().expect("held above").decoder;
+        let mut room = Room::new(decoder, || ());
+        let network = Box::new(Cached { decoder, room: &mut room });
+        let mut generator = Generator::on(network).with_rows(PROMPT_ROWS).with_abort(abort);
+        Ok(generator.generate_batch(requests, |_, _, _| ControlFlow::Continue(()))?)
     }
 
     fn stats(&self) -> &Stats {

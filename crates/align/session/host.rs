@@ -1,11 +1,13 @@
 //! A session's arrays on the host: what the CPU kernels work on.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 use zephyr_kernels::{head, norm, rope};
+use zephyr_mistral::generate::{Generation, Generator, Request};
 use zephyr_mistral::train::{self, Activations, Recompute};
 use zephyr_mistral::{Config, Model, Parameters};
 
@@ -119,6 +121,11 @@ impl Backend for Host {
         }
         self.head_forward(model, packed, pass);
         Ok(())
+    }
+
+    fn generate(&mut self, model: Model, requests: &[Request], abort: Arc<AtomicBool>) -> Result<Vec<Generation>> {
+        let mut generator = Generator::new(model).with_abort(abort);
+        Ok(generator.generate_batch(requests, |_, _, _| ControlFlow::Continue(()))?)
     }
 
     fn stats(&self) -> &head::Stats {

@@ -18,6 +18,7 @@ use std::sync::atomic::AtomicBool;
 
 use zephyr_kernels::cuda::{Bf16, Device};
 use zephyr_kernels::noise::Noise;
+use zephyr_mistral::generate::{Generation, Request};
 use zephyr_mistral::lora::dropout_key;
 use zephyr_mistral::train::{self, Recompute};
 use zephyr_mistral::{Model, Parameters, Weights};
@@ -322,6 +323,20 @@ impl Session {
         let sums = TokenSums::of(self.backend.stats(), tokens_in_set);
         self.evaluated.add_sft(sums);
         Ok(sums)
+    }
+
+    /// Continues prompts with the model as it was trained so far. On a device with the weights that are there, which need not be
+    /// fetched for it; memory beside the training's is taken and given back.
+    ///
+    /// # Errors
+    /// As [`Generator::generate_batch`](zephyr_mistral::generate::Generator::generate_batch).
+    pub fn generate<'m>(
+        &mut self,
+        model: impl Into<Model<'m>>,
+        requests: &[Request],
+        abort: Arc<AtomicBool>,
+    ) -> Result<Vec<Generation>> {
+        self.backend.generate(model.into(), requests, abort)
     }
 
     fn score(&mut self, model: Model, packed: &Packed) -> Result<()> {

@@ -96,7 +96,8 @@ impl MemoryPlan {
         self.weights + self.gradients + self.states + self.activations + self.workspace
     }
 
-    /// The plan for the recompute policy that is given, or for the one that computes least again and fits.
+    /// The plan for the recompute policy that is given, or for the one that computes least again and fits into what is free without
+    /// the device's reserve.
     ///
     /// # Errors
     /// `ZA_DEVICE_UNSUPPORTED` for what only the CPU does; [`Error::DeviceMemory`] when nothing fits: the numbers, and what
@@ -122,24 +123,24 @@ impl MemoryPlan {
         let mut least = None;
         for policy in policies {
             let plan = plan(policy);
-            if plan.total() <= memory.free {
+            if plan.total() <= memory.plannable() {
                 return Ok(plan);
             }
             least = Some(plan);
         }
         let plan = least.expect("there is a policy");
-        Err(Error::DeviceMemory { plan, free: memory.free, remedy: remedy(&plan, memory) })
+        Err(Error::DeviceMemory { plan, memory, remedy: remedy(&plan, memory) })
     }
 }
 
 /// What would make it fit, judged by what takes the most.
 fn remedy(plan: &MemoryPlan, memory: Free) -> &'static str {
-    let fixed = plan.weights + plan.gradients + plan.states;
-    if fixed <= memory.free && plan.recompute != Recompute::Layer {
+    let (fixed, room) = (plan.weights + plan.gradients + plan.states, memory.plannable());
+    if fixed <= room && plan.recompute != Recompute::Layer {
         "leave recompute out, which then is what fits, or take a smaller batchSize or maxLength"
-    } else if fixed <= memory.free {
+    } else if fixed <= room {
         "take a smaller batchSize or maxLength, with gradientAccumulation for the same step"
-    } else if plan.weights > memory.free {
+    } else if plan.weights > room {
         "take a card with more memory, or end what else uses this one"
     } else {
         "train a LoRA adapter, or take optimizer adamw-8bit or adamw-bf16"

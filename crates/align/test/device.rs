@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 use zephyr_emulator::{Emulated, Watch};
 use zephyr_kernels::cuda::{Device, Free};
+use zephyr_mistral::generate::{GenerateOptions, Request};
 use zephyr_mistral::train::Recompute;
 use zephyr_mistral::{Config, Layout, Model, Storage, Weights};
 
@@ -280,7 +281,7 @@ fn the_policy_that_fits_is_taken_or_the_numbers_are_told() {
     let plans = [Recompute::None, Recompute::NormsAndSwiglu, Recompute::Layer].map(of);
     assert!(plans.is_sorted_by(|a, b| a.total() > b.total()), "{plans:?}");
     let fitting = |free| {
-        let memory = Free { free, total: free };
+        let memory = Free { free, total: free, reserve: 0 };
         MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory, None)
     };
     for plan in plans {
@@ -293,12 +294,34 @@ fn the_policy_that_fits_is_taken_or_the_numbers_are_told() {
     assert!(error.to_string().contains("LoRA"), "{error}");
     assert!(fitting(1).unwrap_err().to_string().contains("a card with more memory"));
 
-    let memory = Free { free: plans[2].total(), total: plans[2].total() };
+    let memory = Free { free: plans[2].total(), total: plans[2].total(), reserve: 0 };
     let given =
         |recompute| MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory, Some(recompute));
     assert_eq!(given(Recompute::Layer).unwrap(), plans[2]);
     let error = given(Recompute::None).unwrap_err().to_string();
     assert!(error.contains("recompute \"none\"") && error.contains("leave recompute out"), "{error}");
+}
+
+/// A card's driver takes memory by itself, so that what fits to the byte does not fit a card.
+#[test]
+fn a_plan_leaves_a_card_its_reserve() {
+    let Some(folder) = models().into_iter().next() else { return };
+    let base = weights(folder.join("model.safetensors"));
+    let options = SessionOptions::default();
+    let work = Work { tokens: 4096, predictions: 2048, train: true };
+    let layer = SessionOptions { recompute: Recompute::Layer, ..options.clone() };
+    let least = MemoryPlan::new((&base).into(), Precision::Bf16, &layer, work);
+    for (total, reserve) in [(8_000_000_000, 512 << 20), (80_000_000_000, 800_000_000)] {
+        let fitting = |free| {
+            let memory = Free::of_card(free, total);
+            MemoryPlan::fitting((&base).into(), Precision::Bf16, &options, work, memory, None)
+        };
+        assert_eq!(fitting(least.total() + reserve).unwrap(), least);
+        let error = fitting(least.total() + reserve - 1).unwrap_err().to_string();
+        let told = format!("of which {:.2} GB are left to the driver", reserve as f64 / 1e9);
+        assert!(error.contains(&told) && error.contains("batchSize"), "{error}");
+        assert!(fitting(reserve - 1).unwrap_err().to_string().contains("a card with more memory"));
+    }
 }
 
 /// By the plan alone, which takes no device: weights, gradients, rests and bf16 moments are ten bytes a parameter.
@@ -317,7 +340,7 @@ fn all_of_mistral_7b_is_trained_in_80_gigabytes() {
     model.config = config;
     let options = SessionOptions { optimizer: OptimizerKind::AdamWBf16, head_chunk: 1024, ..SessionOptions::default() };
     let work = Work { tokens: 8192, predictions: 4096, train: true };
-    let memory = Free { free: 80_000_000_000, total: 80_000_000_000 };
+    let memory = Free::of_card(80_000_000_000, 80_000_000_000);
     let plan = MemoryPlan::fitting((&model).into(), Precision::Bf16, &options, work, memory, None).unwrap();
     let parameters = 7_241_732_096;
     let held = plan.weights + plan.gradients + plan.states;
@@ -388,6 +411,54 @@ fn what_a_device_cannot_do_is_refused_by_name() {
     session.sequence_logps(&model, &rows).unwrap();
     let error = session.sequence_logps(&model.clone(), &rows).unwrap_err();
     assert!(error.to_string().contains("one model"), "{error}");
+}
+
+/// With the weights that are there: the host's are those of before.
+#[test]
+fn what_is_trained_on_a_device_answers_there_as_on_the_host() {
+    for folder in models() {
+        let Some(device) = emulated() else { return };
+        let start = weights(folder.join("model.safetensors"));
+        let rows = packed(&documents(&folder));
+        let request = |prompt: Vec<u32>| Request {
+            prompt,
+            options: GenerateOptions { max_tokens: 8, temperature: 0.0, ..GenerateOptions::default() },
+        };
+        let requests = [request((3..40).collect()), request(vec![5])];
+        let run = |mut session: Session| {
+            let mut model = start.clone();
+            let mut answers = vec![session.generate(&model, &requests, Arc::default()).unwrap()];
+            for _ in 0..2 {
+                session.accumulate_sft(&model, &rows, 100.0).unwrap();
+                session.apply(&mut model, &update(1e-2)).unwrap();
+                answers.push(session.generate(&model, &requests, Arc::default()).unwrap());
+            }
+            answers
+        };
+        let expected = run(Session::new(&start, SessionOptions::default()));
+        let session = in_f32(device.clone());
+        let found = run(session);
+        assert_eq!(device.used(), 0);
+        assert!(expected[0] != expected[2]);
+        for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+            assert_eq!(found.ids, expected.ids);
+            let off = found.logps.iter().zip(&expected.logps).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < 1e-3, "log-probs are off by {off}");
+        }
+
+        // What is taken for it is given back; where there is none, the training goes on.
+        let mut session = in_f32(device.clone());
+        session.accumulate_sft(&start, &rows, 100.0).unwrap();
+        let used = device.used();
+        session.generate(&start, &requests, Arc::default()).unwrap();
+        assert_eq!(device.used(), used);
+        let Some(device) = Emulated::with_memory(Watch::Off, 0, used + 1000) else { return };
+        let mut session = in_f32(device);
+        session.accumulate_sft(&start, &rows, 100.0).unwrap();
+        let error = session.generate(&start, &requests, Arc::default()).unwrap_err();
+        assert_eq!(error.code(), "ZA_OUT_OF_MEMORY");
+        session.apply(&mut start.clone(), &update(1e-3)).unwrap();
+    }
 }
 
 /// Pairs, weights of rows, prompts among the rows, single answers: the losses are the host's, and so are the numbers.

@@ -1,15 +1,18 @@
 //! Launches of `forward.cu` and `backward.cu` (bf16 in and out, f32 within, on tensor cores), of `plain.cu` (f32), and
-//! ([`hopper`]) of the kernels for Hopper alone.
+//! ([`hopper`]) of the kernels for Hopper alone; ([`cached`]) of those over pages of keys and values.
 //!
 //! A [`Plan`] lists for a batch what each block works on: tiles of queries with the keys that they see, tiles of keys with
 //! the queries that see them. It depends on the batch's segments alone and goes to the GPU with its tokens. Longer walks
 //! come first, so that the last blocks to finish are short ones.
 
+#[path = "cached.rs"]
+mod cached;
 #[path = "hopper.rs"]
 mod hopper;
 
 use std::ops::Range;
 
+pub use cached::{CachePlan, PAGE, Piece, page_elements};
 pub use hopper::HOPPER_HEAD_DIMS;
 
 use super::Shape;

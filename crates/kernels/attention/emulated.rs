@@ -4,6 +4,8 @@ use zephyr_kernels::attention::cuda::{ForwardTile, Plan};
 use zephyr_kernels::attention::{Shape, backward, forward};
 use zephyr_kernels::cuda::Bf16;
 
+#[path = "cached_emulated.rs"]
+mod cached;
 #[path = "hopper_emulated.rs"]
 mod hopper;
 
@@ -217,8 +219,8 @@ fn mistakes_of_the_f32_kernels_are_caught() {
         Mutation { from: "__syncwarp(); // the weights are done with", to: "// done with", caught_by: "race" },
         Mutation { from: "layout.kv_heads + kv_head) * dim;", to: "kv_head) * dim;", caught_by: "off by" },
         Mutation {
-            from: "mass = 0.0f;\n    for (uint32_t first = first_seen(position, window)",
-            to: "mass = 0.0f;\n    for (uint32_t first = first_seen(position, window + 1)",
+            from: "weights, first_seen(position, window), position + 1, dim",
+            to: "weights, first_seen(position, window + 1), position + 1, dim",
             caught_by: "off by",
         },
         Mutation { from: "i * WARP + lane_index() < dim ? ", to: "true ? ", caught_by: "outside" },
@@ -235,26 +237,18 @@ fn mistakes_of_the_forward_pass_are_caught() {
         Mutation { from: "__syncthreads(); // these keys", to: "// these keys", caught_by: "nothing has written" },
         Mutation { from: "__syncthreads(); // the values", to: "// the values", caught_by: "race" },
         Mutation {
-            from: "wait_copies<0>();\n    __syncthreads(); // the values",
+            from: "wait_copies<0>();\n      __syncthreads(); // the values",
             to: "__syncthreads(); // the values",
             caught_by: "waited for",
         },
         // The window by one, the diagonal by eight, a mask that is left out, a walk that ends too early or begins too late.
+        Mutation { from: "first + KEYS - 1, window)", to: "first + KEYS - 9, window)", caught_by: "off by" },
         Mutation {
-            from: "first + KEYS - 1, layout.window)",
-            to: "first + KEYS - 9, layout.window)",
+            from: "query = position(row + lane_index() / 4 + i / 2 * 8)",
+            to: "query = position(row + lane_index() / 4 + i / 2 * 9)",
             caught_by: "off by",
         },
-        Mutation {
-            from: "query = position + lane_index() / 4 + i / 2 * 8",
-            to: "query = position + lane_index() / 4 + i / 2 * 9",
-            caught_by: "off by",
-        },
-        Mutation {
-            from: "!sees(query, key, layout.window)",
-            to: "!sees(query, key, layout.window - 1)",
-            caught_by: "is",
-        },
+        Mutation { from: "!sees(query, key, window)", to: "!sees(query, key, window - 1)", caught_by: "is" },
         Mutation {
             from: "first_seen(queries.position, layout.window)",
             to: "first_seen(queries.position + 1, layout.window)",

@@ -1,42 +1,5 @@
-// Attention in f32 without tensor cores: a warp has a row and walks over its counterparts, 32 at a time. A lane multiplies
-// the row with one of them, then it has some columns of their sum. Exact to f32 and slow: for models in f32, and to check
-// the others against. The work list is that of forward.cu and backward.cu.
-#include "plan.cuh"
-
-/// Elements of a head that a lane holds at most.
-constexpr int HELD = 4;
-
-/// The lane's elements of a row of `dim`, zeros beyond it.
-__device__ __forceinline__ void load_row(const float* row, uint32_t dim, float (&values)[HELD]) {
-#pragma unroll
-  for (int i = 0; i < HELD; ++i) values[i] = i * WARP + lane_index() < dim ? row[i * WARP + lane_index()] : 0.0f;
-}
-
-__device__ __forceinline__ void store_row(float* row, uint32_t dim, const float (&values)[HELD], float factor) {
-#pragma unroll
-  for (int i = 0; i < HELD; ++i) {
-    if (i * WARP + lane_index() < dim) row[i * WARP + lane_index()] = values[i] * factor;
-  }
-}
-
-/// The warp's own row in shared memory, for all lanes to read.
-__device__ __forceinline__ void share_row(float* shared, const float* row, uint32_t dim) {
-#pragma unroll
-  for (int i = 0; i < HELD; ++i) {
-    if (i * WARP + lane_index() < dim) shared[i * WARP + lane_index()] = row[i * WARP + lane_index()];
-  }
-}
-
-__device__ __forceinline__ float dot(const float* a, const float* b, uint32_t dim) {
-  float sum = 0.0f;
-  for (uint32_t i = 0; i < dim; ++i) sum = fmaf(a[i], b[i], sum);
-  return sum;
-}
-
-__device__ __forceinline__ void add(float (&sums)[HELD], float factor, const float (&values)[HELD]) {
-#pragma unroll
-  for (int i = 0; i < HELD; ++i) sums[i] = fmaf(factor, values[i], sums[i]);
-}
+// Attention in f32 over a packed batch. The work list is that of forward.cu and backward.cu.
+#include "plain.cuh"
 
 /// Where a head's parts of the rows of q, k and v begin.
 struct Columns {
@@ -52,8 +15,6 @@ struct Columns {
   __device__ __forceinline__ size_t row(uint32_t row) const { return static_cast<size_t>(row) * stride; }
 };
 
-constexpr int WARPS = 4, MOST = HELD * 32;
-
 extern "C" __global__ void __launch_bounds__(128)
     attention_forward_f32(const float* qkv, const uint32_t* tiles, float* out, float* lse, uint32_t tokens, uint32_t heads, uint32_t kv_heads,
                           uint32_t window, float scale, uint32_t dim) {
@@ -68,31 +29,13 @@ extern "C" __global__ void __launch_bounds__(128)
     __syncwarp(); // the last row is done with
     share_row(q, qkv + columns.row(row) + columns.q, dim);
     __syncwarp(); // the query is there
-    float sums[HELD] = {}, largest = -INFINITY, mass = 0.0f;
-    for (uint32_t first = first_seen(position, window); first <= position; first += WARP) {
-      const uint32_t count = min(WARP, position + 1 - first), key = first + lane_index();
-      const bool seen = lane_index() < count;
-      scores[lane_index()] = seen ? dot(q, qkv + columns.row(queries.key_row(key)) + columns.k, dim) * scale : -INFINITY;
-      __syncwarp(); // the scores are there, the last weights are done with
-      float best = largest;
-      for (uint32_t i = 0; i < count; ++i) best = fmaxf(best, scores[i]);
-      weights[lane_index()] = expf(scores[lane_index()] - best);
-      __syncwarp(); // the weights are there, the scores are done with
-      const float factor = expf(largest - best);
-      float total = 0.0f;
-#pragma unroll
-      for (int i = 0; i < HELD; ++i) sums[i] *= factor;
-      for (uint32_t i = 0; i < count; ++i) {
-        float v[HELD];
-        load_row(qkv + columns.row(queries.key_row(first + i)) + columns.v, dim, v);
-        add(sums, weights[i], v);
-        total += weights[i];
-      }
-      mass = fmaf(mass, factor, total);
-      largest = best;
-    }
-    store_row(out + (static_cast<size_t>(row) * heads + blockIdx.x) * dim, dim, sums, 1.0f / mass);
-    if (lane_index() == 0) lse[static_cast<size_t>(blockIdx.x) * tokens + row] = largest + logf(mass);
+    Seen seen;
+    seen.walk(
+        q, scores, weights, first_seen(position, window), position + 1, dim, scale,
+        [&](uint32_t key) { return qkv + columns.row(queries.key_row(key)) + columns.k; },
+        [&](uint32_t key) { return qkv + columns.row(queries.key_row(key)) + columns.v; });
+    store_row(out + (static_cast<size_t>(row) * heads + blockIdx.x) * dim, dim, seen.sums, 1.0f / seen.mass);
+    if (lane_index() == 0) lse[static_cast<size_t>(blockIdx.x) * tokens + row] = seen.largest + logf(seen.mass);
   }
 }
 EXPORT(attention_forward_f32)

@@ -75,3 +75,46 @@ struct Layout {
   /// Elements of a row of q, k and v.
   template <int D> __device__ __forceinline__ uint32_t row() const { return (heads + 2 * kv_heads) * D; }
 };
+
+/// Positions of a sequence that a page of its keys and values holds.
+constexpr uint32_t PAGE = 64;
+
+/// Neighbouring tokens of a sequence whose keys and values lie in pages, and a stretch of the keys that they see.
+struct CachedQueries {
+  /// `first_page`: the place of the sequence's pages in the list of them
+  uint32_t row, rows, position, first_page, begin, end, part;
+
+  static __device__ __forceinline__ CachedQueries read(const uint32_t* words, uint32_t number) {
+    const uint4 first = load16(words + 8 * number), second = load16(words + 8 * number + 4);
+    return CachedQueries{first.x, first.y, first.z, first.w, second.x, second.y, second.z};
+  }
+};
+
+/// Where a token's own key and value go, and the parts that its stretches of keys give: `parts` of them, `stride` apart.
+struct CachedToken {
+  uint64_t page;
+  uint32_t slot, first_part, stride, parts;
+
+  static __device__ __forceinline__ CachedToken read(const uint32_t* words, uint32_t number) {
+    const uint4 first = load16(words + 8 * number), second = load16(words + 8 * number + 4);
+    return CachedToken{static_cast<uint64_t>(first.y) << 32 | first.x, first.z, first.w, second.x, second.y};
+  }
+};
+
+/// What all launches over pages have in common. A page is `[layers, 2 (keys, values), KV, PAGE, D]`.
+struct CacheLayout {
+  /// `share`: query heads of a block, which have one key/value head
+  uint32_t heads, kv_heads, share, layer, window;
+  float scale;
+
+  /// Where the rows of a head begin in a page; the value heads follow the key heads.
+  __device__ __forceinline__ size_t rows_of(uint32_t head, uint32_t dim) const {
+    return (static_cast<size_t>(layer) * 2 * kv_heads + head) * PAGE * dim;
+  }
+};
+
+/// The page that holds a position.
+template <typename T> __device__ __forceinline__ const T* page_of(const uint32_t* pages, uint32_t first_page, uint32_t position) {
+  const uint2 address = load8(pages + 2 * (first_page + position / PAGE));
+  return reinterpret_cast<const T*>(static_cast<uint64_t>(address.y) << 32 | address.x);
+}

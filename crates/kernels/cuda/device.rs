@@ -12,6 +12,25 @@ use crate::gemm::cuda::Product;
 pub struct Free {
     pub free: usize,
     pub total: usize,
+    /// Of the free ones, what no plan may count on
+    pub reserve: usize,
+}
+
+impl Free {
+    /// The least that is left of a card.
+    const LEAST_RESERVE: usize = 512 << 20;
+
+    /// What a card tells. Beside what is asked of it, memory goes to the code of kernels, ours and cublasLt's, which the driver
+    /// loads at their first use; to rounding, as every piece is a whole number of 2 MiB; and to the gaps between pieces. How much
+    /// that is nobody tells beforehand: 1 % of the card, and 512 MiB at least, stay free.
+    pub fn of_card(free: usize, total: usize) -> Self {
+        Self { free, total, reserve: (total / 100).max(Self::LEAST_RESERVE) }
+    }
+
+    /// What a plan may take.
+    pub fn plannable(&self) -> usize {
+        self.free.saturating_sub(self.reserve)
+    }
 }
 
 /// One GPU with one queue of work. Everything but [`Device::read`] returns as soon as it is queued.
@@ -124,7 +143,7 @@ impl fmt::Display for DeviceError {
             Self::OutOfMemory { what, bytes, free } => write!(
                 formatter,
                 "{what} needs {bytes} bytes of device memory, {free} are free. Remedy: Take a smaller batch or maxLength, \
-                 recompute \"layer\", LoRA, or end what else uses the card."
+                 recompute \"layer\", LoRA, or device \"cpu\", or end what else uses the card."
             ),
             Self::NoBuild => formatter.write_str(
                 "this build has no CUDA. Remedy: Build it with `npm run build:cuda`, or take device \"cpu\".",

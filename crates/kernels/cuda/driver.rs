@@ -87,7 +87,7 @@ impl Device for Driver {
 
     fn memory(&self) -> Result<Free, DeviceError> {
         let (free, total) = done("asking for free memory", self.stream.context().mem_get_info())?;
-        Ok(Free { free, total })
+        Ok(Free::of_card(free, total))
     }
 
     fn allocate(&self, what: &str, bytes: usize, _: &[Part]) -> Result<u64, DeviceError> {

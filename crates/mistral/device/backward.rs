@@ -5,7 +5,7 @@ use std::ops::Range;
 use zephyr_kernels::cuda::{Element, Pointer};
 use zephyr_kernels::{embedding, rms_norm, rope, swiglu};
 
-use super::workspace::{Derived, Saved};
+use super::workspace::{Attention, Derived, Saved};
 use super::{Decoder, Gradients, Loaded, Workspace};
 use crate::config::Config;
 use crate::error::Result;
@@ -77,7 +77,8 @@ impl<T: Element> Decoder<T> {
         linear(Group::O, flow.d_residual, saved.attended, flow.d_attended)?;
         let (d_attended, row_sums, d_qkv) = (flow.d_attended, flow.row_sums, flow.d_qkv);
         let Saved { qkv, attended, lse, .. } = *saved;
-        for launch in batch.plan.backward(batch.words, d_attended, qkv, attended, lse, row_sums, d_qkv) {
+        let Attention::Packed(plan) = &batch.attention else { unreachable!("nothing is trained over pages") };
+        for launch in plan.backward(batch.words, d_attended, qkv, attended, lse, row_sums, d_qkv) {
             self.device.run(&launch)?;
         }
         self.rotate(d_qkv, batch, rope::Direction::Backward)?;

@@ -31,7 +31,7 @@ pub struct Decoder<T: Element> {
     pub adapted: Pointer<T>,
     pub(super) cos: Pointer<f32>,
     pub(super) sin: Pointer<f32>,
-    /// Of the rotary table
+    /// Of the longest document of a batch
     pub(super) positions: usize,
     memory: Reserved,
 }
@@ -44,15 +44,15 @@ pub enum Gradients<T> {
 }
 
 impl<T: Element> Decoder<T> {
-    /// Copies `model` to the device, for documents of up to `positions` tokens. bf16 weights are rounded; NF4 ones are
-    /// unpacked.
+    /// Copies `model` to the device, for batches with documents of up to `positions` tokens; sequences that it is to continue may
+    /// be as long as the model's context. bf16 weights are rounded; those that are kept as NF4 or as in a GGUF file are unpacked.
     ///
     /// # Errors
     /// `ZA_DEVICE_UNSUPPORTED` for sizes that no kernel exists for, `ZA_OUT_OF_MEMORY`, `ZA_DEVICE_FAILS`.
     pub fn new(device: Arc<dyn Device>, model: Model, positions: usize) -> Result<Self> {
         let weights = model.weights;
         check_config::<T>(&weights.config)?;
-        let table = rope_table(&weights.config, positions);
+        let table = table(&weights.config, positions);
         let adapter = model.adapter.map(|adapter| adapter.layout.clone());
         let (memory, (data, adapted, cos, sin)) =
             Arena::reserve(&device, "The model", |arena| lay(arena, &weights.layout, adapter.as_ref(), &table))?;
@@ -99,7 +99,7 @@ impl<T: Element> Decoder<T> {
     /// The bytes that a model will take.
     pub fn plan(model: Model, positions: usize) -> usize {
         let weights = model.weights;
-        let table = rope_table(&weights.config, positions);
+        let table = table(&weights.config, positions);
         let adapter = model.adapter.map(|adapter| &adapter.layout);
         Arena::measure(|arena| lay::<T>(arena, &weights.layout, adapter, &table))
     }
@@ -107,6 +107,10 @@ impl<T: Element> Decoder<T> {
     pub(super) fn weight(&self, range: &Range<usize>) -> Pointer<T> {
         self.weights.offset(range.start)
     }
+}
+
+fn table(config: &Config, positions: usize) -> rope::Table {
+    rope_table(config, positions.max(config.max_position_embeddings))
 }
 
 type Parts<T> = (Pointer<T>, Pointer<T>, Pointer<f32>, Pointer<f32>);
@@ -134,17 +138,17 @@ pub fn check_config<T: Element>(config: &Config) -> Result<()> {
     let Config { hidden_size, head_dim, .. } = *config;
     // Every tensor then begins at a multiple of 16 bytes.
     if !hidden_size.is_multiple_of(8) {
-        return refuse(format!("hidden_size {hidden_size}, no multiple of 8,"), "Train this model on the CPU.");
+        return refuse(format!("hidden_size {hidden_size}, no multiple of 8,"), "Take the CPU for this model.");
     }
     let widest = 2048 * T::PACK as usize;
     if hidden_size > widest {
-        return refuse(format!("hidden_size {hidden_size} above {widest}"), "Train this model on the CPU.");
+        return refuse(format!("hidden_size {hidden_size} above {widest}"), "Take the CPU for this model.");
     }
     if T::LETTER == 'b' && !HEAD_DIMS.contains(&head_dim) {
         return refuse(format!("head_dim {head_dim} in bfloat16"), "Take precision float32, or the CPU.");
     }
     if head_dim > 128 {
-        return refuse(format!("head_dim {head_dim} above 128"), "Train this model on the CPU.");
+        return refuse(format!("head_dim {head_dim} above 128"), "Take the CPU for this model.");
     }
     Ok(())
 }

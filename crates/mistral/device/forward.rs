@@ -3,7 +3,7 @@
 use zephyr_kernels::cuda::{Element, Pointer};
 use zephyr_kernels::{embedding, noise, rms_norm, rope, swiglu};
 
-use super::workspace::{Derived, Saved};
+use super::workspace::{Attention, Derived, Saved};
 use super::{Decoder, Loaded, Workspace};
 use crate::config::Config;
 use crate::error::Result;
@@ -66,7 +66,7 @@ impl<T: Element> Decoder<T> {
         self.norm_attention(index, tokens, input, saved, derived)?;
         linear(Group::Qkv, saved.qkv, derived.normed_attention, None)?;
         self.rotate(saved.qkv, batch, rope::Direction::Forward)?;
-        self.device.run(&batch.plan.forward(batch.words, saved.qkv, saved.attended, saved.lse))?;
+        self.attend(index, batch, saved)?;
         // The projections back into the stream add to it: no delta buffer, no extra pass.
         linear(Group::O, saved.residual_mid, saved.attended, Some(input))?;
         self.norm_mlp(index, tokens, saved, derived)?;
@@ -76,6 +76,19 @@ impl<T: Element> Decoder<T> {
             Some(output) => linear(Group::Down, output, derived.product, Some(saved.residual_mid)),
             None => Ok(()),
         }
+    }
+
+    fn attend(&self, index: usize, batch: &Loaded, saved: &Saved<T>) -> Result<()> {
+        let Saved { qkv, attended, .. } = *saved;
+        match &batch.attention {
+            Attention::Packed(plan) => self.device.run(&plan.forward(batch.words, qkv, attended, saved.lse))?,
+            Attention::Cached { plan, parts, lse } => {
+                self.device.run(&plan.append(batch.words, index, qkv))?;
+                self.device.run(&plan.attend(batch.words, index, qkv, *parts, *lse))?;
+                self.device.run(&plan.combine(batch.words, *parts, *lse, attended))?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn rotate(&self, qkv: Pointer<T>, batch: &Loaded, direction: rope::Direction) -> Result<()> {

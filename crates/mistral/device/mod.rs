@@ -8,18 +8,26 @@
 //! forward    the layers up
 //! backward   the layers down, under the same recompute policies
 //! head       log-probabilities of the rows that predict something, in chunks, and their gradient
+//! cached     steps over tokens whose keys and values stay: what generating and scoring drive
+//! resident   a model that stays, of whichever type, for those
 //! ```
 //! `T` is the type of weights and activations: f32 to compare with the CPU, bf16 to be fast. Sums are f32 either way, and so
-//! are logits. Everything is queued; the host waits for [`Decoder::statistics`] alone.
+//! are logits. Everything is queued; the host waits for [`Decoder::statistics`] and [`Decoder::all_logits`] alone.
 
 mod backward;
+mod cached;
+#[cfg(test)]
+mod cached_test;
 mod decoder;
 mod forward;
 mod head;
 mod linear;
+mod resident;
 #[cfg(test)]
 mod test;
 mod workspace;
 
+pub use cached::{Cached, PagedCache, Room};
 pub use decoder::{Decoder, Gradients, PIECE, check_config, download, upload};
+pub use resident::Resident;
 pub use workspace::{Drawn, Loaded, Planned, Sizes, Workspace, plan_workspace};

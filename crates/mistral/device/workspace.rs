@@ -1,6 +1,6 @@
 //! The workspace of a step in device memory: sizes are known before anything is allocated, and nothing is allocated in a step.
 
-use zephyr_kernels::attention::cuda::{ForwardTile, HOPPER_HEAD_DIMS, Plan};
+use zephyr_kernels::attention::cuda::{CachePlan, ForwardTile, HOPPER_HEAD_DIMS, Plan};
 use zephyr_kernels::cuda::{Arena, Element, Pointer};
 use zephyr_kernels::noise::Noise;
 use zephyr_kernels::rms_norm::cuda::backward_scratch;
@@ -10,6 +10,9 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::lora::{AdapterLayout, LowRank};
 use crate::train::{Batch, Recompute, attention_shape};
+
+/// Tokens that a workspace grows by.
+const GROWTH: usize = 256;
 
 /// What a workspace holds at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +37,7 @@ impl Sizes {
     }
 
     /// Whether a workspace of these sizes can be used for the other ones.
-    pub fn hold(&self, other: &Self) -> bool {
+    fn hold(&self, other: &Self) -> bool {
         self.tokens >= other.tokens
             && self.rows >= other.rows
             && self.words >= other.words
@@ -43,8 +46,19 @@ impl Sizes {
             && self.recompute == other.recompute
     }
 
+    /// The sizes of a larger workspace, if one of these is wanted where there is one of `held`, or none, and it does not do.
+    pub fn beyond(&self, held: Option<&Self>) -> Option<Self> {
+        let sizes = match held {
+            Some(held) if held.hold(self) => return None,
+            Some(held) => held.joined(self),
+            None => *self,
+        };
+        let round = |size: usize| size.next_multiple_of(GROWTH);
+        Some(Self { tokens: round(sizes.tokens), rows: round(sizes.rows), words: round(sizes.words), ..sizes })
+    }
+
     /// Sizes that hold both.
-    pub fn joined(&self, other: &Self) -> Self {
+    fn joined(&self, other: &Self) -> Self {
         Self {
             tokens: self.tokens.max(other.tokens),
             rows: self.rows.max(other.rows),
@@ -152,6 +166,24 @@ pub struct Workspace<T> {
     pub(super) ends: Ends<T>,
 }
 
+/// The keys that the tokens of a batch see.
+#[derive(Debug)]
+pub(super) enum Attention {
+    /// Those of the batch.
+    Packed(Plan),
+    /// Those in pages; what attention leaves of each stretch of them goes to `parts` and `lse`.
+    Cached { plan: CachePlan, parts: Pointer<f32>, lse: Pointer<f32> },
+}
+
+impl Attention {
+    fn words(&self) -> &[u32] {
+        match self {
+            Self::Packed(plan) => &plan.words,
+            Self::Cached { plan, .. } => &plan.words,
+        }
+    }
+}
+
 /// A batch in device memory.
 #[derive(Debug)]
 pub struct Loaded {
@@ -163,7 +195,7 @@ pub struct Loaded {
     pub(super) rows: Pointer<u32>,
     pub(super) targets: Pointer<u32>,
     pub(super) words: Pointer<u32>,
-    pub(super) plan: Plan,
+    pub(super) attention: Attention,
     pub(super) dropout: Option<u64>,
     pub(super) noise: Option<(Noise, Pointer<f32>)>,
 }
@@ -180,14 +212,14 @@ pub struct Drawn {
 /// A batch that was checked, with attention's work on it.
 #[derive(Debug)]
 pub struct Planned<'a> {
-    batch: Batch<'a>,
-    plan: Plan,
+    pub(super) batch: Batch<'a>,
+    pub(super) attention: Attention,
 }
 
 impl Planned<'_> {
     /// What it wants of a workspace; `rows` of it predict something.
     pub fn sizes(&self, rows: usize, chunk: usize, keep: bool, recompute: Recompute) -> Sizes {
-        Sizes { tokens: self.batch.tokens(), rows, words: self.plan.words.len(), chunk, keep, recompute }
+        Sizes { tokens: self.batch.tokens(), rows, words: self.attention.words().len(), chunk, keep, recompute }
     }
 }
 
@@ -299,7 +331,7 @@ impl<T: Element> Decoder<T> {
             let large = bf16 && head_dim >= 64;
             Plan::new(&shape, if large { ForwardTile::Rows128 } else { ForwardTile::Rows64 })
         };
-        Ok(Planned { batch, plan })
+        Ok(Planned { batch, attention: Attention::Packed(plan) })
     }
 
     /// Copies a batch to the device, with the rows that predict something and their targets.
@@ -314,15 +346,15 @@ impl<T: Element> Decoder<T> {
         targets: &[u32],
         drawn: Drawn,
     ) -> Result<Loaded> {
-        let Planned { batch, plan } = planned;
+        let Planned { batch, attention } = planned;
         let Workspace { sizes, ends, .. } = workspace;
-        let fits = sizes.tokens >= batch.tokens() && sizes.rows >= rows.len() && sizes.words >= plan.words.len();
+        let fits = sizes.tokens >= batch.tokens() && sizes.rows >= rows.len() && sizes.words >= attention.words().len();
         assert!(fits && rows.len() == targets.len(), "a batch that the workspace holds");
         self.device.upload(batch.ids, ends.ids)?;
         self.device.upload(batch.positions, ends.positions)?;
         self.device.upload(rows, ends.rows)?;
         self.device.upload(targets, ends.targets)?;
-        self.device.upload(&plan.words, ends.words)?;
+        self.device.upload(attention.words(), ends.words)?;
         if let Some(noise) = drawn.noise {
             self.device.upload(&noise.reaches(batch.segments, self.config.hidden_size), ends.reaches)?;
         }
@@ -334,7 +366,7 @@ impl<T: Element> Decoder<T> {
             rows: ends.rows,
             targets: ends.targets,
             words: ends.words,
-            plan,
+            attention,
             dropout: drawn.dropout,
             noise: drawn.noise.map(|noise| (noise, ends.reaches)),
         })

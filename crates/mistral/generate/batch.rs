@@ -1,11 +1,10 @@
 //! The decoding loop over many sequences.
 
-use super::decoder::Cache;
 use super::sampler::{Choice, Sampler};
-use super::{FinishReason, Generation, Generator, Halt, Request, check_tokens};
+use super::{Cache, FinishReason, Generation, Generator, Halt, Request, Step, check_tokens};
 use crate::error::{Error, Result};
 use std::ops::ControlFlow;
-use zephyr_kernels::{head, leads, run, team};
+use zephyr_kernels::{leads, run, team};
 
 /// Tokens up to which a step is many short tasks, for which threads should be at hand.
 const FEW: usize = 32;
@@ -42,12 +41,14 @@ pub struct Batch {
 
 impl Batch {
     /// # Errors
-    /// As [`Generator::generate`], but `ZA_NOT_FINITE`.
+    /// As [`Generator::generate`], but `ZA_NOT_FINITE` and a device's.
     pub fn new(generator: &Generator, requests: Vec<Request>) -> Result<Self> {
         for request in &requests {
-            check_tokens(&request.prompt, generator.config())?;
+            check_tokens(&request.prompt, &generator.config)?;
             request.options.check()?;
         }
+        // A kind of cache that there is not is refused before any work.
+        generator.network.cache(generator.cache, false)?;
         let answers = vec![Generation::default(); requests.len()];
         Ok(Self { requests, waiting: 0, active: Vec::new(), caches: Vec::new(), logits: Vec::new(), answers })
     }
@@ -55,7 +56,7 @@ impl Batch {
     /// All steps, always with the same generator, until nothing is left or it is aborted. `on_token` as in [`Batch::step`].
     ///
     /// # Errors
-    /// `ZA_NOT_FINITE`.
+    /// `ZA_NOT_FINITE`, and a device's.
     pub(super) fn steps(
         &mut self,
         generator: &mut Generator,
@@ -81,7 +82,7 @@ impl Batch {
     /// more to do. `on_token` gets the request's place, a token and its log-probability.
     ///
     /// # Errors
-    /// `ZA_NOT_FINITE`.
+    /// `ZA_NOT_FINITE`, and a device's.
     pub fn step(
         &mut self,
         generator: &mut Generator,
@@ -95,13 +96,13 @@ impl Batch {
         generator: &mut Generator,
         mut on_token: impl FnMut(usize, u32, f32) -> ControlFlow<Halt>,
     ) -> Result<bool> {
-        let config = generator.config();
-        self.begin_waiting(generator);
+        let config = generator.config.clone();
+        self.begin_waiting(generator)?;
         let Self { requests, active, caches, logits, answers, .. } = self;
         if active.is_empty() {
             return Ok(false);
         }
-        let ready = advance(generator, active, caches, logits);
+        let ready = advance(generator, active, caches, logits)?;
         let chosen = choose(active, &ready, logits, config.vocab_size, caches)?;
         let mut finished = Vec::new();
         let mut halted = false;
@@ -158,10 +159,11 @@ impl Batch {
     fn takes_few(&self, generator: &Generator) -> bool {
         let free = generator.max_active.saturating_sub(self.active.len());
         let begun = self.requests[self.waiting..].iter().take(free).map(|request| request.prompt.len());
-        self.active.iter().map(|sequence| sequence.pending.len()).chain(begun).sum::<usize>() <= FEW
+        let pending = self.active.iter().map(|sequence| sequence.pending.len());
+        generator.network.takes_threads() && pending.chain(begun).sum::<usize>() <= FEW
     }
 
-    fn begin_waiting(&mut self, generator: &mut Generator) {
+    fn begin_waiting(&mut self, generator: &mut Generator) -> Result<()> {
         while self.active.len() < generator.max_active {
             let Some(request) = self.requests.get(self.waiting) else { break };
             let index = self.waiting;
@@ -170,17 +172,18 @@ impl Batch {
                 self.answers[index].finish = FinishReason::Length;
                 continue;
             }
-            let (cache, shared) = generator.begin(&request.prompt);
+            let (cache, shared) = generator.begin(&request.prompt)?;
             self.active.push(Active {
                 index,
                 pending: request.prompt[shared..].to_vec(),
-                sampler: Sampler::new(&request.options, &request.prompt, generator.config().vocab_size),
+                sampler: Sampler::new(&request.options, &request.prompt, generator.config.vocab_size),
                 ids: Vec::new(),
                 logps: Vec::new(),
                 top: Vec::new(),
             });
             self.caches.push(cache);
         }
+        Ok(())
     }
 }
 
@@ -195,7 +198,7 @@ fn advance(
     active: &mut [Active],
     caches: &mut [Cache],
     logits: &mut Vec<f32>,
-) -> Vec<usize> {
+) -> Result<Vec<usize>> {
     let decoding = active.iter().filter(|sequence| sequence.pending.len() == 1).count();
     let mut room = generator.rows.saturating_sub(decoding);
     let mut pieces: Vec<&[u32]> = Vec::with_capacity(active.len());
@@ -209,24 +212,22 @@ fn advance(
         }
         pieces.push(&sequence.pending[..take]);
     }
-    let config = generator.config();
-    let hidden = generator.decoder.step(caches, &pieces);
-    let taken: Vec<usize> = pieces.iter().map(|piece| piece.len()).collect();
-    let mut ready = Vec::new();
-    let mut last_rows = Vec::new();
-    let mut end = 0;
-    for (place, (sequence, taken)) in active.iter_mut().zip(taken).enumerate() {
-        end += taken;
-        sequence.pending.drain(..taken);
-        if taken > 0 && sequence.pending.is_empty() {
+    let (mut ready, mut rows, mut end) = (Vec::new(), Vec::new(), 0);
+    for (place, (sequence, piece)) in active.iter().zip(&pieces).enumerate() {
+        end += piece.len();
+        if !piece.is_empty() && piece.len() == sequence.pending.len() {
             ready.push(place);
-            last_rows.extend_from_slice(&hidden[(end - 1) * config.hidden_size..end * config.hidden_size]);
+            rows.push(end as u32 - 1);
         }
     }
-    generator.decoder.give_back(hidden);
-    logits.resize(ready.len() * config.vocab_size, 0.0);
-    head::logits(&generator.decoder.head(), &last_rows, logits);
-    ready
+    logits.clear();
+    let step = Step { pieces: &pieces, rows: &rows, targets: None, exact: false };
+    generator.network.step(caches, &step, logits)?;
+    let taken: Vec<usize> = pieces.iter().map(|piece| piece.len()).collect();
+    for (sequence, taken) in active.iter_mut().zip(taken) {
+        sequence.pending.drain(..taken);
+    }
+    Ok(ready)
 }
 
 /// The next token of the sequences at the places `ready`, with its log-probability.

@@ -1,6 +1,8 @@
-//! One step of the network over tokens of several sequences, each with its key/value cache.
+//! The network on the CPU: one step over tokens of several sequences, each with its key/value cache.
 
+use super::network::{Cache, Network, Step};
 use crate::config::Config;
+use crate::error::Result;
 use crate::layout::Weights;
 use crate::linear::{Group, LoraScratch};
 use crate::model::Model;
@@ -8,16 +10,11 @@ use crate::storage::Storage;
 use zephyr_kernels::attention::{self, CacheType};
 use zephyr_kernels::{head, rms_norm, rope, swiglu};
 
-/// Tokens of prompt in one step: enough for efficient products, few enough for small buffers and a prompt abort.
-pub(super) const ROWS: usize = 512;
-
 /// Rows of the head computed at a time where log-probabilities are asked for.
 const HEAD_CHUNK: usize = 128;
 
-/// Keys and values of one sequence.
-///
-/// With a sliding window the old ones stay and are masked: positions are absolute, and memory is bounded by the context.
-pub(super) struct Cache {
+/// Keys and values of one sequence in memory.
+pub struct HostCache {
     layers: Vec<LayerCache>,
     length: usize,
 }
@@ -27,11 +24,11 @@ struct LayerCache {
     values: attention::Cache,
 }
 
-impl Cache {
-    pub fn new(config: &Config, kind: CacheType) -> Self {
+impl HostCache {
+    fn new(config: &Config, kind: CacheType) -> Self {
         let empty = || attention::Cache::new(kind, config.kv_heads, config.head_dim);
         let layers = (0..config.layers).map(|_| LayerCache { keys: empty(), values: empty() });
-        Cache { layers: layers.collect(), length: 0 }
+        Self { layers: layers.collect(), length: 0 }
     }
 
     /// Forgets what lies behind the first `length` positions.
@@ -60,51 +57,37 @@ struct Workspace {
     gate_up: Vec<f32>,
     activated: Vec<f32>,
     lora: LoraScratch,
+    stats: head::Stats,
+    logits: Vec<f32>,
 }
 
 pub(super) struct Decoder<'a> {
     model: Model<'a>,
     table: rope::Table,
     work: Workspace,
-    /// Whether nothing is rounded for speed, as where log-probabilities of given text are asked for.
-    pub exact: bool,
 }
 
 impl<'a> Decoder<'a> {
     pub fn new(model: Model<'a>) -> Self {
         let config = &model.weights.config;
         let table = rope::Table::new(config.head_dim, config.rope_theta, 0);
-        Decoder { model, table, work: Workspace::default(), exact: false }
+        Decoder { model, table, work: Workspace::default() }
     }
 
-    pub fn config(&self) -> &'a Config {
-        &self.model.weights.config
-    }
-
-    /// How caches are kept while decoding, unless the caller says otherwise: no finer than the weights.
-    pub fn cache_type(&self) -> CacheType {
-        match self.model.weights.storage() {
-            Storage::Gguf => CacheType::F16,
-            _ => CacheType::F32,
-        }
-    }
-
-    pub fn head(&self) -> head::Head<'a> {
+    fn head(&self, exact: bool) -> head::Head<'a> {
         let Weights { config, .. } = self.model.weights;
         let weight = self.model.weights.head();
         head::Head {
-            weight: if self.exact { weight.exact() } else { weight },
+            weight: if exact { weight.exact() } else { weight },
             vocabulary: config.vocab_size,
             width: config.hidden_size,
             chunk: HEAD_CHUNK,
         }
     }
 
-    /// Appends `pieces[i]` to the sequence of `caches[i]` and gives the final normed states of all their tokens,
-    /// `[tokens, hidden_size]`, piece after piece. The buffer may be handed back with [`Decoder::give_back`].
-    ///
-    /// Token ids and lengths have been checked by the caller.
-    pub fn step(&mut self, caches: &mut [Cache], pieces: &[&[u32]]) -> Vec<f32> {
+    /// Appends `pieces[i]` to the sequence of `caches[i]` and leaves the final normed states of all their tokens,
+    /// `[tokens, hidden_size]`, piece after piece, in the workspace.
+    fn forward(&mut self, caches: &mut [&mut HostCache], pieces: &[&[u32]], exact: bool) {
         let model = self.model;
         let weights = model.weights;
         let Weights { config, layout, .. } = weights;
@@ -125,7 +108,6 @@ impl<'a> Decoder<'a> {
             scale: 1.0 / (config.head_dim as f32).sqrt(),
         };
 
-        let exact = self.exact;
         let linear = |layer, group| model.linear(layer, group).exactly(exact);
         let work = &mut self.work;
         for (buffer, columns) in [
@@ -165,11 +147,6 @@ impl<'a> Decoder<'a> {
         for (cache, piece) in caches.iter_mut().zip(pieces) {
             cache.length += piece.len();
         }
-        std::mem::take(&mut work.normed)
-    }
-
-    pub fn give_back(&mut self, hidden: Vec<f32>) {
-        self.work.normed = hidden;
     }
 
     /// Makes the rotation table long enough; by doubling, as its full length can be many megabytes.
@@ -179,6 +156,59 @@ impl<'a> Decoder<'a> {
             let length = positions.next_power_of_two().max(256).min(max_position_embeddings.max(positions));
             self.table = rope::Table::new(head_dim, rope_theta, length);
         }
+    }
+}
+
+impl Network for Decoder<'_> {
+    fn config(&self) -> &Config {
+        &self.model.weights.config
+    }
+
+    /// Unless the caller says otherwise no finer than the weights.
+    fn cache(&self, kind: Option<CacheType>, exact: bool) -> Result<Cache> {
+        let by_weights = match self.model.weights.storage() {
+            Storage::Gguf if !exact => CacheType::F16,
+            _ => CacheType::F32,
+        };
+        Ok(Cache::Host(HostCache::new(self.config(), kind.unwrap_or(by_weights))))
+    }
+
+    fn step(&mut self, caches: &mut [Cache], step: &Step, out: &mut Vec<f32>) -> Result<()> {
+        let mut own: Vec<&mut HostCache> = caches.iter_mut().map(of_host).collect();
+        self.forward(&mut own, step.pieces, step.exact);
+        let head = self.head(step.exact);
+        let Workspace { normed, delta, stats, logits, .. } = &mut self.work;
+        let width = head.width;
+        let rows = if step.rows.len() * width == normed.len() {
+            normed
+        } else {
+            delta.clear();
+            step.rows.iter().for_each(|&row| delta.extend_from_slice(&normed[row as usize * width..][..width]));
+            delta
+        };
+        match step.targets {
+            Some(targets) => {
+                head::forward(&head, rows, targets, stats, logits);
+                out.extend_from_slice(&stats.logp);
+            }
+            None => {
+                let before = out.len();
+                out.resize(before + step.rows.len() * head.vocabulary, 0.0);
+                head::logits(&head, rows, &mut out[before..]);
+            }
+        }
+        Ok(())
+    }
+
+    fn takes_threads(&self) -> bool {
+        true
+    }
+}
+
+fn of_host(cache: &mut Cache) -> &mut HostCache {
+    match cache {
+        Cache::Host(cache) => cache,
+        Cache::Device(_) => unreachable!("a cache of another network"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Against transformers' numbers, and the models of the shared cases.
 
-use super::decoder::{Cache, Decoder};
+use super::decoder::Decoder;
 use super::*;
 use crate::layout::Weights;
 use crate::storage::Storage;
@@ -8,7 +8,6 @@ use crate::weights::test::shared;
 use crate::weights::{load, load_as, read_safetensors};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use zephyr_kernels::head;
 
 fn go_on(_: u32, _: f32) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -56,13 +55,11 @@ fn tiny_models_give_the_golden_logits() {
 
 fn token_by_token(model: &Weights, ids: &[u32]) -> Vec<f32> {
     let mut decoder = Decoder::new(model.into());
-    let mut caches = [Cache::new(&model.config, CacheType::F32)];
+    let mut caches = [decoder.cache(None, false).unwrap()];
     let mut out = Vec::new();
     for id in ids {
-        let hidden = decoder.step(&mut caches, &[&[*id]]);
-        let mut logits = vec![0.0; model.config.vocab_size];
-        head::logits(&decoder.head(), &hidden, &mut logits);
-        out.extend(logits);
+        let step = Step { pieces: &[&[*id]], rows: &[0], targets: None, exact: false };
+        decoder.step(&mut caches, &step, &mut out).unwrap();
     }
     out
 }

@@ -1,7 +1,8 @@
 //! Text out of the model: key/value-cache decoding, sampling, and log-probabilities of given text.
 //!
 //! ```text
-//! decoder  one step of the network over tokens of several sequences, each with its cache
+//! network  what is driven: a step over tokens of several sequences, each with its cache
+//! decoder  that on the CPU; on a GPU it is crate::device::cached
 //! batch    the loop: prompts in pieces, then one token of every sequence a step
 //! sampler  from logits to a token
 //! random   the generator behind it
@@ -13,6 +14,7 @@
 
 mod batch;
 mod decoder;
+mod network;
 mod random;
 mod sampler;
 mod scoring;
@@ -21,7 +23,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::Model;
 pub use batch::Batch;
-use decoder::{Cache, Decoder};
+use decoder::Decoder;
+pub use network::{Cache, Network, Step};
 pub use scoring::{Scoring, Wanted};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -30,6 +33,9 @@ pub use zephyr_kernels::attention::CacheType;
 
 /// Sequences decoded together, unless the caller says otherwise.
 const MAX_ACTIVE: usize = 32;
+
+/// Tokens of prompt in one step: enough for efficient products, few enough for small buffers and a prompt abort.
+const ROWS: usize = 512;
 
 /// How tokens are chosen. Filters work in the order of transformers: repetition penalty, temperature, top-k, top-p, min-p.
 #[derive(Debug, Clone, PartialEq)]
@@ -147,10 +153,11 @@ pub enum Halt {
     Batch,
 }
 
-/// Decodes with borrowed weights. Memory of a sequence: 8·layers·kv_heads·head_dim bytes a token in f32, half of it in f16;
-/// buffers are reused.
+/// Decodes with borrowed weights. Memory of a sequence: 8·layers·kv_heads·head_dim bytes a token in f32, half of it in f16 and
+/// bf16; buffers are reused.
 pub struct Generator<'a> {
-    decoder: Decoder<'a>,
+    network: Box<dyn Network + 'a>,
+    config: Arc<Config>,
     /// Asked for.
     cache: Option<CacheType>,
     spare: Vec<Cache>,
@@ -169,10 +176,17 @@ pub struct KeptText {
 }
 
 impl<'a> Generator<'a> {
+    /// On the CPU.
     pub fn new(model: impl Into<Model<'a>>) -> Self {
-        let decoder = Decoder::new(model.into());
-        let (spare, rows) = (Vec::new(), decoder::ROWS);
-        Generator { decoder, cache: None, spare, keeps: false, kept: None, max_active: MAX_ACTIVE, rows, abort: None }
+        Self::on(Box::new(Decoder::new(model.into())))
+    }
+
+    /// With a network wherever it is.
+    pub fn on(network: Box<dyn Network + 'a>) -> Self {
+        let config = Arc::new(network.config().clone());
+        let (spare, rows) = (Vec::new(), ROWS);
+        let (max_active, abort) = (MAX_ACTIVE, None);
+        Generator { network, config, cache: None, spare, keeps: false, kept: None, max_active, rows, abort }
     }
 
     /// A flag that any thread may set; it is looked at before every step ([`Generator::with_rows`] of prompt, or one token of every answer).
@@ -189,7 +203,7 @@ impl<'a> Generator<'a> {
     }
 
     /// Keeps the text of the sequence that ends last ([`Generator::into_kept`]), and begins with one that was kept by another
-    /// generator of the same weights and cache type. What is computed anew then is rounded as by decoding, not as a prompt.
+    /// generator of the same network, weights and cache type. What is computed anew then is rounded as by decoding, not as a prompt.
     pub fn keeping(mut self, kept: Option<KeptText>) -> Self {
         self.keeps = true;
         self.kept = kept;
@@ -216,7 +230,8 @@ impl<'a> Generator<'a> {
     /// Continues `prompt`; `on_token` gets each token with its log-probability as it comes, and may end the answer.
     ///
     /// # Errors
-    /// `ZA_EMPTY_PROMPT`, `ZA_TOKEN_RANGE`, `ZA_CONTEXT_LENGTH`, `ZA_GENERATE_OPTION`, `ZA_NOT_FINITE`.
+    /// `ZA_EMPTY_PROMPT`, `ZA_TOKEN_RANGE`, `ZA_CONTEXT_LENGTH`, `ZA_GENERATE_OPTION`, `ZA_NOT_FINITE`; on a device
+    /// `ZA_OUT_OF_MEMORY`, `ZA_DEVICE_FAILS`.
     pub fn generate(
         &mut self,
         prompt: &[u32],
@@ -237,7 +252,7 @@ impl<'a> Generator<'a> {
     /// `on_token` also gets the request's place. Answers come in the order of the requests.
     ///
     /// # Errors
-    /// As [`Generator::generate`], before any work is done (but `ZA_NOT_FINITE`).
+    /// As [`Generator::generate`], before any work is done (but `ZA_NOT_FINITE` and a device's).
     pub fn generate_batch(
         &mut self,
         requests: &[Request],
@@ -251,7 +266,7 @@ impl<'a> Generator<'a> {
     /// The log-probability of each of `ids[1..]` given the ids before it.
     ///
     /// # Errors
-    /// `ZA_EMPTY_PROMPT`, `ZA_TOKEN_RANGE`, `ZA_CONTEXT_LENGTH`, `ZA_ABORTED`.
+    /// `ZA_EMPTY_PROMPT`, `ZA_TOKEN_RANGE`, `ZA_CONTEXT_LENGTH`, `ZA_ABORTED`; on a device `ZA_OUT_OF_MEMORY`, `ZA_DEVICE_FAILS`.
     pub fn score(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         self.scored(ids, Wanted::LogProbs)
     }
@@ -270,33 +285,29 @@ impl<'a> Generator<'a> {
             if self.aborted() {
                 return Err(Error::Aborted);
             }
-            if !scoring.step(self) {
+            if !scoring.step(self)? {
                 return Ok(scoring.finish());
             }
         }
     }
 
-    fn config(&self) -> &'a Config {
-        self.decoder.config()
-    }
-
-    fn take_cache(&mut self) -> Cache {
+    fn take_cache(&mut self) -> Result<Cache> {
         match self.spare.pop() {
             Some(mut cache) => {
                 cache.truncate(0);
-                cache
+                Ok(cache)
             }
-            None => Cache::new(self.config(), self.cache.unwrap_or_else(|| self.decoder.cache_type())),
+            None => self.network.cache(self.cache, false),
         }
     }
 
     /// A cache for a prompt, and how many of its first tokens stand in it: never all, for the last one gives the logits.
-    fn begin(&mut self, prompt: &[u32]) -> (Cache, usize) {
-        let Some(KeptText { ids, mut cache }) = self.kept.take() else { return (self.take_cache(), 0) };
+    fn begin(&mut self, prompt: &[u32]) -> Result<(Cache, usize)> {
+        let Some(KeptText { ids, mut cache }) = self.kept.take() else { return Ok((self.take_cache()?, 0)) };
         let equal = ids.iter().zip(prompt).take_while(|(kept, id)| kept == id).count();
         let shared = equal.min(cache.length()).min(prompt.len() - 1);
         cache.truncate(shared);
-        (cache, shared)
+        Ok((cache, shared))
     }
 
     /// Puts away the cache of a sequence that has ended; `ids` is its text.

@@ -1,9 +1,7 @@
 //! Log-probabilities, or logits, of given text, a piece at a time.
 
-use super::decoder::Cache;
-use super::{CacheType, Generator, check_tokens};
+use super::{Cache, Generator, Step, check_tokens};
 use crate::error::Result;
-use zephyr_kernels::head;
 
 /// What is wanted of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,47 +25,35 @@ pub struct Scoring {
     at: usize,
     cache: [Cache; 1],
     values: Vec<f32>,
-    stats: head::Stats,
-    scratch: Vec<f32>,
 }
 
 impl Scoring {
     /// # Errors
-    /// `ZA_EMPTY_PROMPT`, `ZA_TOKEN_RANGE`, `ZA_CONTEXT_LENGTH`.
+    /// `ZA_EMPTY_PROMPT`, `ZA_TOKEN_RANGE`, `ZA_CONTEXT_LENGTH`, `ZA_GENERATE_OPTION`.
     pub fn new(generator: &Generator, ids: &[u32], wanted: Wanted) -> Result<Self> {
-        check_tokens(ids, generator.config())?;
+        check_tokens(ids, &generator.config)?;
         // The last token predicts nothing that is asked for.
         let end = if wanted == Wanted::LogProbs { ids.len() - 1 } else { ids.len() };
-        let cache = [Cache::new(generator.config(), generator.cache.unwrap_or(CacheType::F32))];
-        let (values, stats, scratch) = (Vec::with_capacity(end), head::Stats::default(), Vec::new());
-        Ok(Self { wanted, ids: ids.to_vec(), end, at: 0, cache, values, stats, scratch })
+        let cache = [generator.network.cache(generator.cache, true)?];
+        Ok(Self { wanted, ids: ids.to_vec(), end, at: 0, cache, values: Vec::with_capacity(end) })
     }
 
     /// One piece, always with the same generator; gives whether there is more to do.
-    pub fn step(&mut self, generator: &mut Generator) -> bool {
-        let Self { wanted, ids, end, at, cache, values, stats, scratch } = self;
+    ///
+    /// # Errors
+    /// A device's.
+    pub fn step(&mut self, generator: &mut Generator) -> Result<bool> {
+        let Self { wanted, ids, end, at, cache, values } = self;
         if *at == *end {
-            return false;
+            return Ok(false);
         }
         let next = (*at + generator.rows).min(*end);
-        let decoder = &mut generator.decoder;
-        decoder.exact = true;
-        let hidden = decoder.step(cache, &[&ids[*at..next]]);
-        match wanted {
-            Wanted::LogProbs => {
-                head::forward(&decoder.head(), &hidden, &ids[*at + 1..=next], stats, scratch);
-                values.extend_from_slice(&stats.logp);
-            }
-            Wanted::Logits => {
-                let vocabulary = decoder.config().vocab_size;
-                values.resize(next * vocabulary, 0.0);
-                head::logits(&decoder.head(), &hidden, &mut values[*at * vocabulary..]);
-            }
-        }
-        decoder.exact = false;
-        decoder.give_back(hidden);
+        let rows: Vec<u32> = (0..(next - *at) as u32).collect();
+        let targets = (*wanted == Wanted::LogProbs).then(|| &ids[*at + 1..=next]);
+        let step = Step { pieces: &[&ids[*at..next]], rows: &rows, targets, exact: true };
+        generator.network.step(cache, &step, values)?;
         *at = next;
-        next < *end
+        Ok(next < *end)
     }
 
     /// What was wanted, when no step is left.

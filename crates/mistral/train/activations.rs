@@ -8,6 +8,7 @@ use zephyr_kernels::noise::Noise;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::linear::LoraScratch;
+use crate::storage::Storage;
 
 /// What the backward finds saved and what it computes again. All three give the same bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,15 @@ impl Recompute {
             "norms-and-swiglu" => Some(Self::NormsAndSwiglu),
             "layer" => Some(Self::Layer),
             _ => None,
+        }
+    }
+
+    /// What the CPU takes where nothing is said. Over a quantised base it is `layer`, as PEFT's `prepare_model_for_kbit_training`
+    /// turns gradient checkpointing on: else activations would take what the quantisation gave.
+    pub fn over(base: Storage) -> Self {
+        match base {
+            Storage::Nf4 | Storage::Gguf => Self::Layer,
+            Storage::F32 | Storage::Bf16 => Self::default(),
         }
     }
 

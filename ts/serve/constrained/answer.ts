@@ -247,9 +247,9 @@ class Steps {
   async #distribution(count: number): Promise<{ ids: Uint32Array; logprobs: Float32Array }> {
     const decoding = { ...decodingOf({ maxTokens: 1, reuse: true }, []), topLogprobs: count };
     const ids = this.#ids.slice(0, this.#length);
-    const { native } = this.#model;
+    const { native, card } = this.#model;
     const { topIds, topLogps } = await abortable(this.#options.signal, (abort) =>
-      native.generate(this.#tokenizer.native, ids, decoding, [], abort, () => {}),
+      native.generate(this.#tokenizer.native, ids, decoding, [], abort, () => {}, card),
     );
     return { ids: topIds, logprobs: topLogps };
   }

@@ -1,10 +1,12 @@
-//! Times training on a card at the shape of Mistral-7B with random weights (bench/gpu): SFT, and DPO with a reference computed
-//! before, of all weights and of an adapter, over packed sequences. usage: speed FILE.json [SECONDS]
+//! Times a card at the shape of Mistral-7B with random weights (bench/gpu). Generating: prompts, then tokens of one and of many
+//! sequences. Training: SFT, and DPO with a reference computed before, of all weights and of an adapter, over packed sequences.
+//! usage: speed FILE.json [SECONDS]
 //!
 //! Without the feature `card`: a tiny shape on the emulation, so that the program is known to run; no figure means anything
 //! then.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -16,6 +18,8 @@ use zephyr_align::session::{MemoryPlan, OptimizerKind, Precision, ReferenceLogps
 use zephyr_align::{Packed, Sequence, Session, SessionOptions, Update, flops};
 use zephyr_kernels::cuda::{Bf16, Device, DeviceError, Free, Launch, Part};
 use zephyr_kernels::gemm::cuda::{Product, peak};
+use zephyr_mistral::device::Resident;
+use zephyr_mistral::generate::{GenerateOptions, Generator, Request};
 use zephyr_mistral::{Adapter, Config, LoraConfig, Model, Weights};
 
 /// What is trained, and how long.
@@ -28,6 +32,9 @@ struct Shape {
     square: usize,
     warm_up: usize,
     steps: usize,
+    /// Tokens of a prompt that is continued, and of its answer
+    prompt: usize,
+    answer: usize,
 }
 
 fn shape() -> Shape {
@@ -37,14 +44,23 @@ fn shape() -> Shape {
             "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
             "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu"
         });
-        return Shape { config, tokens: 8192, lengths: &[1024, 2048], square: 8192, warm_up: 2, steps: 5 };
+        return Shape {
+            config,
+            tokens: 8192,
+            lengths: &[1024, 2048],
+            square: 8192,
+            warm_up: 2,
+            steps: 5,
+            prompt: 512,
+            answer: 64,
+        };
     }
     let config = json!({
         "model_type": "mistral", "vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0, "hidden_act": "silu"
     });
-    Shape { config, tokens: 128, lengths: &[32, 64], square: 64, warm_up: 1, steps: 1 }
+    Shape { config, tokens: 128, lengths: &[32, 64], square: 64, warm_up: 1, steps: 1, prompt: 70, answer: 3 }
 }
 
 #[cfg(feature = "card")]
@@ -139,8 +155,10 @@ impl Timed {
 
 /// The op of a kernel.
 fn class(kernel: &'static str) -> &'static str {
-    const OPS: [&str; 12] = [
+    const OPS: [&str; 14] = [
         "attention_forward",
+        "attention_cached",
+        "attention_combine",
         "attention_backward",
         "rms_norm",
         "rope",
@@ -316,6 +334,42 @@ fn measure(
     })
 }
 
+/// Continues so many prompts at once, twice, the second time on the clock. The prompts go through in one step, so that every
+/// later one is a token of each sequence.
+fn decoding(shape: &Shape, resident: &mut Resident, sequences: usize, vocabulary: u32) -> Value {
+    let prompt = |sequence: usize| {
+        (0..shape.prompt).map(move |at| 3 + (sequence * 7919 + at * 104_729) as u32 % (vocabulary - 3))
+    };
+    let options = GenerateOptions {
+        max_tokens: shape.answer,
+        temperature: 0.0,
+        stop_token_ids: Some(vec![]),
+        ..Default::default()
+    };
+    let requests: Vec<Request> =
+        (0..sequences).map(|at| Request { prompt: prompt(at).collect(), options: options.clone() }).collect();
+    let mut times = Vec::new();
+    for _ in 0..2 {
+        times.clear();
+        let start = Instant::now();
+        let mut generator = Generator::on(resident.network()).with_rows(sequences * shape.prompt);
+        let answers = generator.generate_batch(&requests, |_, _, _| {
+            times.push(start.elapsed().as_secs_f64());
+            ControlFlow::Continue(())
+        });
+        answers.unwrap_or_else(|error| panic!("{error}"));
+    }
+    let (first, last) = (times[sequences - 1], times[times.len() - 1]);
+    json!({
+        "sequences": sequences,
+        "prompt": shape.prompt,
+        "prompt_tokens_per_s": (sequences * shape.prompt) as f64 / first,
+        "ms_per_step": 1e3 * (last - first) / (shape.answer - 1) as f64,
+        "tokens_per_s": (sequences * (shape.answer - 1)) as f64 / (last - first),
+        "memory_gib": resident.bytes() as f64 / f64::powi(2.0, 30),
+    })
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
     let file = arguments.next().expect("usage: speed FILE.json [SECONDS]");
@@ -330,6 +384,16 @@ fn main() {
     let vocabulary = weights.config.vocab_size as u32;
     let made = begin.elapsed().as_secs_f64();
 
+    let mut generating = Vec::new();
+    let mut resident =
+        Resident::new(device.clone(), (&weights).into(), || ()).unwrap_or_else(|error| panic!("{error}"));
+    for sequences in [1, 32] {
+        let row = decoding(&shape, &mut resident, sequences, vocabulary);
+        println!("decoding {sequences}: {:.0} tok/s", row["tokens_per_s"].as_f64().unwrap_or(0.0));
+        generating.push(row);
+    }
+    drop(resident);
+
     let (mut rows, mut left_out) = (Vec::new(), Vec::new());
     let write = |rows: &[Value], left_out: &[Value]| {
         let report = json!({
@@ -337,6 +401,7 @@ fn main() {
             "emulated": !cfg!(feature = "card"),
             "gemm_peak_tflops": fastest / 1e12,
             "seconds_for_weights": made,
+            "generating": generating,
             "training": rows,
             "left_out": left_out,
             "seconds": begin.elapsed().as_secs_f64(),

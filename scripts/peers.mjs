@@ -1,7 +1,8 @@
-// Makes ready what `npm run test:formats` compares with, as far as it is missing: node-llama-cpp by npm, the gguf package by
-// pip. What cannot be had is said, and its tests skip. PyTorch is not fetched: transformers and peft are used where a Python
-// has them (ZEPHYR_PEER_PYTHON).
-// usage: node scripts/format-peers.mjs [--strict]
+// Makes ready what the tests compare with, as far as it is missing: node-llama-cpp by npm, the gguf package by pip. PyTorch and
+// what stands on it are used where a Python has them (ZEPHYR_PEER_PYTHON), and fetched when they are asked for. What cannot be
+// had is said, and its tests skip.
+// usage: node scripts/peers.mjs [--torch] [--strict]
+//   --torch    all of the Python packages: some gigabytes
 //   --strict   fails where a peer is missing, for whoever must know that nothing was skipped
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
@@ -26,17 +27,20 @@ else {
   else miss("node-llama-cpp could not be installed");
 }
 
-const pythons = [process.env.ZEPHYR_PEER_PYTHON, "/tmp/peer/bin/python", "python3"].filter(Boolean);
+const venv = "/tmp/peer";
+const pythons = [process.env.ZEPHYR_PEER_PYTHON, join(venv, "bin", "python"), "python3"].filter(Boolean);
 const python = (name) => pythons.find((each) => spawnSync(each, ["-c", `import ${name}`]).status === 0);
-if (!python("gguf")) {
-  const venv = "/tmp/peer";
+const onTorch = ["transformers", "peft", "bitsandbytes"];
+const names = ["gguf", ...onTorch, "tensorboard", "datasets", "huggingface_hub", "openai"];
+const wanted = (process.argv.includes("--torch") ? ["torch", ...names] : ["gguf"]).filter((name) => !python(name));
+if (wanted.length > 0) {
   const made =
-    !existsSync(venv) &&
-    spawnSync("python3", ["-m", "venv", venv], { stdio: "inherit" }).status === 0 &&
-    spawnSync(join(venv, "bin", "pip"), ["install", "--quiet", "gguf"], { stdio: "inherit" }).status === 0;
-  if (!made) console.log("the package gguf could not be installed (pip install gguf, ZEPHYR_PEER_PYTHON)");
+    (existsSync(venv) || spawnSync("python3", ["-m", "venv", venv], { stdio: "inherit" }).status === 0) &&
+    spawnSync(join(venv, "bin", "pip"), ["install", "--quiet", ...wanted], { stdio: "inherit" }).status === 0;
+  if (!made)
+    console.log(`pip install ${wanted.join(" ")} failed in ${venv} (ZEPHYR_PEER_PYTHON: a Python that has them)`);
 }
-for (const name of ["gguf", "transformers", "peft"]) {
+for (const name of names) {
   const found = python(name);
   if (found) console.log(`${name}: ${found}`);
   else miss(`no Python has ${name}; its tests skip`);
