@@ -37,7 +37,8 @@ if (wanted.length > 0) {
   const made =
     (existsSync(venv) || spawnSync("python3", ["-m", "venv", venv], { stdio: "inherit" }).status === 0) &&
     spawnSync(join(venv, "bin", "pip"), ["install", "--quiet", ...wanted], { stdio: "inherit" }).status === 0;
-  if (!made) console.log(`pip install ${wanted.join(" ")} failed in ${venv} (ZEPHYR_PEER_PYTHON: a Python that has them)`);
+  if (!made)
+    console.log(`pip install ${wanted.join(" ")} failed in ${venv} (ZEPHYR_PEER_PYTHON: a Python that has them)`);
 }
 for (const name of names) {
   const found = python(name);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
 import { DpoTrainer, Mistral, SftTrainer, ZephyrError } from "../ts/index";
+import { eventsOf, warningsOf } from "./runs";
 import { mountSmallDisk, unmount } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
@@ -183,13 +184,7 @@ describe("training", () => {
     const model = await Mistral.fromPretrained(base);
     const warnings = async (options: object) => {
       const trainer = new SftTrainer({ model, dataset: [{ text: "ten nine" }], maxSteps: 1, samples: 1, ...options });
-      const said: string[] = [];
-      const reading = (async () => {
-        for await (const event of trainer) if (event.type === "warning") said.push(event.message);
-      })();
-      await trainer.fit();
-      await reading;
-      return said;
+      return warningsOf((await eventsOf(trainer)).events);
     };
     expect(await warnings({ sampleSteps: 5 })).toEqual([
       "no row is a conversation with a prompt: nothing is asked every 5 steps",

@@ -7,34 +7,17 @@ import { Worker } from "node:worker_threads";
 import type { Browser } from "playwright-core";
 import { build } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type * as Package from "../ts/browser";
 import { Mistral } from "../ts/model/mistral";
 import { root, threadsBuilt, web } from "./browser/built";
 import { ask, bound, comparisons, farthest, type Said, urlOf } from "./browser/golden";
+import { base, browser, failure, load, question } from "./browser/node";
 import { type Site, serveSite } from "./browser/site";
 import { browsable, launch, watchedPage } from "./chromium";
 import { cases, golden, present, smollm2 } from "./shared";
 
-const base = join(root, "recipes/demo/base");
-const question = [{ role: "user" as const, content: "what is two plus five?" }];
 const goldenThere = present(golden) && present(cases) && present(smollm2);
 
-/** What a call rejects with; a call that never ends fails its test. */
-async function failure(call: Promise<unknown>) {
-  const error = await call.then(
-    () => undefined,
-    (thrown: unknown) => thrown as Package.ZephyrError,
-  );
-  return { code: error?.code, problem: error?.problem, remedy: error?.remedy, name: error?.name };
-}
-
 describe.runIf(threadsBuilt)("threads in Node", () => {
-  let browser: typeof Package;
-  beforeAll(async () => {
-    browser = await import(`${web}/browser.js`);
-  });
-  const load = (path: string, options = {}) => browser.Mistral.fromPretrained(urlOf(path), options);
-
   /** Starts the package's worker, or another script, and keeps the threads. */
   function starter(script = (_: number) => pathToFileURL(join(web, "browser-worker.js"))) {
     const threads: Worker[] = [];

@@ -1,28 +1,22 @@
-/** Faults that users of comparable packages met (`../shared/cases`, area formats), through API, command line and server. */
-import { spawnSync } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Mistral } from "../ts/index";
 import { startServing } from "./serve/serving";
-import { buildProgram, cases, present, readJson } from "./shared";
+import { buildProgram, cases, present, readJson, runProgram } from "./shared";
 
 const scratch = mkdtempSync(join(tmpdir(), "zephyr-cases-formats-"));
 const when = (folder: string) => describe.runIf(present(join(cases, folder)));
 const sumOf = async (model: Mistral, ids: readonly number[]) =>
   (await model.score(ids)).reduce((total, logprob) => total + logprob, 0);
 
-let program: string;
 beforeAll(() => {
-  program = buildProgram();
+  buildProgram();
 });
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
-function cli(...args: string[]) {
-  const env = { ...process.env, NO_COLOR: "1" };
-  return spawnSync(process.execPath, [program, ...args], { encoding: "utf8", env });
-}
+const cli = (...args: string[]) => runProgram(args);
 
 when("11-safetensors-legal-oddities")("case 11: odd but legal safetensors files", () => {
   const folder = join(cases, "11-safetensors-legal-oddities");

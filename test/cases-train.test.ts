@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { DpoTrainer, type Message, Mistral, SftTrainer } from "../ts/index";
 import type { EncodedRow } from "../ts/model/tokenizer";
-import type { StartEvent, WarningEvent } from "../ts/train/events";
+import type { StartEvent } from "../ts/train/events";
+import { eventsOf, warningsOf } from "./runs";
 import { cases, present, readJson, readJsonl } from "./shared";
 
 const at = (...path: string[]) => join(cases, ...path);
@@ -50,13 +51,8 @@ describe.runIf(present(at("15-nothing-left-to-learn")))("case 15: rows whose ans
     whole = (messages) => model.tokenizer.encodeChat(messages);
     const dataset = join(folder, file);
     const trainer = new SftTrainer({ model, dataset, maxLength: 64, batchSize: 1, epochs: 1, logSteps: 1 });
-    const events = (async () => {
-      const seen: (StartEvent | WarningEvent)[] = [];
-      for await (const event of trainer) if (event.type === "start" || event.type === "warning") seen.push(event);
-      return seen;
-    })();
-    const [result, seen] = await Promise.all([trainer.fit(), events]);
-    return { ...result, events: seen };
+    const { result, events } = await eventsOf(trainer);
+    return { ...result, events };
   };
 
   it.each([
@@ -78,7 +74,7 @@ describe.runIf(present(at("15-nothing-left-to-learn")))("case 15: rows whose ans
     const supervisedTokens = answers.reduce((sum, one) => sum + one, 0);
     expect(report).toMatchObject({ rows: 4, kept: 4, cutRows: cut, cutTokens: lost, supervisedTokens });
     const said = `${cut} row${cut > 1 ? "s" : ""} cut to maxLength 64: ${lost} tokens`;
-    expect(events.filter((event) => event.type === "warning").map(({ message }) => message)).toContain(said);
+    expect(warningsOf(events)).toContain(said);
   });
 
   it("an empty answer is a typed error with file, line and field", async () => {

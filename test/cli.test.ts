@@ -5,17 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { buildProgram, present, smollm2 } from "./shared";
+import { buildProgram, runProgram as cli, present, smollm2 } from "./shared";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const base = join(root, "recipes", "demo", "base");
 const folder = mkdtempSync(join(tmpdir(), "zephyr-cli-"));
 const at = (name: string) => join(folder, name);
-
-function cli(args: string[], input = "") {
-  const options = { encoding: "utf8", input, env: { ...process.env, NO_COLOR: "1" } } as const;
-  return spawnSync(process.execPath, [join(root, "dist", "cli.js"), ...args], options);
-}
 
 beforeAll(() => {
   buildProgram();
@@ -86,6 +81,9 @@ describe("zephyr-align", () => {
       const config = JSON.parse(readFileSync(join(at(method), "config.json"), "utf8"));
       expect(config.method).toBe(method);
     }
+    const apart = cli(["kto", "--model", base, "--data", at("pairs.jsonl"), "--max-steps", "1", "--out", at("apart")]);
+    expect(apart.stderr).toContain("two single answers: chosen is wanted, rejected is not.");
+    expect(apart.stderr).toContain("8 answers of 4 pairs");
     const unpaired = cli(["orpo", "--model", base, "--data", thumbs, "--out", at("unpaired")]);
     expect(unpaired.status).toBe(77);
     expect(unpaired.stderr).toContain("zephyr-align kto");
@@ -94,11 +92,44 @@ describe("zephyr-align", () => {
     expect(recipe.stderr).toContain("no SimPO stage");
   });
 
-  it("writes the file of --json even where the reader of standard output leaves", () => {
-    const program = `"${process.execPath}" "${join(root, "dist", "cli.js")}"`;
-    const command = `${program} inspect mask "${at("chats.jsonl")}" --model "${base}" --json "${at("left.json")}" | true`;
-    spawnSync("/bin/sh", ["-c", command], { encoding: "utf8" });
-    expect(JSON.parse(readFileSync(at("left.json"), "utf8")).totals.rows).toBe(4);
+  describe("where the reader of its output leaves", () => {
+    /** The exit code of the program itself. */
+    const code = (args: string, piped = "| true") => {
+      const program = `"${process.execPath}" "${join(root, "dist", "cli.js")}"`;
+      const command = `cd "${folder}" && { ${program} ${args}; echo $? > code; } ${piped}`;
+      spawnSync("/bin/sh", ["-c", command], { encoding: "utf8" });
+      return Number(readFileSync(at("code"), "utf8"));
+    };
+
+    it("writes the file of --json", () => {
+      expect(code(`inspect mask chats.jsonl --model "${base}" --json left.json`)).toBe(0);
+      expect(JSON.parse(readFileSync(at("left.json"), "utf8")).totals.rows).toBe(4);
+    });
+
+    it("trains to the end, and ends by what became of that", () => {
+      const sft = `sft --model "${base}" --data chats.jsonl --log-steps 1`;
+      expect(code(`${sft} --max-steps 3 --out left`, "2>&1 | head -1")).toBe(0);
+      expect(readdirSync(at("left"))).toEqual(expect.arrayContaining(["model", "report.html"]));
+      expect(code(`${sft} --max-steps 3 --out left`, "2>&1 | true")).toBe(77);
+    });
+
+    it("makes the pairs too that come behind what it prints of the ratings", () => {
+      const pool = "--pool offline offline:poor --rater offline --answers 2";
+      writeFileSync(at("prompts.jsonl"), ["a river", "a city"].map((of) => `{"prompt":"Describe ${of}."}\n`).join(""));
+      expect(code(`rate --prompts prompts.jsonl ${pool} --out left-rated`)).toBe(0);
+      expect(readdirSync(at("left-rated"))).toEqual(expect.arrayContaining(["raw.jsonl", "train_prefs.jsonl"]));
+    });
+
+    it("ends quietly what only prints", async () => {
+      const child = spawn(process.execPath, [join(root, "dist", "cli.js"), "chat", "--model", base]);
+      const gone = new Promise((resolve) => child.on("exit", resolve));
+      child.stdin.write("say nine.\n");
+      await new Promise((resolve) => child.stdout.once("data", resolve));
+      child.stdout.destroy();
+      // More lines could come: only that nobody reads the answers ends it.
+      child.stdin.write("say ten.\n");
+      expect(await gone).toBe(0);
+    });
   });
 
   it("shows the mask of a row", () => {
@@ -133,6 +164,18 @@ describe("zephyr-align", () => {
     const { status, stderr } = cli([...args, "--out", at("refused")]);
     expect(status).toBe(77);
     expect(stderr).toContain("--label-smoothing");
+  });
+
+  it("tells the remedies of the library in its own flags", () => {
+    const told = (...args: string[]) => cli([...args, "--model", base, "--data", at("pairs.jsonl")]).stderr;
+    const run = ["orpo", "--max-steps", "1", "--out", at("again")];
+    told(...run);
+    expect(told(...run)).toContain("Choose another --out, or give --resume to go on, or --overwrite to replace");
+    expect(told("orpo", "--dtype", "bfloat16", "--out", at("frozen"))).toContain("(--lora-rank 16)");
+    expect(told("cpo", "--lora-rank", "0", "--out", at("rank"))).toContain("--lora-rank: too small");
+    expect(told("eval", "--max-length", "2")).toContain("Raise --max-length, set --on-bad-row skip");
+    const odd = told("dpo", "--ref-batch-size", "3", "--no-precompute-ref-logps", "--out", at("odd"));
+    expect(odd).toContain("it belongs to --precompute-ref-logps, which is off");
   });
 
   it("runs the demo's road", () => {

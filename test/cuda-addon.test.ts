@@ -1,8 +1,3 @@
-/**
- * The addon with CUDA (`npm run build:cuda -- --out target/cuda-addon`) where no GPU is: it loads, computes on the CPU, and
- * refuses a card for the reason that is the reason. The drivers are shared libraries made for it.
- */
-import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 // @ts-expect-error a script without types
 import { fatbinsIn } from "../scripts/fatbins.mjs";
 import { canMakeDrivers, hasDriver, libraryFolder } from "./drivers";
-import { buildProgram } from "./shared";
+import { buildProgram, runProgram } from "./shared";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const base = join(root, "recipes", "demo", "base");
@@ -28,15 +23,8 @@ function addonFile(): string | undefined {
 
 const addon = addonFile();
 
-function cli(args: string[], libraries?: string) {
-  const env = {
-    ...process.env,
-    NO_COLOR: "1",
-    ZEPHYR_ALIGN_NATIVE: addon,
-    ...(libraries ? { LD_LIBRARY_PATH: libraries } : {}),
-  };
-  return spawnSync(process.execPath, [join(root, "dist", "cli.js"), ...args], { encoding: "utf8", env });
-}
+const cli = (args: string[], libraries?: string) =>
+  runProgram(args, { env: { ZEPHYR_ALIGN_NATIVE: addon, ...(libraries ? { LD_LIBRARY_PATH: libraries } : {}) } });
 
 const chat = ["chat", "--model", base, "--once", "say nine.", "--max-tokens", "2"];
 
@@ -65,7 +53,7 @@ describe.skipIf(!addon)("the addon with CUDA", () => {
   it("computes on the CPU as the other one does", () => {
     const here = cli([...chat, "--device", "cpu"]);
     expect(here.status, here.stderr).toBe(0);
-    const other = spawnSync(process.execPath, [join(root, "dist", "cli.js"), ...chat], { encoding: "utf8" });
+    const other = runProgram(chat);
     expect(here.stdout).toBe(other.stdout);
   });
 

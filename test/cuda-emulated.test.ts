@@ -18,6 +18,8 @@ import {
   type TrainerEvent,
 } from "../ts/index";
 import { chooseDevice } from "../ts/native/devices";
+import { fitShowing } from "../ts/train/progress";
+import { stopAt } from "./runs";
 import { golden, present, readJson } from "./shared";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -54,14 +56,7 @@ const settings = {
 async function dpo(options: Partial<DpoTrainerOptions> = {}, events: TrainerEvent[] = []) {
   const policy = await load();
   const trainer = new DpoTrainer({ policy, ref: await load(ref), dataset: rows().dpo, ...settings, ...options });
-  const read = (async () => {
-    for await (const event of trainer) events.push(event);
-  })().catch(() => {});
-  try {
-    return await trainer.fit();
-  } finally {
-    await read;
-  }
+  return fitShowing(trainer, (event) => void events.push(event));
 }
 
 /** Of each step, within the tolerance of two ways to add up. */
@@ -156,10 +151,7 @@ describe.skipIf(!name || !present(golden))("device cuda, emulated", () => {
         outputDir: join(folder, parted),
         signal: stop.signal,
       });
-      const stopped = trainer.fit();
-      for await (const event of trainer) if (event.type === "step" && event.step === 3) break;
-      stop.abort();
-      await expect(stopped).rejects.toMatchObject({ code: "ZA_ABORTED" });
+      await stopAt(trainer, stop, "step", 3);
       await dpo({ ...run, outputDir: join(folder, parted), resume: true });
       expect(file(parted).equals(file(whole)), precision).toBe(true);
     }

@@ -1,5 +1,3 @@
-/** Cards as the program of a user finds them: good ones, broken ones, none. The drivers are shared libraries made for it. */
-import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,17 +5,15 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { devices, Mistral } from "../ts/index";
 import { canMakeDrivers, hasDriver, libraryFolder } from "./drivers";
-import { buildProgram } from "./shared";
+import { buildProgram, runProgram } from "./shared";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const base = join(root, "recipes", "demo", "base");
 const folder = mkdtempSync(join(tmpdir(), "zephyr-devices-"));
 const at = (name: string) => join(folder, name);
 
-function cli(args: string[], libraries?: string) {
-  const env = { ...process.env, NO_COLOR: "1", ...(libraries ? { LD_LIBRARY_PATH: libraries } : {}) };
-  return spawnSync(process.execPath, [join(root, "dist", "cli.js"), ...args], { encoding: "utf8", env });
-}
+const cli = (args: string[], libraries?: string) =>
+  runProgram(args, { env: libraries ? { LD_LIBRARY_PATH: libraries } : {} });
 
 function doctor(libraries: string) {
   const run = cli(["doctor", "--json", at("doctor.json")], libraries);

@@ -1,5 +1,5 @@
 /** The road from a teacher to an aligned model, through the built program in processes of its own. */
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readJudgeResults } from "../ts/judge/result-file";
 import { startServer } from "./server/start.mjs";
-import { buildProgram, readJson, readJsonl } from "./shared";
+import { buildProgram, readJson, readJsonl, runProgram } from "./shared";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "zephyr-distil-"));
@@ -15,9 +15,7 @@ const at = (...names: string[]) => join(folder, ...names);
 const env = { ...process.env, NO_COLOR: "1" };
 const small = ["--rounds", "2", "--no-truecase", "--min-answer-words", "1"];
 
-function cli(...args: string[]) {
-  return spawnSync(process.execPath, [join(root, "dist", "cli.js"), ...args], { encoding: "utf8", env });
-}
+const cli = (...args: string[]) => runProgram(args);
 
 beforeAll(() => {
   buildProgram();

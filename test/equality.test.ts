@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { DpoTrainer, Mistral, SftTrainer } from "../ts/index";
-import type { StartEvent, TrainerEvent } from "../ts/train/events";
+import type { StartEvent } from "../ts/train/events";
+import { eventsOf, stopAt } from "./runs";
 import { relative } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
@@ -198,22 +199,14 @@ describe("equal runs", () => {
     const outputDir = join(folder, `${name}-stopped`);
     const stop = new AbortController();
     const first = trainer(await Mistral.fromPretrained(base), { ...options, outputDir, signal: stop.signal });
-    const events = (async () => {
-      for await (const event of first) if (event.type === "step" && event.step === 5) stop.abort();
-    })();
-    await expect(Promise.all([first.fit(), events])).rejects.toMatchObject({ code: "ZA_ABORTED" });
+    await stopAt(first, stop, "step", 5);
 
     const model = await Mistral.fromPretrained(base);
     // How far a run gets before it sees the signal is not fixed; what it saved is.
     const saved = readdirSync(join(outputDir, "checkpoints")).map((step) => Number(step.replace("step-", "")));
     const second = trainer(model, { ...options, outputDir, resume: true });
-    const told = (async () => {
-      const events: TrainerEvent[] = [];
-      for await (const event of second) events.push(event);
-      return events;
-    })();
-    const resumed = await second.fit();
-    const [start, end] = [(await told).at(0), (await told).at(-1)];
+    const { result: resumed, events } = await eventsOf(second);
+    const [start, end] = [events.at(0), events.at(-1)];
     const doneSteps = Math.max(...saved);
     expect(start).toMatchObject({ type: "start", doneSteps });
     // Speed is that of the process: the tokens since the checkpoint.

@@ -1,5 +1,3 @@
-/** The report of judged runs as a person sees it, and on real judgments when they are there. */
-import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +9,7 @@ import type { JudgeResult } from "../ts/judge/result";
 import { renderEvaluationReport } from "../ts/report/evaluation/evaluation-report";
 import { browsable, drawingFaults, launch, looks, watchedPage } from "./chromium";
 import { judged } from "./judged";
-import { buildProgram, data, present, readJson } from "./shared";
+import { buildProgram, data, present, readJson, runProgram } from "./shared";
 
 const folder = mkdtempSync(join(tmpdir(), "zephyr-report-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -128,10 +126,9 @@ describe.runIf(browsable)("the report in Chromium", () => {
 });
 
 describe("zephyr-align report", () => {
-  const run = (...args: string[]) => spawnSync(process.execPath, [program, "report", ...args], { encoding: "utf8" });
-  let program = "";
+  const run = (...args: string[]) => runProgram(["report", ...args]);
   beforeAll(() => {
-    program = buildProgram();
+    buildProgram();
     for (const [index, result] of results.entries()) writeFileSync(at(`${index}.json`), JSON.stringify(result));
   });
 

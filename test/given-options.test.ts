@@ -1,10 +1,47 @@
 /** What generating is given, as plain JavaScript may give it: taken, or refused by a typed error with field and remedy. */
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
-import { Mistral, serve, setThreads } from "../ts/index";
+import {
+  binarise,
+  type ConfigError,
+  CpoTrainer,
+  DpoTrainer,
+  dataset,
+  fromArray,
+  generateConversations,
+  jsonArray,
+  jsonl,
+  KtoTrainer,
+  Mistral,
+  mistralChat,
+  mix,
+  OpenAiChat,
+  OrpoTrainer,
+  pairDataset,
+  parquet,
+  rateResponses,
+  SftTrainer,
+  SimpoTrainer,
+  serve,
+  setThreads,
+  sftDataset,
+  shuffle,
+  unpairedDataset,
+} from "../ts/index";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
 const say = (content: string) => [{ role: "user" as const, content }];
+
+const matching = (pattern: RegExp) => expect.stringMatching(pattern);
+
+function thrownBy(work: () => unknown): ConfigError {
+  try {
+    work();
+  } catch (error) {
+    return error as ConfigError;
+  }
+  throw new Error("nothing was thrown");
+}
 
 let model: Mistral;
 beforeAll(async () => {
@@ -107,6 +144,92 @@ describe("options in plain JavaScript", () => {
     expect(below.ids).toEqual((await one({ ...sampled, seed: 2 ** 47 - 3 })).ids);
     expect((await batch({ ...sampled, seeds: [-3, 1] }))[0]?.ids).toEqual(below.ids);
     expect((await one({ maxTokens: 2 ** 40, temperature: 0 })).ids.length).toBeGreaterThan(0);
+  });
+});
+
+describe("trainers in plain JavaScript", () => {
+  const rows = [{ prompt: "a", chosen: "b", rejected: "c" }];
+  const making = (Trainer: unknown, options?: unknown) => () =>
+    new (Trainer as new (options: unknown) => { fit(rows?: unknown): Promise<unknown> })(options);
+  const refusedFields = (work: () => unknown) => {
+    const error = thrownBy(work);
+    expect(error).toMatchObject({ name: "ConfigError", code: "ZA_CONFIG_INVALID" });
+    for (const { problem, remedy } of error.problems) expect([problem, remedy]).toEqual([/\w/, /^\w/].map(matching));
+    return error.problems.map(({ field }) => field).sort();
+  };
+
+  it("are refused without options, model or rows, which are named", () => {
+    for (const options of [undefined, null, "x", {}]) {
+      expect(refusedFields(making(SftTrainer, options))).toEqual(["dataset", "model"]);
+    }
+    expect(refusedFields(making(SftTrainer, { model }))).toEqual(["dataset"]);
+    expect(refusedFields(making(SftTrainer, { policy: model, dataset: rows }))).toEqual(["model", "policy"]);
+  });
+
+  it.each([DpoTrainer, KtoTrainer, OrpoTrainer, CpoTrainer, SimpoTrainer])("%o too", async (Trainer) => {
+    for (const options of [undefined, null, {}]) expect(refusedFields(making(Trainer, options))).toEqual(["policy"]);
+    const shape = { code: "ZA_CONFIG_INVALID", place: { field: "dataset" } };
+    for (const given of [undefined, null, 5, Promise.resolve(rows)]) {
+      await expect(making(Trainer, { policy: model })().fit(given)).rejects.toMatchObject(shape);
+    }
+  });
+
+  it.each([SftTrainer, DpoTrainer])("%o refuses what is something else, all at once", (Trainer) => {
+    const wrong = { dataset: 5, evalDataset: null, signal: 1, loggers: 2, samples: "x", watch: 4600, overwrite: "no" };
+    const name = Trainer === SftTrainer ? "model" : "policy";
+    const all = { ...wrong, [name]: Mistral.fromPretrained(base) };
+    expect(refusedFields(making(Trainer, all))).toEqual([name, ...Object.keys(wrong)].sort());
+    expect(refusedFields(making(Trainer, { [name]: base, dataset: rows }))).toEqual([name]);
+  });
+
+  it("says that a reference is a path or not awaited", () => {
+    const problem = (ref: unknown) => thrownBy(making(DpoTrainer, { policy: model, ref })).problems[0]?.problem;
+    expect([problem(base), problem(Mistral.fromPretrained(base))]).toEqual(["it is a string", "it is a promise"]);
+  });
+});
+
+describe("rows in plain JavaScript", () => {
+  const wrong = [undefined, null, 5, {}, Promise.resolve([])];
+  const first = async (data: AsyncIterable<unknown>) => {
+    for await (const row of data) return row;
+    return undefined;
+  };
+  const readers = {
+    dataset,
+    fromArray,
+    sftDataset,
+    pairDataset,
+    unpairedDataset,
+    jsonl,
+    jsonArray,
+    parquet,
+    mix,
+    shuffle,
+  };
+  it.each(Object.entries(readers))("%s refuses what is none", async (_, read) => {
+    for (const given of wrong) {
+      const reading = (async () => first((read as (given: unknown) => AsyncIterable<unknown>)(given)))();
+      const place = { field: expect.any(String) };
+      await expect(reading).rejects.toMatchObject({ code: "ZA_ARGUMENT", place, remedy: expect.any(String) });
+    }
+  });
+
+  it.each([
+    ["generateConversations", () => generateConversations(undefined as never), ["teacher"]],
+    ["rateResponses", () => rateResponses({} as never), ["prompts", "pool", "rater"]],
+  ])("%s names what is missing", (_, make, fields) => {
+    expect(thrownBy(make).problems.map(({ field }) => field)).toEqual(fields);
+  });
+
+  it.each([
+    ["binarise", async () => binarise(undefined as never), "rows"],
+    ["score", () => model.score(5 as never), "input"],
+    ["save", () => model.save(undefined as never), "folder"],
+    ["mistralChat", () => mistralChat(undefined as never), "model"],
+    ["OpenAiChat", async () => new OpenAiChat(undefined as never), "model"],
+  ])("%s refuses what is nothing of the kind", async (_, work, field) => {
+    const shape = { name: "ConfigError", place: { field }, remedy: expect.any(String) };
+    await expect(work()).rejects.toMatchObject(shape);
   });
 });
 

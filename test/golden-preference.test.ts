@@ -15,6 +15,7 @@ import {
   SimpoTrainer,
   type TrainResult,
 } from "../ts/index";
+import { eventsOf, stopAt, warningsOf } from "./runs";
 import { golden, metricError, present, readJson, relative } from "./shared";
 
 type Messages = { role: string; content: string }[];
@@ -176,11 +177,7 @@ describe.runIf(present(golden))("preference trainers", () => {
       const outputDir = join(place, `${method}-stopped`);
       const stop = new AbortController();
       const stopped = trainer({ policy: await load(window), outputDir, signal: stop.signal });
-      const events = (async () => {
-        for await (const event of stopped) if (event.type === "step" && event.step === 2) stop.abort();
-      })();
-      await expect(stopped.fit()).rejects.toMatchObject({ code: "ZA_ABORTED" });
-      await events.catch(() => undefined);
+      await stopAt(stopped, stop, "step", 2);
       const resumed = await trainer({ policy: await load(window), outputDir, resume: true }).fit();
       expect(
         resumed.history.map(({ tokens_per_second, ...line }) => line),
@@ -203,17 +200,14 @@ describe.runIf(present(golden))("preference trainers", () => {
     const wanted = answers(pairs).filter(({ label }, index) => label || index % 8 === 1);
     const uneven = new KtoTrainer({
       policy: await load(window),
+      dataset: wanted,
       batchSize: 4,
       maxSteps: 2,
       lossType: "apo_zero_unpaired",
     });
-    const warnings: string[] = [];
-    const reading = (async () => {
-      for await (const event of uneven) if (event.type === "warning") warnings.push(event.message);
-    })();
-    const { history: lines } = await uneven.fit(wanted);
-    await reading;
-    expect(warnings.join()).toContain("16 wanted and 4 unwanted");
+    const { result, events } = await eventsOf(uneven);
+    const { history: lines } = result;
+    expect(warningsOf(events).join()).toContain("16 wanted and 4 unwanted");
     expect(lines.every((line) => line.kl === 0)).toBe(true);
   });
 

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { DpoTrainer, KtoTrainer, Mistral, SftTrainer } from "../ts/index";
+import { reached, stopAt } from "./runs";
 import { smallRows } from "./shared";
 
 const base = join(import.meta.dirname, "../recipes/demo/base");
@@ -19,7 +20,7 @@ describe("a model in training", () => {
     const model = await load();
     const first = new SftTrainer({ model, dataset: chats, ...steps });
     const running = first.fit();
-    await begun(first);
+    await reached(first, "step");
     const refused = { name: "ModelError", code: "ZA_MODEL_IN_TRAINING" };
     const second = new DpoTrainer({ policy: model, dataset: pairs, ...steps, outputDir: join(scratch, "second") });
     await expect(second.fit()).rejects.toMatchObject(refused);
@@ -38,7 +39,7 @@ describe("a model in training", () => {
     const model = await load();
     const trainer = new SftTrainer({ model, dataset: chats, ...steps });
     const running = trainer.fit();
-    await begun(trainer);
+    await reached(trainer, "step");
     expect(() => model.dispose()).toThrow(/is being trained and cannot be given back/);
     await running;
     model.dispose();
@@ -48,17 +49,10 @@ describe("a model in training", () => {
     const model = await load();
     const stop = new AbortController();
     const trainer = new SftTrainer({ model, dataset: chats, ...steps, maxSteps: 1000, signal: stop.signal });
-    const running = trainer.fit();
-    await begun(trainer);
-    stop.abort();
-    await expect(running).rejects.toMatchObject({ code: "ZA_ABORTED" });
+    await stopAt(trainer, stop, "step");
     expect((await new SftTrainer({ model, dataset: chats, ...steps }).fit()).steps).toBe(4);
   });
 });
-
-async function begun(trainer: AsyncIterable<{ type: string }>): Promise<void> {
-  for await (const event of trainer) if (event.type === "step") return;
-}
 
 it("a policy that is given as its own reference stays as it was, live too", async () => {
   const history = async (live: boolean) => {

@@ -17,7 +17,7 @@ import {
 } from "../ts/index";
 import { addressesJudge, sectionMarkers } from "../ts/judge/canaries";
 import { asked, ruleModel } from "./judges";
-import { data, present, readJsonl } from "./shared";
+import { data, present, pythonWith, readJsonl } from "./shared";
 
 const work = mkdtempSync(join(tmpdir(), "zephyr-mt-bench-"));
 afterAll(() => rmSync(work, { recursive: true, force: true }));
@@ -399,14 +399,15 @@ describe.runIf(present(join(real, "model_answer")))("the real bench", () => {
     expect(result.canaries.map(({ n }) => n)).toEqual([8, 8, 8]);
     expect(result.figures[0]).toMatchObject({ n: 160, questions: 80 });
     expect(result.figures.filter(({ group }) => group === "category").map(({ n }) => n)).toEqual(Array(8).fill(20));
-    const python =
+    const means =
       "import json,sys\nr=[json.loads(l) for l in open(sys.argv[1])]\nd=[x['score'] for x in r if x['score']!=-1]\nprint(len(r), sum(d)/len(d))";
-    const { status, stdout } = spawnSync("python3", ["-c", python, file], {
+    const python = pythonWith("json");
+    if (!python) return;
+    const { stdout, stderr } = spawnSync(python, ["-c", means, file], {
       encoding: "utf8",
       env: { ...process.env, LC_ALL: "C", PYTHONUTF8: "0" },
     });
-    if (status === 0) expect(stdout.trim()).toBe(`160 ${result.figures[0]!.value}`);
-    else console.warn("SKIPPED: there is no python3 to read the judgment file");
+    expect(stdout.trim(), stderr).toBe(`160 ${result.figures[0]!.value}`);
   });
 
   it("no real answer is taken for one that speaks to the judge", async () => {

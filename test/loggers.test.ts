@@ -7,8 +7,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
-import { DpoTrainer, type Logger, Mistral, SftTrainer, type TrainerEvent } from "../ts/index";
-import { readJsonl } from "./shared";
+import { DpoTrainer, type Logger, Mistral, SftTrainer } from "../ts/index";
+import { eventsOf, stopAt, warningsOf } from "./runs";
+import { pythonWith, readJsonl } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "zephyr-loggers-"));
@@ -27,23 +28,7 @@ const pairs = chats.map(({ messages: [user, answer] }) => ({
 }));
 const common = { logSteps: 1, batchSize: 2, samples: 0, learningRate: 1e-4 } as const;
 
-async function eventsOf(trainer: AsyncIterable<TrainerEvent> & { fit(): Promise<unknown> }): Promise<TrainerEvent[]> {
-  const seen: TrainerEvent[] = [];
-  const reading = (async () => {
-    for await (const event of trainer) seen.push(event);
-  })();
-  await trainer.fit();
-  await reading;
-  return seen;
-}
-
-const warningsOf = (events: readonly TrainerEvent[]) =>
-  events.flatMap((event) => (event.type === "warning" ? [event.message] : []));
-
-// The Python of the measurements beside TRL, with `pip install tensorboard` in it.
-const python = process.env.ZEPHYR_PEER_PYTHON ?? "/tmp/peer/bin/python";
-const readable = spawnSync(python, ["-c", "import tensorboard"]).status === 0;
-if (!readable) console.warn(`SKIPPED: ${python} has no tensorboard, the event files are not read back by it`);
+const python = pythonWith("tensorboard");
 
 /** All scalars and texts of a folder, as TensorBoard's own reader has them. */
 const reader = `
@@ -63,7 +48,7 @@ interface Board {
 }
 
 function board(run: string): Board {
-  const { stdout, stderr, status } = spawnSync(python, ["-c", reader, join(run, "tensorboard")], { encoding: "utf8" });
+  const { stdout, stderr, status } = spawnSync(python!, ["-c", reader, join(run, "tensorboard")], { encoding: "utf8" });
   expect(status, stderr).toBe(0);
   return JSON.parse(stdout);
 }
@@ -80,7 +65,7 @@ function expected(run: string): Board["scalars"] {
   return scalars;
 }
 
-describe.runIf(readable)("TensorBoard", () => {
+describe.runIf(python)("TensorBoard", () => {
   it.each([
     [
       "SFT",
@@ -109,10 +94,7 @@ describe.runIf(readable)("TensorBoard", () => {
       dataset: chats,
       signal: stop.signal,
     });
-    const reading = (async () => {
-      for await (const event of first) if (event.type === "step" && event.step === 5) stop.abort();
-    })();
-    await expect(Promise.all([first.fit(), reading])).rejects.toMatchObject({ code: "ZA_ABORTED" });
+    await stopAt(first, stop, "step", 5);
     const before = board(outputDir).scalars.loss!.at(-1)![0];
     expect(before).toBeGreaterThanOrEqual(5);
     const model = await Mistral.fromPretrained(base);
@@ -150,7 +132,7 @@ describe("loggers", () => {
       },
       end: () => told.push("end"),
     };
-    const warnings = warningsOf(await eventsOf(await sft([logger])));
+    const warnings = warningsOf((await eventsOf(await sft([logger]))).events);
     expect(told).toEqual([["sft", 3, 0], [1, "number"], [2, "number"], [3, "number"], "end"]);
     expect(warnings.filter((text) => text.includes("logger"))).toEqual([]);
   });
@@ -168,7 +150,7 @@ describe("loggers", () => {
       end: () => calls++,
     };
     const other: Logger = { name: "other", start() {}, log: (step) => told.push(step), end() {} };
-    const events = await eventsOf(await sft([broken, other]));
+    const { events } = await eventsOf(await sft([broken, other]));
     expect(told).toEqual([1, 2, 3]);
     expect(calls).toBe(1);
     expect(warningsOf(events).filter((text) => text.includes("logger"))).toEqual([

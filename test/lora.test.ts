@@ -3,7 +3,8 @@ import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { DpoTrainer, Mistral, SftTrainer, type TrainerEvent } from "../ts/index";
+import { DpoTrainer, Mistral, SftTrainer } from "../ts/index";
+import { eventsOf, stopAt } from "./runs";
 import { golden, present, readJson, relative } from "./shared";
 
 const folder = join(golden, "window");
@@ -27,12 +28,8 @@ describe.runIf(present(golden))("LoRA", () => {
     const outputDir = join(scratch, "run");
     const trainer = new DpoTrainer({ policy, dataset: rows().dpo, lora, outputDir, samples: 0, ...steps });
     expect(trainer.config.lora).toEqual({ ...lora, targetModules: "all-linear", useRslora: false });
-    const events: TrainerEvent[] = [];
-    const listening = (async () => {
-      for await (const event of trainer) events.push(event);
-    })();
-    const { model, history, reference } = await trainer.fit();
-    await listening;
+    const { result, events } = await eventsOf(trainer);
+    const { model, history, reference } = result;
     expect(reference).toBe("adapter-off");
     expect(events.find(({ type }) => type === "start")).toMatchObject({
       reference: "adapter-off",
@@ -72,11 +69,7 @@ describe.runIf(present(golden))("LoRA", () => {
     const two = join(scratch, "resumed");
     const stop = new AbortController();
     const broken = await whole(two, { saveSteps: 2, signal: stop.signal });
-    const stopping = (async () => {
-      for await (const event of broken) if (event.type === "checkpoint") stop.abort();
-    })().catch(() => {});
-    await expect(broken.fit()).rejects.toMatchObject({ code: "ZA_ABORTED" });
-    await stopping;
+    await stopAt(broken, stop, "checkpoint");
     await (await whole(two, { saveSteps: 2, resume: true })).fit();
     const file = "adapter/adapter_model.safetensors";
     expect(readFileSync(join(two, file)).equals(readFileSync(join(one, file)))).toBe(true);

@@ -8,9 +8,8 @@ import { DpoTrainer, Mistral, SftTrainer } from "../ts/index";
 import { resolveConfig, type SftConfigInput, sftConfig } from "../ts/train/config";
 import { nativeBatch } from "../ts/train/native-batch";
 import { openSession } from "../ts/train/run";
-import { golden, present, readJson, relative } from "./shared";
+import { golden, present, pythonWith, readJson, relative } from "./shared";
 
-const python = process.env.ZEPHYR_PEER ?? "/tmp/peer/bin/python";
 const folder = join(golden, "window");
 const tokenizer = join(golden, "tokenizer");
 const ids = [1, 40, 7, 99, 12, 33, 64, 5, 20, 11];
@@ -74,7 +73,6 @@ describe.runIf(present(golden))("frozen bases", () => {
     await expect(load({ quantization: "fp4" })).rejects.toThrow(/fp4/);
   });
 
-  // The package bitsandbytes, in the peer or in a folder of its own.
   it("keeps the inputs of layers alone for the backward where the base is quantised and nothing is said", async () => {
     const used = async (loading: object, recompute: SftConfigInput["recompute"]) => {
       const model = await (await Mistral.fromPretrained(folder, { tokenizer, ...loading })).withLora({ rank: 4 });
@@ -89,11 +87,10 @@ describe.runIf(present(golden))("frozen bases", () => {
     expect(await used(nf4, "layer")).toBeLessThan(await used(nf4, "norms-and-swiglu"));
   });
 
-  const bitsandbytes = { ...process.env, PYTHONPATH: process.env.ZEPHYR_BITSANDBYTES ?? "/tmp/bnb-core/x" };
-  const peer =
-    existsSync(python) && spawnSync(python, ["-c", "import bitsandbytes"], { env: bitsandbytes }).status === 0;
-  if (!peer) console.warn("SKIPPED: no Python with bitsandbytes, the adapter of an NF4 base is not loaded there");
-  it.runIf(peer)("transformers and PEFT load the NF4 base by the saved config, and the adapter over it", async () => {
+  // The package bitsandbytes, in the peer or in a folder of its own.
+  const bitsandbytes = { PYTHONPATH: process.env.ZEPHYR_BITSANDBYTES ?? "/tmp/bnb-core/x" };
+  const python = pythonWith("bitsandbytes", bitsandbytes);
+  it.runIf(python)("transformers and PEFT load the NF4 base by the saved config, and the adapter over it", async () => {
     // bitsandbytes' own CPU kernel misreads rows that are not whole blocks of 64, which the golden models have.
     const config = { ...readJson<object>(folder, "config.json"), intermediate_size: 192 };
     const random = await Mistral.random(config, (await Mistral.fromPretrained(folder, { tokenizer })).tokenizer, 3);
@@ -120,7 +117,8 @@ with torch.no_grad():
     print(json.dumps(model(torch.tensor([ids])).logits[0].flatten().tolist()))
 `;
     const args = ["-c", program, base, saved, JSON.stringify(ids)];
-    const { status, stdout, stderr } = spawnSync(python, args, { encoding: "utf8", env: bitsandbytes });
+    const env = { ...process.env, ...bitsandbytes };
+    const { status, stdout, stderr } = spawnSync(python!, args, { encoding: "utf8", env });
     expect(status, stderr).toBe(0);
     const [layer, logits = ""] = stdout.trim().split("\n").slice(-2);
     expect(layer).toBe("Linear4bit");

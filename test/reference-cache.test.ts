@@ -7,6 +7,7 @@ import { runInNewContext } from "node:vm";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { buildProgram } from "../ts/cli/program";
 import { DpoTrainer, KtoTrainer, type Logger, Mistral } from "../ts/index";
+import { eventsOf, gate } from "./runs";
 
 const base = new URL("../recipes/demo/base", import.meta.url).pathname;
 const pairs = ["one", "two", "three", "four", "five", "six"].map((word, index) => ({
@@ -89,29 +90,21 @@ describe("a model that was given as reference", () => {
   /** Trains with a second model as reference; whether that can still be reached when the second step is logged. */
   async function train2(make: (ref: Mistral, loggers: Logger[]) => DpoTrainer | KtoTrainer) {
     let held: boolean | undefined;
-    let looked = () => {};
     // The run waits at its end for the logger, which has looked by then.
-    const looking = new Promise<void>((resolve) => {
-      looked = resolve;
-    });
+    const looked = gate();
     const log = async (step: number) => {
       if (step !== 2) return;
       await new Promise((resolve) => setImmediate(resolve));
       collect();
       held = weak.deref() !== undefined;
-      looked();
+      looked.open();
     };
     let ref: Mistral | undefined = await Mistral.fromPretrained(base);
     const weak = new WeakRef(ref);
-    const trainer = make(ref, [{ name: "looking", start() {}, log, end: () => looking }]);
+    const trainer = make(ref, [{ name: "looking", start() {}, log, end: () => looked.opened }]);
     ref = undefined;
-    const told: string[] = [];
-    const reading = (async () => {
-      for await (const { type } of trainer) told.push(type);
-    })();
-    await trainer.fit();
-    await reading;
-    return { held, told, trainer };
+    const { events } = await eventsOf<unknown>(trainer);
+    return { held, told: events.map(({ type }) => type), trainer };
   }
 
   it.each([

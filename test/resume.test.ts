@@ -15,6 +15,8 @@ import {
   type TrainerEvent,
   ZephyrError,
 } from "../ts/index";
+import { fitShowing } from "../ts/train/progress";
+import { warningsOf } from "./runs";
 import { buildProgram, mountSmallDisk, smallRows, unmount } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
@@ -42,15 +44,11 @@ async function sft(options: Options) {
 
 async function follow(trainer: AsyncIterable<TrainerEvent> & { fit(): Promise<unknown> }) {
   const events: TrainerEvent[] = [];
-  const reading = (async () => {
-    for await (const event of trainer) events.push(event);
-  })().catch(() => undefined);
-  const error = await trainer.fit().then(
+  const error = await fitShowing(trainer, (event) => void events.push(event)).then(
     () => undefined,
     (thrown: unknown) => thrown as ZephyrError,
   );
-  await reading;
-  const warnings = events.flatMap((event) => (event.type === "warning" ? [event.message] : []));
+  const warnings = warningsOf(events);
   if (error) expect(error).toBeInstanceOf(ZephyrError);
   return { events, warnings, error };
 }
@@ -223,16 +221,13 @@ describe("a full disk", () => {
     const trainer = new SftTrainer({ model: await tiny(), dataset: chats, ...common, ...options, outputDir });
     const seen: string[] = [];
     const saved: number[] = [];
-    const reading = (async () => {
-      for await (const event of trainer) {
-        if (event.type === "checkpoint") saved.push(event.step);
-        if (event.type === "checkpoint" && event.step === 6) fill(filler);
-        if (event.type !== "warning") continue;
-        seen.push(event.message);
-        if (/a checkpoint was not saved/.test(event.message)) rmSync(filler, { force: true });
-      }
-    })();
-    await Promise.all([trainer.fit(), reading]);
+    await fitShowing(trainer, (event) => {
+      if (event.type === "checkpoint") saved.push(event.step);
+      if (event.type === "checkpoint" && event.step === 6) fill(filler);
+      if (event.type !== "warning") return;
+      seen.push(event.message);
+      if (/a checkpoint was not saved/.test(event.message)) rmSync(filler, { force: true });
+    });
     expect(seen.join("\n")).toMatch(/the disk is full: a checkpoint was not saved, the last checkpoint is .*step-\d+/);
     expect(saved.at(-1)).toBe(38);
     expect(checkpoints(outputDir)).toEqual(["step-36", "step-38"]);

@@ -6,6 +6,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { DpoTrainer, Mistral } from "../ts/index";
 import { browsable, drawingFaults, launch, looks, watchedPage } from "./chromium";
+import { gate } from "./runs";
 import { smallRows } from "./shared";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
@@ -23,11 +24,8 @@ function countedRows() {
 
 /** A watched run that holds still after its last step until it is let go. */
 async function run(outputDir: string) {
-  let letGo = () => {};
-  const held = new Promise<void>((resolve) => {
-    letGo = resolve;
-  });
-  const waiting = { name: "waiting", start() {}, log() {}, end: () => held };
+  const end = gate();
+  const waiting = { name: "waiting", start() {}, log() {}, end: () => end.opened };
   const trainer = new DpoTrainer({
     policy: await Mistral.fromPretrained(base),
     dataset: countedRows(),
@@ -54,7 +52,7 @@ async function run(outputDir: string) {
     const { value } = await events.next();
     if (value?.type === "watch") url = value.url;
   }
-  return { url, fitted, letGo };
+  return { url, fitted, letGo: end.open };
 }
 
 /** Labels and values of the tables of a page. */

@@ -76,6 +76,18 @@ export function buildProgram(): string {
   return program;
 }
 
+/** Runs the program, built, in a process of its own to its end; it prints without colours. */
+export function runProgram(
+  args: readonly string[],
+  { input = "", env = {} }: { input?: string; env?: NodeJS.ProcessEnv } = {},
+) {
+  return spawnSync(process.execPath, [buildProgram(), ...args], {
+    encoding: "utf8",
+    input,
+    env: { ...process.env, NO_COLOR: "1", ...env },
+  });
+}
+
 /** Conversations and pairs of short texts, all different. */
 export function smallRows(count: number) {
   const words = ["two", "seven", "nine", "ten", "hat", "red", "cat", "sun"];
@@ -119,10 +131,14 @@ export function relative(found: ArrayLike<number>, expected: ArrayLike<number>):
 
 /**
  * A Python that has a package (`$ZEPHYR_PEER_PYTHON`, the benches' one, or `python3`); says so loudly when none has.
+ *
+ * @param env what it needs in its environment to have it
  */
-export function pythonWith(name: string): string | undefined {
+export function pythonWith(name: string, env: NodeJS.ProcessEnv = {}): string | undefined {
   const candidates = [process.env.ZEPHYR_PEER_PYTHON, "/tmp/peer/bin/python", "python3"];
-  const found = candidates.find((each) => each && spawnSync(each, ["-c", `import ${name}`]).status === 0);
+  const has = (each: string) =>
+    spawnSync(each, ["-c", `import ${name}`], { env: { ...process.env, ...env } }).status === 0;
+  const found = candidates.find((each) => each && has(each));
   if (!found) console.warn(`SKIPPED: no Python has ${name} (ZEPHYR_PEER_PYTHON), the tests beside it do not run`);
   return found;
 }

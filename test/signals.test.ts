@@ -236,7 +236,8 @@ it("a second process in the folder is refused with the holder's name; a killed o
   });
   for (const how of ["--resume", "--overwrite"]) {
     const second = spawnSync(process.execPath, [program, ...args, "2", "--model", base, how], { encoding: "utf8" });
-    expect(second.status).toBe(1);
+    // Tried again it may go well: the first one ends some time.
+    expect(second.status).toBe(76);
     expect(second.stderr).toContain("ZA_FOLDER_LOCKED");
     expect(second.stderr).toContain(`process ${first.pid}`);
   }

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it, vi } from "vitest";
 import { DpoTrainer, Mistral, type TrainerEvent, type Watch, type WatchEvent } from "../ts/index";
 import { browsable, launch } from "./chromium";
+import { gate } from "./runs";
 
 const base = fileURLToPath(new URL("../recipes/demo/base", import.meta.url));
 const evil = `<img src=x onerror="document.title='broken in'">`;
@@ -13,15 +14,6 @@ const pairs = ["seven", "nine", "ten", "two"].map((word) => ({
   chosen: [{ role: "assistant", content: `${word}.` }],
   rejected: [{ role: "assistant", content: "the hat is red." }],
 }));
-
-/** Something that others wait for. */
-function gate(): { open: () => void; opened: Promise<void> } {
-  let open = () => {};
-  const opened = new Promise<void>((resolve) => {
-    open = resolve;
-  });
-  return { open, opened };
-}
 
 /** A watched run that goes on until it is let go: it has so many steps that it never ends by itself. */
 async function watched(options: { watch?: Watch; signal?: AbortSignal; maxSteps?: number }) {

@@ -122,10 +122,10 @@ function documented(key: string, kind: FieldKind, method: Method): string {
   // "2e-5 (SFT), 1e-6 (DPO)"
   const own = doc.default?.split(", ").find((part) => part.endsWith(`(${method.toUpperCase()})`));
   const initial = own?.split(" ")[0] ?? (doc.default === "null" ? "none" : doc.default);
-  return withFlagNames(
-    `${doc.text}${names}${initial === undefined ? "" : ` (default: ${initial})`}`,
-    Object.keys(methods[method].fields),
-  );
+  return withFlagNames(`${doc.text}${names}${initial === undefined ? "" : ` (default: ${initial})`}`, [
+    ...Object.keys(methods[method].fields),
+    "out",
+  ]);
 }
 
 /** Adds a flag for every field of the trainer. */

@@ -2,11 +2,20 @@
 import { buildProgram } from "./program";
 import { exitCodes, reportError } from "./report-error";
 
-// A reader that leaves (| head) ends the program quietly; but what is written to a file is written.
-const writesFile = process.argv.some((each) => /^--json(=|$)/.test(each));
+/** Commands whose result is what they print, unless they write it to a file as well. */
+const printing = ["chat", "doctor", "journal", "mask"];
+
+const program = buildProgram();
+let printsOnly = false;
+program.hook("preAction", (_, command) => {
+  printsOnly = printing.includes(command.name()) && command.opts().json === undefined;
+});
+
+// A reader that leaves (| head) ends quietly what only prints. What trains, serves or writes files goes on to its own end.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code === "EPIPE" && writesFile) return;
-  process.exit(error.code === "EPIPE" ? 0 : 1);
+  const left = error.code === "EPIPE";
+  if (printsOnly) process.exit(left ? exitCodes.done : exitCodes.other);
+  if (!left) process.exitCode ||= exitCodes.other;
 });
 
 // Progress that nobody reads any more must not end what is being trained or served.
@@ -15,7 +24,6 @@ process.stderr.on("error", () => {});
 // Nothing is left to do: a signal that came while Node takes itself down, models and all, would make of success a failure.
 process.on("beforeExit", () => process.exit());
 
-const program = buildProgram();
 try {
   await program.parseAsync();
 } catch (error) {

@@ -8,6 +8,7 @@ import { addDoctor } from "./doctor";
 import { addDpo } from "./dpo";
 import { addEval } from "./eval";
 import { addExport } from "./export";
+import { speakOf } from "./flag-names";
 import { addInspect } from "./inspect-mask";
 import { addJournal } from "./journal";
 import { addKto } from "./kto";
@@ -62,6 +63,7 @@ export function buildProgram(): Command {
     add(program);
   }
   for (const command of program.commands) inherit(command, program);
+  program.hook("preAction", (_, command) => speakOf(command));
   return program.addHelpText(
     "after",
     `
@@ -71,9 +73,10 @@ Examples:
   $ zephyr-align dpo --model runs/sft/model --data pairs.jsonl --recipe zephyr --out runs/dpo
   $ zephyr-align chat --model runs/dpo/model
 
-Exit codes: 0 done; 75 stopped by a signal, a training run is saved (--resume goes on); 76 hanging step, a server that does
-not answer, judging that is not complete: start again (training with --resume); 77 options, data or model files are
-refused, never try again; 78 a cap on paid calls is reached, or the account is empty; 1 other error.`,
+Exit codes: 0 done; 75 stopped by a signal, a training run is saved (--resume goes on); 76 hanging step, a folder that
+another process holds, a server that does not answer, judging that is not complete: start again (training with --resume);
+77 options, data or model files are refused, never try again; 78 a cap on paid calls is reached, or the account is empty;
+1 other error.`,
   );
 }
 

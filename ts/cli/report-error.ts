@@ -6,7 +6,6 @@ import {
   DeviceError,
   fromNative,
   HubError,
-  IoError,
   JudgeError,
   ModelError,
   placeText,
@@ -14,8 +13,7 @@ import {
   TokenizerError,
   type ZephyrError,
 } from "../errors";
-import { dpoFields, sftFields } from "../train/config-fields";
-import { kebab, withFlagNames } from "./flag-names";
+import { flagOf, inFlags } from "./flag-names";
 import { styleOf } from "./style";
 
 /**
@@ -23,8 +21,6 @@ import { styleOf } from "./style";
  * 78 needs money (sysexits' EX_TEMPFAIL is 75; the others are those of job schedulers' retry rules, docs/runs.md).
  */
 export const exitCodes = { done: 0, other: 1, stopped: 75, transient: 76, refused: 77, budget: 78 } as const;
-
-const configKeys = [...new Set([...Object.keys(sftFields), ...Object.keys(dpoFields)])];
 
 /** Errors of the options, the data and the model's files: the same start fails the same way. */
 const refusals = [ConfigError, DataError, DeviceError, HubError, JudgeError, ModelError, TokenizerError, TemplateError];
@@ -44,11 +40,14 @@ const refusalCodes = [
 /** A cap is reached, or the account is empty: with a higher cap or more credit the same command goes on. */
 const budgetCodes = ["ZA_CLIENT_CAP", "ZA_CLIENT_QUOTA"];
 
-/** Servers come back, and runs go on where they stopped: training, judging, runs with a journal. */
+/**
+ * Servers come back, a process that holds a folder or a journal ends (often the same run, not yet gone when it is started
+ * again), and runs go on where they stopped: training, judging, runs with a journal.
+ */
 const transientCodes = [
   "ZA_TRAIN_STALLED",
-  "ZA_HUB_NETWORK",
-  "ZA_HUB_DIGEST",
+  "ZA_FOLDER_LOCKED",
+  "ZA_JOURNAL_LOCKED",
   "ZA_JUDGE_INCOMPLETE",
   "ZA_PULL",
   "ZA_HUB_NETWORK",
@@ -81,26 +80,17 @@ export function reportError(thrown: unknown, debug: boolean): number {
   else if (error instanceof ConfigError && error.problems.length > 0) {
     lines.push(`${red(bold("error"))} ${dim(error.code)} the options cannot be used:`);
     for (const { field, problem, remedy } of error.problems) {
-      const flag = configKeys.includes(field) ? (field === "outputDir" ? "--out" : `--${kebab(field)}`) : field;
-      lines.push(`  ${bold(flag)}: ${withFlagNames(problem, configKeys)}. ${withFlagNames(remedy, configKeys)}`);
+      lines.push(`  ${bold(flagOf(field) ?? field)}: ${inFlags(problem)}. ${inFlags(remedy)}`);
     }
   } else {
     const place = placeText(error.place);
     lines.push(`${red(bold("error"))} ${dim(error.code)}${place ? ` ${bold(place)}` : ""}`);
-    lines.push(`  ${withFlagNames(error.problem, configKeys)}`);
-    if (error.remedy) lines.push(`  ${dim("→")} ${remedyOf(error)}`);
+    lines.push(`  ${inFlags(error.problem)}`);
+    if (error.remedy) lines.push(`  ${dim("→")} ${inFlags(error.remedy)}`);
   }
   if (debug) lines.push(dim(stacks(error)));
   process.stderr.write(`${lines.join("\n")}\n`);
   return exitCodeOf(error);
-}
-
-/** The remedy in terms of flags: the library's speaks of options in code. */
-function remedyOf(error: ZephyrError): string {
-  if (error instanceof IoError && error.code === "ZA_FOLDER_NOT_EMPTY") {
-    return "Choose another --out, or give --resume to go on, or --overwrite to replace the run.";
-  }
-  return withFlagNames(error.remedy ?? "", configKeys);
 }
 
 function stacks(error: Error): string {

@@ -23,6 +23,7 @@ import {
   recipeNames,
   usageProblem,
 } from "./config-options";
+import { inFlags } from "./flag-names";
 import { interruptible } from "./interrupt";
 import { peakMemory, writeJsonFile } from "./json-file";
 import { addLoadingOptions, type LoadingFlags, loadingOf } from "./loading";
@@ -59,7 +60,7 @@ export interface Prepared {
 const rowsOf = {
   rows: "conversations",
   pairs: "preference pairs",
-  answers: "answers with a label, or preference pairs,",
+  answers: "answers with a label, or preference pairs",
 } as const;
 
 /** Adds the files, the trainer's fields and the output flags. */
@@ -125,7 +126,7 @@ export async function train(method: Method, flags: TrainFlags, make: (prepared: 
     const show = flags.quiet ? () => {} : showProgress();
     const seen: Seen = {};
     const showAndKeep = (event: TrainerEvent) => {
-      show(event);
+      show(event.type === "warning" ? { ...event, message: inFlags(event.message) } : event);
       if (event.type === "reference") {
         // Nobody else has it: without this it would stay in memory as long as the run.
         ref?.dispose();

@@ -86,7 +86,7 @@ export function failureOfConnection(thrown: unknown, address: string): ClientErr
   return new ClientError("ZA_CLIENT_UNREACHABLE", problem, {
     remedy:
       code === "UND_ERR_HEADERS_TIMEOUT"
-        ? "Node waits 300 seconds for the first byte: let the server stream (stream: true, or a longer --timeout)."
+        ? "Node waits 300 seconds for the first byte: let the server stream (stream: true; on the command line a --timeout above 300)."
         : "Check the address, and that the server runs.",
     call: { retry: !(code && certificate.test(code)), billed: made ? "possibly" : "no" },
   });

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import type { Message } from "../data/messages";
+import { argumentError, type Message } from "../data/messages";
 import { throwIfAborted } from "../errors";
 import type { Generated, Mistral } from "../model/mistral";
 import { canonicalJson } from "./canonical-json";
@@ -30,6 +30,9 @@ interface Waiting {
  * together. Each draw of a request has a seed of its own that follows from the request, so that a repeated run repeats it.
  */
 export async function mistralChat(model: Mistral, options: MistralChatOptions = {}): Promise<ChatModel> {
+  if (typeof model?.native?.fingerprint !== "function") {
+    throw argumentError("model", "a model", model, "Give one that is loaded: await Mistral.fromPretrained(path).");
+  }
   // The weights, not their path: another training may have written to the same place. The template is part of it too.
   const weights = await model.native.fingerprint();
   const template = createHash("sha256").update(model.tokenizer.chatTemplate).digest("hex");

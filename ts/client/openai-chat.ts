@@ -1,6 +1,7 @@
 import type OpenAI from "openai";
 import type { APIError } from "openai";
 import type { ChatCompletionCreateParams } from "openai/resources";
+import { typeName } from "../data/messages";
 import { aborted, ClientError, ConfigError, throwIfAborted } from "../errors";
 import { failureOfConnection, failureOfServer, failureOfTime } from "./call-failure";
 import type { ChatCapabilities, ChatRequest, ChatResponse } from "./chat-model";
@@ -57,12 +58,19 @@ export class OpenAiChat implements RawChatModel {
   readonly #address: URL;
   #client: Promise<OpenAI> | undefined;
 
-  /** @throws ConfigError `ZA_CONFIG_INVALID` for an address that cannot be used. */
+  /** @throws ConfigError `ZA_CONFIG_INVALID` for an address that cannot be used, or without a model */
   constructor(options: OpenAiChatOptions) {
+    const model: unknown = options?.model;
+    if (typeof model !== "string" || model === "") {
+      throw new ConfigError("ZA_CONFIG_INVALID", `the model is ${model === "" ? "empty" : typeName(model)}`, {
+        place: { field: "model" },
+        remedy: 'Give its name as the server knows it: new OpenAiChat({ model: "gpt-4o-mini" }).',
+      });
+    }
     const address = addressOf(options.baseUrl ?? openAiAddress);
-    this.name = options.model;
+    this.name = model;
     this.endpoint = publicAddress(address);
-    const facts = options.facts ?? factsOf(options.model);
+    const facts = options.facts ?? factsOf(model);
     if (facts) this.facts = facts;
     this.secrets = new Secrets([options.key, ...secretsInAddress(address)]);
     this.#options = options;

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { DataError, type Place, type ZephyrError } from "../errors";
-import { dataset, isDataset } from "./dataset";
-import { type Dataset, type Row, rowValue, rowValues } from "./dataset-type";
+import { dataset } from "./dataset";
+import { type Dataset, isDataset, type Row, rowValue, rowValues } from "./dataset-type";
 import { checkIndex } from "./file-bytes";
 import {
   type ConvertCounts,

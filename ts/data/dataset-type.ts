@@ -31,6 +31,11 @@ export interface Dataset<T> extends AsyncIterable<T> {
   close(): Promise<void>;
 }
 
+/** Whether a value is a data set already. */
+export function isDataset(value: unknown): value is Dataset<unknown> {
+  return typeof value === "object" && value !== null && "rows" in value && "source" in value && "at" in value;
+}
+
 /** The value of a row; throws its error. */
 export function rowValue<T>(row: Row<T>): T {
   if (row.error) throw row.error;

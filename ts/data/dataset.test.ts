@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { pairDataset, sftDataset } from "./converted";
-import { dataset, isDataset } from "./dataset";
+import { dataset } from "./dataset";
+import { isDataset } from "./dataset-type";
 import { fromArray } from "./in-memory";
 
 const folder = mkdtempSync(join(tmpdir(), "zephyr-dataset-"));

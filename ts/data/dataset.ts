@@ -59,11 +59,6 @@ export function dataset(input: string | readonly unknown[], options: DatasetOpti
   return data;
 }
 
-/** Whether a value is a data set already. */
-export function isDataset(value: unknown): value is Dataset<unknown> {
-  return typeof value === "object" && value !== null && "rows" in value && "source" in value && "at" in value;
-}
-
 function checkCount(name: string, value: number | undefined): void {
   if (value !== undefined && (!Number.isInteger(value) || value < 1)) {
     throw new DataError("ZA_DATA_INDEX", `${name} must be a whole number of at least 1, found ${value}`, {

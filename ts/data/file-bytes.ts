@@ -3,6 +3,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { resolve } from "node:path";
 import { promisify } from "node:util";
 import { DataError } from "../errors";
+import { argumentError } from "./messages";
 
 /** Bytes read at once. Large enough for the disk, small against the memory budget. */
 export const chunkSize = 1 << 20;
@@ -82,6 +83,18 @@ export interface ByteSource {
   read(start: number, end: number): Promise<Buffer>;
   /** Lets go of the file; reading again opens it again. */
   close(): Promise<void>;
+}
+
+/** The bytes of a path, or those that were given. @throws ConfigError `ZA_ARGUMENT` for what is neither */
+export function bytesOf(input: string | ByteSource): ByteSource {
+  if (typeof input === "string") return new FileBytes(input);
+  if (typeof input === "object" && input !== null && "chunks" in input) return input;
+  throw argumentError(
+    "input",
+    "the path of a file",
+    input,
+    "Give a path; rows in memory are for fromArray or dataset.",
+  );
 }
 
 /** Descriptors of data sets that were let go of without `close()`. */

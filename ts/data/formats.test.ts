@@ -340,6 +340,14 @@ describe("recognition", () => {
     expect(toUnpaired({ prompt: question, completion: reply, label: false, extra: 1 }, place)).toEqual(chat);
     expect(toUnpaired({ prompt: "q", chosen: "a", rejected: "b" }, place)).toMatchObject({ chosen: "a" });
     expect(describeFormat(["prompt", "completion", "label", "id"], "unpaired")).toMatch(/Not used: id\.$/);
+    for (const columns of [
+      ["prompt", "chosen", "rejected"],
+      ["chosen", "rejected"],
+      ["instruction", "completions"],
+    ]) {
+      expect(describeFormat(columns, "unpaired")).toMatch(/two single answers: chosen is wanted, rejected is not\.$/);
+      expect(describeFormat(columns, "pair")).not.toContain("single answers");
+    }
     const field = (row: object) => refusal(() => toUnpaired(row, place)).place?.field;
     expect(field({ prompt: question, completion: [reply], label: "yes" })).toBe("label");
     expect(field({ prompt: question, completion: question, label: true })).toBe("completion[0].role");

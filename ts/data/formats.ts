@@ -180,14 +180,18 @@ function purposeName(purpose: Purpose): string {
   return { sft: "supervised", pair: "preference", unpaired: "preference (paired or not)" }[purpose];
 }
 
+/** How a pair is read where single answers are wanted. */
+const asAnswers = "It is read as two single answers: chosen is wanted, rejected is not.";
+
 /**
- * One sentence that tells the user how rows with these columns are read, and which columns are not used.
+ * Tells the user how rows with these columns are read, and which columns are not used.
  * Throws as {@link recogniseFormat}.
  */
 export function describeFormat(columns: readonly string[], purpose: Purpose, format?: FormatName): string {
-  const { title, columns: used } = formats[format ?? recogniseFormat(columns, purpose)] as Format;
+  const { purpose: own, title, columns: used } = formats[format ?? recogniseFormat(columns, purpose)] as Format;
   const unused = columns.filter((column) => !used.includes(column));
-  return `Each row is ${title}.${unused.length > 0 ? ` Not used: ${unused.join(", ")}.` : ""}`;
+  const apart = purpose === "unpaired" && own === "pair" ? ` ${asAnswers}` : "";
+  return `Each row is ${title}.${apart}${unused.length > 0 ? ` Not used: ${unused.join(", ")}.` : ""}`;
 }
 
 /**

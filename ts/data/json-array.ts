@@ -1,6 +1,6 @@
 import { DataError, type Place } from "../errors";
 import { type Dataset, type Row, rowValue, rowValues } from "./dataset-type";
-import { type ByteSource, checkIndex, FileBytes, isFaultOfContent, maximumRowBytes, Offsets } from "./file-bytes";
+import { type ByteSource, bytesOf, checkIndex, isFaultOfContent, maximumRowBytes, Offsets } from "./file-bytes";
 import { parseJson } from "./parse-json";
 
 /** Options of {@link jsonArray}. */
@@ -17,7 +17,7 @@ export interface JsonArrayOptions {
  * `length()` and `at()` build an index of byte offsets in one pass, 16 bytes an element.
  */
 export function jsonArray(input: string | ByteSource, options: JsonArrayOptions = {}): Dataset<unknown> {
-  const bytes = typeof input === "string" ? new FileBytes(input) : input;
+  const bytes = bytesOf(input);
   return new JsonArrayDataset(bytes, options.maximumElementBytes ?? maximumRowBytes);
 }
 

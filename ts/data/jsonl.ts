@@ -1,6 +1,6 @@
 import { DataError, type Place } from "../errors";
 import { type Dataset, type Row, rowValue, rowValues } from "./dataset-type";
-import { type ByteSource, checkIndex, FileBytes, isFaultOfContent, maximumRowBytes, Offsets } from "./file-bytes";
+import { type ByteSource, bytesOf, checkIndex, isFaultOfContent, maximumRowBytes, Offsets } from "./file-bytes";
 import { parseJson } from "./parse-json";
 
 const LF = 10;
@@ -19,7 +19,7 @@ export interface JsonlOptions {
  * 8 bytes a row.
  */
 export function jsonl(input: string | ByteSource, options: JsonlOptions = {}): Dataset<unknown> {
-  const bytes = typeof input === "string" ? new FileBytes(input) : input;
+  const bytes = bytesOf(input);
   return new JsonlDataset(bytes, options.maximumLineBytes ?? maximumRowBytes);
 }
 

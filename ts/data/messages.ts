@@ -1,4 +1,4 @@
-import { DataError, type Place } from "../errors";
+import { ConfigError, DataError, type Place } from "../errors";
 import { brokenCharacter, brokenCharacterRemedy } from "./well-formed";
 
 /** Who speaks. */
@@ -36,11 +36,17 @@ export function rowError(
   return new DataError(code, problem, { place: { ...place, field }, remedy });
 }
 
-/** Names the type of a JSON value for messages. */
+/** Names the type of a value for messages; a promise that was not awaited is called so. */
 export function typeName(value: unknown): string {
   if (value === undefined) return "nothing";
   if (value === null) return "null";
+  if (value instanceof Promise) return "a promise";
   return Array.isArray(value) ? "an array" : typeof value === "object" ? "an object" : `a ${typeof value}`;
+}
+
+/** The refusal of an argument that plain JavaScript gave. */
+export function argumentError(field: string, expected: string, found: unknown, remedy: string): ConfigError {
+  return new ConfigError("ZA_ARGUMENT", `expected ${expected}, found ${typeName(found)}`, { place: { field }, remedy });
 }
 
 /** The string at a field; anything else, and half a character in it, is refused. */
@@ -144,7 +150,7 @@ export function checkOrder(messages: readonly Message[], place: Place, rules: Or
         path(i, roleKey),
         twice ? `two ${role} turns in a row` : `expected the ${expected}, found the ${role}`,
         !twice && role === "assistant" && rules.first === "user"
-          ? "Conversations begin with the user; pass dropLeadingAssistant: true to cut leading assistant turns."
+          ? "Conversations begin with the user: remove the assistant turns before it (in code, dropLeadingAssistant: true cuts them)."
           : "User and assistant must take turns: join the turns or remove the row.",
       );
     }

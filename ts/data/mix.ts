@@ -1,11 +1,12 @@
 import { DataError } from "../errors";
 import { concatenated } from "./concatenated";
 import type { DatasetInput } from "./converted";
-import { dataset, isDataset } from "./dataset";
-import { type Dataset, type Row, rowValue, rowValues } from "./dataset-type";
+import { dataset } from "./dataset";
+import { type Dataset, isDataset, type Row, rowValue, rowValues } from "./dataset-type";
 import { deferred } from "./deferred";
 import { checkIndex } from "./file-bytes";
 import { fromArray } from "./in-memory";
+import { argumentError } from "./messages";
 import { hash32 } from "./shuffle";
 import { limited } from "./subset";
 
@@ -62,6 +63,11 @@ function checkOptions(parts: readonly MixPart[], { rows, rule }: MixOptions): vo
   const fault = (field: string, problem: string, remedy: string) => {
     throw new DataError("ZA_DATA_INDEX", problem, { place: { field }, remedy });
   };
+  const remedy = "Give a list of parts: mix([{ data, weight }]).";
+  if (!Array.isArray(parts)) throw argumentError("parts", "parts", parts, remedy);
+  for (const [index, part] of parts.entries()) {
+    if (typeof part !== "object" || part === null) throw argumentError(`parts[${index}]`, "a part", part, remedy);
+  }
   if (parts.length === 0) fault("parts", "a mix needs at least one data set", "Give {data, weight}.");
   for (const [index, { weight = 1 }] of parts.entries()) {
     const most = rule === "first-fraction" ? 1 : Number.MAX_VALUE;

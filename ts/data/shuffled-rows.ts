@@ -1,4 +1,5 @@
-import { type Dataset, type Row, rowValue, rowValues } from "./dataset-type";
+import { type Dataset, isDataset, type Row, rowValue, rowValues } from "./dataset-type";
+import { argumentError } from "./messages";
 import { type Permutation, shuffled } from "./shuffle";
 
 /** Which order. */
@@ -18,6 +19,8 @@ export interface ShuffleOptions {
  * shuffle the encoded rows.
  */
 export function shuffle<T>(data: Dataset<T>, { seed = 42, epoch = 0 }: ShuffleOptions = {}): Dataset<T> {
+  if (!isDataset(data))
+    throw argumentError("data", "a data set", data, "Open the rows first: shuffle(dataset(source)).");
   let ordered: Promise<{ order: Permutation; length: number }> | undefined;
   const order = () => {
     ordered ??= data.length().then((length) => ({ order: shuffled(seed, epoch, length), length }));

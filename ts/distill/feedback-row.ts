@@ -130,6 +130,6 @@ function fieldError(place: Place, field: string, problem: string): DataError {
   const path = [place.field, field].filter(Boolean).join(".");
   return new DataError("ZA_DATA_ROW", problem, {
     place: { ...place, field: path },
-    remedy: "Repair or remove the row, or leave such rows out and have them listed (onBadRow: skip).",
+    remedy: 'Repair or remove the row, or leave such rows out and have them listed (onBadRow: "skip").',
   });
 }

@@ -21,7 +21,7 @@ export function isRepositoryId(text: string): boolean {
 
 /** The repository of an id. */
 export function repository(kind: Repository["kind"], id: string): Repository {
-  if (isRepositoryId(id)) return { kind, id };
+  if (typeof id === "string" && isRepositoryId(id)) return { kind, id };
   throw new HubError("ZA_HUB_NOT_FOUND", `${JSON.stringify(id)} is no id of a repository`, {
     remedy: "Give owner and name, for example HuggingFaceH4/ultrachat_200k.",
   });

@@ -1,5 +1,5 @@
 /** What a loaded model can do, wherever its memory is: in this process, or in a worker of a browser. */
-import type { Message } from "../data/messages";
+import { argumentError, type Message } from "../data/messages";
 import type { Generated, GenerateOptions, ScoredChat } from "./generation";
 import type { EncodedChat, EncodeOptions } from "./tokenizer";
 
@@ -86,10 +86,13 @@ export interface LanguageModel {
   dispose(): void;
 }
 
-/** Whether what is to be scored is a conversation. */
+/** Whether what is to be scored is a conversation. @throws ConfigError `ZA_ARGUMENT` for what is neither that nor ids */
 export function isConversation(
   input: readonly Message[] | Uint32Array | readonly number[],
 ): input is readonly Message[] {
+  if (!Array.isArray(input) && !(input instanceof Uint32Array)) {
+    throw argumentError("input", "messages or token ids", input, "Give a conversation, or token ids (a Uint32Array).");
+  }
   return typeof input[0] === "object";
 }
 

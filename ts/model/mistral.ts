@@ -3,6 +3,7 @@ import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { NativeGenerated, NativeModel, NativeSession } from "../../bindings/node/index";
 import type { Message } from "../data";
+import { argumentError } from "../data/messages";
 import { fromNative, ModelError, throwIfAborted } from "../errors";
 import { modelPath } from "../hub/model-files";
 import { isRepositoryId } from "../hub/repository";
@@ -152,7 +153,8 @@ export class Mistral implements LanguageModel {
           : `the adapter's base ${base === undefined ? "is not named" : `${base} is not here`}`;
       throw new ModelError("ZA_MODEL_NOT_FOUND", problem, {
         place: { file: path },
-        remedy: "Load its base model with the adapter: Mistral.fromPretrained(base, { adapter }).",
+        remedy:
+          "Load its base model and give this folder as the adapter over it: Mistral.fromPretrained(base, { adapter }).",
       });
     }
     const own = options.tokenizer === undefined && existsSync(join(path, "tokenizer.json"));
@@ -390,6 +392,7 @@ export class Mistral implements LanguageModel {
 
   /** Writes a folder that transformers, and {@link Mistral.fromPretrained}, load. */
   async save(folder: string, options: SaveOptions = {}): Promise<void> {
+    if (typeof folder !== "string") throw argumentError("folder", "a path", folder, "Give the folder to write into.");
     const { dtype = "float32", maxShardBytes = 5_000_000_000 } = options;
     await this.#saveWithTokenizer(folder, () => this.native.save(folder, dtype, maxShardBytes));
   }

@@ -20,6 +20,8 @@ export interface RunReportData extends Omit<DataReport, "format"> {
   cutTokens: number;
   /** Tokens that belong half to the template and half to a message. */
   straddlingTokens?: number;
+  /** Single answers in the kept rows (KTO): a pair has two. */
+  answers?: number;
   packing?: { packs: number; fillRate: number };
   /** What a preference run was measured against. */
   reference?: Reference;
@@ -102,6 +104,7 @@ export function dataTable(data: RunReportData, method: Method): Html {
     ...(data.reference ? ([["Measured against", referenceTexts[data.reference]]] as const) : []),
     ["Rows read", whole(data.rows)],
     [methods[method].rows === "pairs" ? "Pairs trained on" : "Rows trained on", whole(data.kept)],
+    ...(data.answers === undefined ? [] : ([["Single answers in them", whole(data.answers)]] as const)),
     ["Left out", whole(data.skipped)],
     ["Equal to an earlier row", whole(data.duplicates)],
     ["Cut to the maximal length", `${whole(data.cutRows)} rows, ${whole(data.cutTokens)} tokens`],

@@ -1,6 +1,8 @@
 /** What is said of a configuration that cannot be honoured. */
 import type { z } from "zod";
+import { typeName } from "../data/messages";
 import { ConfigError, type ConfigProblem } from "../errors";
+import type { Rule } from "../model/option-rules";
 import { nearestKey } from "../nearest-key";
 import { dpoLosses } from "./config-fields";
 
@@ -37,6 +39,30 @@ export function problemsOf(issue: z.core.$ZodIssue, schema: z.ZodObject): Config
   }
   if (key === "device") return [{ field, problem: "it is no device", remedy: "Take auto, cpu, cuda or cuda:1." }];
   return [{ field, problem: lowerFirst(text), remedy: remedyOf(issue) }];
+}
+
+/**
+ * What is wrong with models, rows and the like that are given, as plain JavaScript may give them. What is undefined counts as
+ * left out.
+ *
+ * @param needed what may not be left out
+ */
+export function givenProblems(
+  given: Readonly<Record<string, unknown>>,
+  rules: Readonly<Record<string, Rule>>,
+  needed: readonly string[],
+): ConfigProblem[] {
+  return Object.entries(rules).flatMap(([field, { fits, take }]) => {
+    const value = given[field];
+    if (value === undefined ? !needed.includes(field) : fits(value)) return [];
+    const problem = value === undefined ? "it is missing" : `it is ${typeName(value)}`;
+    return [{ field, problem, remedy: `Give ${take}.` }];
+  });
+}
+
+/** Options as an object; what is none has every key left out. */
+export function asObject(options: unknown): Record<string, unknown> {
+  return typeof options === "object" && options !== null ? { ...options } : {};
 }
 
 function remedyOf(issue: z.core.$ZodIssue): string {

@@ -1,7 +1,5 @@
 /** Options that need something beside them: held-out rows, prompts to answer, a card. */
 import type { ConfigProblem } from "../errors";
-import type { Mistral } from "../model/mistral";
-import type { TrainerInput } from "./trainer";
 
 /** What stands beside the options; what is not known yet is left out, and nothing is refused for it. */
 export interface Surroundings {
@@ -11,6 +9,8 @@ export interface Surroundings {
   samples?: number | undefined;
   /** Where the model is, which is where it is trained unless `device` says otherwise. */
   device?: "cpu" | "cuda" | undefined;
+  /** What is wrong with models, rows and the like that were given. */
+  problems?: readonly ConfigProblem[];
 }
 
 /** Options that need something; their raw values, which may be of wrong type. */
@@ -22,14 +22,9 @@ interface Needing {
   device?: string;
 }
 
-/** What a trainer was given besides its options. */
-export function surroundingsOf({ evalDataset, samples }: TrainerInput, model: Mistral | undefined): Surroundings {
-  return { evaluates: evalDataset !== undefined, samples, device: model?.device.kind };
-}
-
 /** Options that would be read by nobody. */
 export function surroundingProblems(input: Needing, beside: Surroundings): ConfigProblem[] {
-  const problems: ConfigProblem[] = [];
+  const problems: ConfigProblem[] = [...(beside.problems ?? [])];
   const add = (field: string, problem: string, remedy: string) => problems.push({ field, problem, remedy });
   if ((input.evalSteps ?? 0) > 0 && !beside.evaluates) {
     add("evalSteps", "there are no held-out rows to evaluate", "Give evalDataset, or remove it.");

@@ -274,7 +274,7 @@ describe("what stands beside the options", () => {
   });
 
   it("trainers know it", async () => {
-    const model = { device: { kind: "cpu" } } as Mistral;
+    const model = { native: {}, device: { kind: "cpu" } } as Mistral;
     const options = { evalSteps: 5, sampleSteps: 5, precision: "bfloat16" } as const;
     const fields = ["evalSteps", "precision", "sampleSteps"];
     const making = [

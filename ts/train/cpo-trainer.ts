@@ -1,10 +1,9 @@
 import type { DatasetInput } from "../data";
-import { resolveConfig } from "./config";
-import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
 import { fitPolicyPairs, type PolicyPairsInput } from "./policy-pairs";
 import { type CpoConfig, type CpoConfigInput, cpoConfig } from "./preference-config";
 import type { TrainResult } from "./trainer";
+import { configOf } from "./trainer-options";
 
 /** What a {@link CpoTrainer} is made of: a policy, pairs, and any option of {@link CpoConfigInput}. */
 export interface CpoTrainerOptions extends CpoConfigInput, PolicyPairsInput {}
@@ -23,8 +22,7 @@ export class CpoTrainer implements AsyncIterable<TrainerEvent> {
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: CpoTrainerOptions) {
-    const { policy, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(cpoConfig, config, surroundingsOf(options, policy));
+    this.config = configOf(cpoConfig, options, ["policy"]);
     this.#input = options;
   }
 

@@ -3,8 +3,7 @@ import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair } from "../model/tokenizer";
 import { planBatches } from "./batches";
-import { type DpoConfig, type DpoConfigInput, dpoConfig, resolveConfig } from "./config";
-import { surroundingsOf } from "./config-surroundings";
+import { type DpoConfig, type DpoConfigInput, dpoConfig } from "./config";
 import { EventStream, type TrainerEvent } from "./events";
 import { answerTokens, type Examples, hashPairs, pairExamples, predictedTokens } from "./examples";
 import { followPolicy, referenceModel, startOf } from "./follow";
@@ -41,6 +40,7 @@ import {
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import { counted } from "./speed";
 import type { TrainerInput, TrainResult } from "./trainer";
+import { configOf, rowsToTrain } from "./trainer-options";
 import { watchRun } from "./watch/watch-run";
 
 /** What a {@link DpoTrainer} is made of: a policy, pairs, and any option of {@link DpoConfigInput}. */
@@ -74,10 +74,10 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
   readonly #events = new EventStream();
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
-  constructor({ ref, ...options }: DpoTrainerOptions) {
-    const { policy, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(dpoConfig, config, surroundingsOf(options, policy));
-    this.#options = options;
+  constructor(options: DpoTrainerOptions) {
+    this.config = configOf(dpoConfig, options, ["policy"], ["policy", "ref"]);
+    const { ref, ...rest } = options;
+    this.#options = rest;
     this.#given = new GivenReference(ref);
   }
 
@@ -94,11 +94,11 @@ export class DpoTrainer implements AsyncIterable<TrainerEvent> {
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
-      if (pairs === undefined) throw new TypeError("DpoTrainer has no pairs: give `dataset`, or call fit(pairs)");
+      const rows = rowsToTrain(pairs);
       const { start, model: policy } = await prepareModel(this.#options.policy, config);
       const { tokenizer } = policy;
       const { onBadRow } = config;
-      const dataset = pairDataset(pairs, { onBadRow });
+      const dataset = pairDataset(rows, { onBadRow });
       const encoding = { ...config, ...(signal ? { signal } : {}) };
       const examples = await pairExamples(dataset, tokenizer, encoding);
       const { evalDataset } = this.#options;

@@ -24,6 +24,8 @@ export interface StartEvent {
   doneSteps: number;
   /** Rows or pairs that are trained on. */
   rows: number;
+  /** Single answers in these rows (KTO): a pair has two. */
+  answers?: number;
   /** Tokens of one epoch. */
   tokens: number;
   /** Tokens of one epoch that the loss sees. */

@@ -28,6 +28,8 @@ export interface ExampleReport extends DataReport {
   cutTokens: number;
   /** Tokens that straddle the edge between template and content. */
   straddlingTokens: number;
+  /** Single answers in the kept rows (KTO): a pair has two. */
+  answers?: number;
 }
 
 /** Encoded rows. */
@@ -155,7 +157,7 @@ export async function answerExamples(
     // Pairs and single answers do not mix: all rows are of the first row's format.
     return second === undefined ? [first!] : [first!, next(index)[1]!];
   });
-  return { rows: answers, report };
+  return { rows: answers, report: { ...report, answers: answers.length } };
 }
 
 function fittedAnswers(

@@ -4,8 +4,6 @@ import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedRow } from "../model/tokenizer";
 import { type BatchPlan, planBatches } from "./batches";
-import { resolveConfig } from "./config";
-import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
 import { answerExamples, type EncodedAnswer, type Examples, predictedTokens } from "./examples";
 import { followPolicy, referenceModel, startOf } from "./follow";
@@ -34,6 +32,7 @@ import {
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import { counted } from "./speed";
 import type { TrainerInput, TrainResult } from "./trainer";
+import { configOf, rowsToTrain } from "./trainer-options";
 import { watchRun } from "./watch/watch-run";
 
 /** What a {@link KtoTrainer} is made of: a policy, answers, and any option of {@link KtoConfigInput}. */
@@ -64,10 +63,10 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
   readonly #events = new EventStream();
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
-  constructor({ ref, ...options }: KtoTrainerOptions) {
-    const { policy, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(ktoConfig, config, surroundingsOf(options, policy));
-    this.#options = options;
+  constructor(options: KtoTrainerOptions) {
+    this.config = configOf(ktoConfig, options, ["policy"], ["policy", "ref"]);
+    const { ref, ...rest } = options;
+    this.#options = rest;
     this.#given = new GivenReference(ref);
   }
 
@@ -84,11 +83,11 @@ export class KtoTrainer implements AsyncIterable<TrainerEvent> {
     let run: Run | undefined;
     try {
       throwIfAborted(signal);
-      if (answers === undefined) throw new TypeError("KtoTrainer has no answers: give `dataset`, or call fit(answers)");
+      const rows = rowsToTrain(answers);
       const { start, model: policy } = await prepareModel(this.#options.policy, config);
       const { tokenizer } = policy;
       const { onBadRow } = config;
-      const dataset = unpairedDataset(answers, { onBadRow });
+      const dataset = unpairedDataset(rows, { onBadRow });
       const encoding = { ...config, ...(signal ? { signal } : {}) };
       const examples = await answerExamples(dataset, tokenizer, encoding);
       const held =
@@ -289,7 +288,9 @@ function warnAboutBalance(run: Run, answers: readonly EncodedAnswer[]): void {
   if (wanted === unwanted) return;
   const ratio = (wanted * desirableWeight) / Math.max(1, unwanted * undesirableWeight);
   if (unwanted > 0 && ratio >= 0.99 && ratio <= 1.34) return;
-  run.warn(
-    `${wanted} wanted and ${unwanted} unwanted answers: the KTO paper wants desirableWeight × wanted to be 1 to 4/3 times undesirableWeight × unwanted`,
-  );
+  const advice =
+    wanted === 0 || unwanted === 0
+      ? "KTO learns from answers of both kinds"
+      : "the KTO paper wants desirableWeight × wanted to be 1 to 4/3 times undesirableWeight × unwanted";
+  run.warn(`${wanted} wanted and ${unwanted} unwanted answers: ${advice}`);
 }

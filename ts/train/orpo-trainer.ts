@@ -1,10 +1,9 @@
 import type { DatasetInput } from "../data";
-import { resolveConfig } from "./config";
-import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
 import { fitPolicyPairs, type PolicyPairsInput } from "./policy-pairs";
 import { type OrpoConfig, type OrpoConfigInput, orpoConfig } from "./preference-config";
 import type { TrainResult } from "./trainer";
+import { configOf } from "./trainer-options";
 
 /** What an {@link OrpoTrainer} is made of: a policy, pairs, and any option of {@link OrpoConfigInput}. */
 export interface OrpoTrainerOptions extends OrpoConfigInput, PolicyPairsInput {}
@@ -23,8 +22,7 @@ export class OrpoTrainer implements AsyncIterable<TrainerEvent> {
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: OrpoTrainerOptions) {
-    const { policy, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(orpoConfig, config, surroundingsOf(options, policy));
+    this.config = configOf(orpoConfig, options, ["policy"]);
     this.#input = options;
   }
 

@@ -33,6 +33,7 @@ import {
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import { counted } from "./speed";
 import type { TrainerInput, TrainResult } from "./trainer";
+import { rowsToTrain } from "./trainer-options";
 import { watchRun } from "./watch/watch-run";
 
 /** What a trainer on pairs without a reference is made of, besides its options. */
@@ -60,11 +61,11 @@ export async function fitPolicyPairs(
   let run: Run | undefined;
   try {
     throwIfAborted(signal);
-    if (input.dataset === undefined) throw new TypeError(`there are no pairs: give \`dataset\`, or call fit(pairs)`);
+    const rows = rowsToTrain(input.dataset);
     const { model: policy } = await prepareModel(input.policy, config);
     const { tokenizer } = policy;
     const { onBadRow } = config;
-    const dataset = pairDataset(input.dataset, { onBadRow });
+    const dataset = pairDataset(rows, { onBadRow });
     const encoding = { ...config, ...(signal ? { signal } : {}) };
     const examples = await pairExamples(dataset, tokenizer, encoding);
     const held = evalDataset && (await pairExamples(pairDataset(evalDataset, { onBadRow }), tokenizer, encoding));

@@ -118,6 +118,16 @@ describe("showProgress", () => {
     ]);
   });
 
+  it("counts the answers of pairs that KTO takes apart", () => {
+    const counted = (parts: object) => {
+      let written = "";
+      showProgress({ write: (part) => (written += part) })({ ...events[0]!, method: "kto", ...parts } as TrainerEvent);
+      return written;
+    };
+    expect(counted({ rows: 5, answers: 10 })).toContain("kto: 10 answers of 5 pairs, 100 tokens");
+    expect(counted({ rows: 5, answers: 5 })).toContain("kto: 5 answers, 100 tokens");
+  });
+
   it.each(Object.entries(referenceTexts))("says what %s is", (reference, text) => {
     let written = "";
     showProgress({ write: (part) => (written += part) })({ ...events[0]!, reference } as TrainerEvent);
@@ -132,6 +142,31 @@ describe("showProgress", () => {
       show({ ...step, metrics: { loss: 0.7, skipped_updates: 2, skipped_loss } } as TrainerEvent);
     }
     expect(lines.map((line) => line.split("  ")[2])).toEqual(["skipped 2 (loss NaN)", "skipped 2 (loss 12.3000)"]);
+  });
+
+  it("keeps evaluations, warnings and formats within the terminal, and in one line elsewhere", () => {
+    const names = ["loss", "entropy", "mean_token_accuracy", "rewards/chosen", "rewards/rejected", "logps/chosen"];
+    const metrics = Object.fromEntries(names.map((name) => [`eval_${name}`, -1.234]));
+    const long = Array.from({ length: 40 }, (_, index) => `word${index}`).join(" ");
+    const said = [
+      { type: "eval", step: 3, metrics },
+      { type: "warning", message: long },
+      { ...events[0]!, format: long },
+    ] as TrainerEvent[];
+    for (const columns of [80, 40, undefined]) {
+      const told = (isTTY: boolean) => {
+        let text = "";
+        const show = showProgress({ write: (part) => (text += part), isTTY, columns });
+        for (const event of said) show(event);
+        return text.trimEnd().split("\n");
+      };
+      for (const line of told(true)) expect(line.length).toBeLessThan(columns ?? 80);
+      // Nothing is lost, and no value is parted from its name.
+      const words = (lines: string[]) => lines.join(" ").split(/\s+/);
+      expect(words(told(true))).toEqual(words(told(false)));
+      expect(told(true).filter((line) => /eval_\S+$/.test(line))).toEqual([]);
+      expect(told(false)[0]).toBe(`eval at step 3: ${names.map((name) => `eval_${name} -1.234`).join("  ")}`);
+    }
   });
 
   it("writes over one line on a terminal, and keeps other lines", () => {

@@ -1,4 +1,4 @@
-import type { TrainerEvent } from "./events";
+import type { StartEvent, TrainerEvent } from "./events";
 import { memoryText } from "./memory";
 import { type Method, methods } from "./methods";
 import { referenceTexts } from "./trainer";
@@ -75,7 +75,8 @@ export interface ProgressStream {
 }
 
 /**
- * Shows trainer events: on a terminal one line that is written over, elsewhere one plain line per logged step.
+ * Shows trainer events: on a terminal one line that is written over, and others within its width; elsewhere one plain line
+ * per logged step.
  *
  * @returns a function to call with every event
  */
@@ -83,9 +84,11 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
   const terminal = stream.isTTY === true;
   let method: Method = "sft";
   let open = false;
+  const width = () => (stream.columns || 80) - 1;
   const line = (text: string) => {
+    const shown = terminal ? wrapped(text, width()) : text;
     // A line of the terminal that is being written over is finished before anything else is printed.
-    stream.write(open ? `\r\x1b[2K${text}\n` : `${text}\n`);
+    stream.write(open ? `\r\x1b[2K${shown}\n` : `${shown}\n`);
     open = false;
   };
   return (event) => {
@@ -98,7 +101,7 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
           : "";
         const resumed = event.doneSteps > 0 ? `, going on after step ${event.doneSteps}` : "";
         line(
-          `${method}: ${event.rows} ${methods[method].rows}, ${event.tokens} tokens (${event.supervisedTokens} supervised)${packs}; ${event.totalSteps} steps${resumed}`,
+          `${method}: ${countOf(event)}, ${event.tokens} tokens (${event.supervisedTokens} supervised)${packs}; ${event.totalSteps} steps${resumed}`,
         );
         const { id, name, memory } = event.device;
         if (memory) {
@@ -128,7 +131,7 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
           accuracy: event.metrics["rewards/accuracies"],
         };
         if (terminal) {
-          stream.write(`\r\x1b[2K${progressLine(state, (stream.columns || 80) - 1)}`);
+          stream.write(`\r\x1b[2K${progressLine(state, width())}`);
           open = true;
         } else line(`${method} ${fieldsOf(state).join("  ")}`);
         break;
@@ -156,10 +159,29 @@ export function showProgress(stream: ProgressStream = process.stderr): (event: T
   };
 }
 
+/** What is trained on: `5 pairs`, `8 answers`; `8 answers of 4 pairs` where KTO takes pairs apart. */
+function countOf({ method, rows, answers = rows }: StartEvent): string {
+  return answers === rows ? `${rows} ${methods[method].rows}` : `${answers} answers of ${rows} pairs`;
+}
+
 function metricsText(metrics: Readonly<Record<string, number>>): string {
   return Object.entries(metrics)
     .map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`)
     .join("  ");
+}
+
+/** A text in lines of at most `width` characters: broken between fields, which stand two spaces apart, or else between words. */
+export function wrapped(text: string, width: number): string {
+  if (text.length <= width) return text;
+  const gap = text.includes("  ") ? "  " : " ";
+  const lines: string[] = [];
+  for (const part of text.split(gap)) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + gap.length + part.length <= width)
+      lines[lines.length - 1] = last + gap + part;
+    else lines.push(last === undefined ? part : `  ${part}`);
+  }
+  return lines.join("\n");
 }
 
 /** Runs a trainer and hands its events to `show`, all of them before the run's end or error is passed on. */

@@ -9,6 +9,7 @@ import { fromNative } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedPair, EncodedRow } from "../model/tokenizer";
 import type { DpoConfig } from "./config";
+import { configError } from "./config-problems";
 import type { EventStream } from "./events";
 import { reserveMemory } from "./memory";
 import { nativePairs } from "./native-batch";
@@ -80,9 +81,12 @@ export class GivenReference {
     this.#model = model;
   }
 
-  /** @throws TypeError once it was let go of */
+  /** @throws ConfigError once it was let go of */
   get model(): Mistral | undefined {
-    if (this.#gone) throw new TypeError("the trainer has let go of its reference: make a new one to train again");
+    if (this.#gone) {
+      const problem = "the trainer has let go of its reference";
+      throw configError([{ field: "ref", problem, remedy: "Make a new trainer to train again." }]);
+    }
     return this.#model;
   }
 

@@ -104,7 +104,7 @@ export class RunFolder {
         } else if (names.length > 0 && !options.resume) {
           throw new IoError("ZA_FOLDER_NOT_EMPTY", `the folder already holds ${names.slice(0, 3).join(", ")}`, {
             place: { file: folder.path },
-            remedy: "Choose another outputDir, or pass resume: true to go on, or overwrite: true to replace the run.",
+            remedy: "Choose another outputDir, or give resume: true to go on, or overwrite: true to replace the run.",
           });
         }
         if (!options.resume) await folder.writeConfig(config);

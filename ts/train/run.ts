@@ -131,12 +131,6 @@ export function newRun(
     Partial<Pick<Run, "packing" | "reference">>,
   loggers: readonly Logger[] = [],
 ): Run {
-  try {
-    beginTraining(parts.model.native, parts.model.source);
-  } catch (error) {
-    void parts.folder?.close();
-    throw error;
-  }
   const now = performance.now();
   const warnings: string[] = [];
   const warn = (message: string) => {
@@ -144,9 +138,17 @@ export function newRun(
     parts.events.push({ type: "warning", message });
   };
   const builtIn = parts.config.logTo.map((name) => builtInLoggers[name]());
+  const attached = new AttachedLoggers([...builtIn, ...loggers], warn);
+  try {
+    // Behind all that may fail: only a run that is there says that it has ended.
+    beginTraining(parts.model.native, parts.model.source);
+  } catch (error) {
+    void parts.folder?.close();
+    throw error;
+  }
   return {
     packing: undefined,
-    loggers: new AttachedLoggers([...builtIn, ...loggers], warn),
+    loggers: attached,
     reference: undefined,
     ...parts,
     history: [],
@@ -198,6 +200,7 @@ export async function announce(run: Run): Promise<void> {
     totalSteps: plan.totalSteps,
     doneSteps: run.found?.step ?? 0,
     rows: report.kept,
+    ...(report.answers === undefined ? {} : { answers: report.answers }),
     tokens: report.tokens,
     supervisedTokens: report.supervisedTokens,
     ...(model.adapter ? { adapter: { parameters: model.trainableParameters, frozen: model.parameters } } : {}),

@@ -3,8 +3,7 @@ import { throwIfAborted } from "../errors";
 import type { Mistral } from "../model/mistral";
 import type { EncodedRow, Tokenizer } from "../model/tokenizer";
 import { planBatches } from "./batches";
-import { resolveConfig, type SftConfig, type SftConfigInput, sftConfig } from "./config";
-import { surroundingsOf } from "./config-surroundings";
+import { type SftConfig, type SftConfigInput, sftConfig } from "./config";
 import { EventStream, type TrainerEvent } from "./events";
 import { type Examples, predictedTokens, sftExamples } from "./examples";
 import { aside, evaluationIsDue, logEvaluation } from "./log";
@@ -31,6 +30,7 @@ import {
 import { sampleAfter, sampleBefore, sampleDuring } from "./samples";
 import { counted } from "./speed";
 import type { TrainerInput, TrainResult } from "./trainer";
+import { configOf } from "./trainer-options";
 import { watchRun } from "./watch/watch-run";
 import { wrap } from "./wrapped";
 /** What an {@link SftTrainer} is made of: a model, rows, and any option of {@link SftConfigInput}. */
@@ -55,8 +55,7 @@ export class SftTrainer implements AsyncIterable<TrainerEvent> {
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: SftTrainerOptions) {
-    const { model, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(sftConfig, config, surroundingsOf(options, model));
+    this.config = configOf(sftConfig, options, ["model", "dataset"]);
     this.#options = options;
   }
 

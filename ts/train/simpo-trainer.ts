@@ -1,10 +1,9 @@
 import type { DatasetInput } from "../data";
-import { resolveConfig } from "./config";
-import { surroundingsOf } from "./config-surroundings";
 import { EventStream, type TrainerEvent } from "./events";
 import { fitPolicyPairs, type PolicyPairsInput } from "./policy-pairs";
 import { type SimpoConfig, type SimpoConfigInput, simpoConfig } from "./preference-config";
 import type { TrainResult } from "./trainer";
+import { configOf } from "./trainer-options";
 
 /** What a {@link SimpoTrainer} is made of: a policy, pairs, and any option of {@link SimpoConfigInput}. */
 export interface SimpoTrainerOptions extends SimpoConfigInput, PolicyPairsInput {}
@@ -23,8 +22,7 @@ export class SimpoTrainer implements AsyncIterable<TrainerEvent> {
 
   /** @throws ConfigError with all problems of the configuration at once, before any work */
   constructor(options: SimpoTrainerOptions) {
-    const { policy, dataset, evalDataset, signal, overwrite, samples, loggers, watch, ...config } = options;
-    this.config = resolveConfig(simpoConfig, config, surroundingsOf(options, policy));
+    this.config = configOf(simpoConfig, options, ["policy"]);
     this.#input = options;
   }
 

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeEach, expect, it, vi } from "vitest";
+import { eventsOf } from "../../test/runs";
 import { smallRows } from "../../test/shared";
 import { Mistral, type StepEvent } from "../index";
 import { SftTrainer } from "./sft-trainer";
@@ -26,12 +27,8 @@ async function run(options: Record<string, unknown> = {}): Promise<{ steps: Step
   const settings = { maxSteps: 2, batchSize: 2, logSteps: 1, samples: 0, outputDir, overwrite: true, ...options };
   const model = await Mistral.fromPretrained(base, { device: "cpu" });
   const trainer = new SftTrainer({ model, dataset: smallRows(8).chats, ...settings });
-  const steps: StepEvent[] = [];
-  const seen = (async () => {
-    for await (const event of trainer) if (event.type === "step") steps.push(event);
-  })();
-  await trainer.fit();
-  await seen;
+  const { events } = await eventsOf(trainer);
+  const steps = events.filter((event) => event.type === "step");
   const lines = readFileSync(join(outputDir, "speed.jsonl"), "utf8").trim().split("\n");
   expect(readFileSync(join(outputDir, "metrics.jsonl"), "utf8")).not.toMatch(/flops|peak/);
   return { steps, speed: lines.map((line) => JSON.parse(line)) };

@@ -1,5 +1,5 @@
 import { type Dataset, type Row, rowValue, rowValues } from "../dataset-type";
-import { type ByteSource, checkIndex, FileBytes } from "../file-bytes";
+import { type ByteSource, bytesOf, checkIndex } from "../file-bytes";
 import { type Layout, readLayout } from "./layout";
 import { RowGroupReader } from "./row-group";
 
@@ -17,7 +17,7 @@ const keptGroups = 4;
  * of other pages are usable.
  */
 export function parquet(input: string | ByteSource): Dataset<unknown> {
-  return new ParquetDataset(typeof input === "string" ? new FileBytes(input) : input);
+  return new ParquetDataset(bytesOf(input));
 }
 
 class ParquetDataset implements Dataset<unknown> {

@@ -1,5 +1,6 @@
 import type { Dataset } from "../../data";
-import type { Message } from "../../data/messages";
+import { isDataset } from "../../data/dataset-type";
+import { argumentError, type Message } from "../../data/messages";
 import { wordsOf } from "../../data/word-runs";
 import { DataError } from "../../errors";
 import { draw, drawOne } from "../draw";
@@ -86,6 +87,7 @@ const examplesKept = 5;
  * @throws ConfigError `ZA_CONFIG_INVALID`; while iterating DataError `ZA_DATA_FORMAT` for other columns, `ZA_DATA_ROW`
  */
 export function binarise(rows: Dataset<unknown>, options: BinariseOptions & BadRowOption = {}): Binarisation {
+  if (!isDataset(rows)) throw argumentError("rows", "a data set", rows, "Open the rows first: dataset(source).");
   const { overlap, onBadRow = "error", ...input } = options;
   const settings = binariseSettings(input);
   const report = emptyReport();

@@ -2,6 +2,7 @@ import { concurrently } from "../../client/concurrently";
 import type { Message } from "../../data/messages";
 import { wordsOf } from "../../data/word-runs";
 import { draw } from "../draw";
+import { chatModel, checkGiven } from "../options";
 import { promptId } from "../prompt-id";
 import { tallied } from "../tally";
 import { type Conversed, converse } from "./converse";
@@ -45,6 +46,7 @@ export interface Generation extends AsyncIterable<GeneratedConversation> {
  * @throws ConfigError `ZA_CONFIG_INVALID`; while iterating, errors of the models and AbortedError
  */
 export function generateConversations(options: GenerateOptions): Generation {
+  checkGiven(options, { teacher: chatModel, user: chatModel }, ["teacher"]);
   const { teacher, user = teacher, passages, keepOut, signal, ...rest } = options;
   const settings = generateSettings(rest);
   const report = emptyReport();

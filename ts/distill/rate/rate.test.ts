@@ -163,7 +163,7 @@ describe("rateResponses", () => {
     expect(rated[0]!.row!.completions.map(({ principle, custom_system_prompt: text }) => [principle, text])).toEqual(
       Array.from({ length: 3 }, () => ["none", ""]),
     );
-    expect(() => rateResponses({ prompts, pool: [], rater: plain })).toThrow(/no model that answers/);
+    expect(() => rateResponses({ prompts, pool: [], rater: plain })).toThrow(/at least one model/);
   });
 
   it("does without critiques", async () => {

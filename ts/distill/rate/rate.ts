@@ -1,6 +1,7 @@
 import { concurrently } from "../../client/concurrently";
-import { ConfigError } from "../../errors";
+import type { Rule } from "../../model/option-rules";
 import { type FeedbackCompletion, type FeedbackRow, fineGrainedScore } from "../feedback-row";
+import { chatModel, chatModels, checkGiven } from "../options";
 import { aspectNames } from "../prompts/rating";
 import { tallied } from "../tally";
 import { criticise, type Rater, rateAnswers } from "./annotate";
@@ -9,6 +10,12 @@ import { type RateOptions, type RateSettings, rateSettings } from "./options";
 import { type FeedbackPrompt, feedbackId } from "./prompts";
 import type { Critique, Ratings } from "./ratings";
 import { countPlace, countRow, emptyRateReport, type RateFailure, type RateReport } from "./report";
+
+const anyPrompts: Rule = {
+  fits: (value) =>
+    typeof value === "object" && value !== null && (Symbol.iterator in value || Symbol.asyncIterator in value),
+  take: "prompts: a list, or something to iterate",
+};
 
 /** A prompt with its row, or without one; what failed is listed either way. */
 export interface RatedPrompt {
@@ -32,14 +39,9 @@ export interface Rating extends AsyncIterable<RatedPrompt> {
  * @throws ConfigError `ZA_CONFIG_INVALID`; while iterating, errors of the models and AbortedError
  */
 export function rateResponses(options: RateOptions): Rating {
+  checkGiven(options, { prompts: anyPrompts, pool: chatModels, rater: chatModel }, ["prompts", "pool", "rater"]);
   const { prompts, pool, rater: model, done, signal, ...rest } = options;
   const settings = rateSettings(rest);
-  if (pool.length === 0) {
-    throw new ConfigError("ZA_CONFIG_INVALID", "there is no model that answers", {
-      place: { field: "pool" },
-      remedy: "Give at least one model.",
-    });
-  }
   const report = emptyRateReport();
   const counted = pool.map((each) => tallied(each, report.calls));
   const rater: Rater = { model: tallied(model, report.calls), settings, signal };

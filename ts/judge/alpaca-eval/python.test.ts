@@ -2,12 +2,11 @@
 import { spawnSync } from "node:child_process";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { pythonWith } from "../../../test/shared";
 import { type PythonValue, pythonLiteral } from "./python-literal";
 import { isSwitched, pythonRandom } from "./python-random";
 
-const python = ["python3", "python"].find((name) => spawnSync(name, ["--version"]).status === 0);
-if (!python)
-  console.warn("SKIPPED: there is no python3, its generator and its literals are checked by stored values only");
+const python = pythonWith("random");
 
 /** Runs a program that reads JSON from standard input and prints JSON. */
 function run<T>(program: string, input: unknown): T {

@@ -1,6 +1,6 @@
 /** A page on this machine to look at the rows of a data set. */
 import { type DatasetInput, dataset } from "../../data";
-import { isDataset } from "../../data/dataset";
+import { isDataset } from "../../data/dataset-type";
 import { jaccard } from "../../data/word-runs";
 import { throwIfAborted } from "../../errors";
 import type { Tokenizer } from "../../model/tokenizer";
