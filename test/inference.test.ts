@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { shapes, writeRandomGguf } from "../bench/random-gguf.mjs";
-import { type Message, Mistral, SftTrainer } from "../ts/index";
+import { evaluateConversations, type Message, Mistral, SftTrainer } from "../ts/index";
 import { narrowed } from "./sampling";
 import { golden, present, readJson, smallRows, smollm2 } from "./shared";
 
@@ -261,6 +261,17 @@ describe("sampling", () => {
   it("under filters that leave one token is greedy; a large penalty repeats none", async () => {
     using model = await Mistral.fromPretrained(base);
     await narrowed(model);
+  });
+
+  it("is given back by dispose at once where it was evaluated or trained before", async () => {
+    const chats = [{ messages: [...question, { role: "assistant" as const, content: "Blue." }] }];
+    const model = await Mistral.fromPretrained(base);
+    await evaluateConversations(model, chats);
+    await new SftTrainer({ model, dataset: chats, maxSteps: 1, samples: 0, measurePeak: false }).fit();
+    const { native } = model;
+    expect(native.weightBytes).toBeGreaterThan(4e6);
+    model.dispose();
+    expect(native.weightBytes).toBe(0);
   });
 
   it("log-probabilities of a long text stop at their signal, between two pieces", async () => {

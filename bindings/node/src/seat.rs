@@ -1,7 +1,7 @@
 //! Where a session computes, and the session there: it is made at its first use, by the engine thread, which alone works
 //! with a card.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use serde_json::json;
 use zephyr_align::session::{MemoryPlan, Precision, Work};
@@ -11,7 +11,7 @@ use zephyr_mistral::train::Recompute;
 
 use crate::card;
 use crate::failure::Failure;
-use crate::model::SharedParts;
+use crate::model::{Parts, SharedParts};
 use crate::resident::let_all_go;
 
 /// A card, and the type of weights and activations there.
@@ -23,7 +23,9 @@ pub struct Place {
 
 /// A session that is made when it is needed.
 pub struct Seat {
-    parts: SharedParts,
+    model: Weak<RwLock<Parts>>,
+    /// The model, from the first use until the session is released: a model that is given back meanwhile stays this session's.
+    held: Option<SharedParts>,
     options: SessionOptions,
     /// `None`: the CPU.
     place: Option<Place>,
@@ -41,12 +43,22 @@ impl Seat {
         place: Option<Place>,
         recompute: Option<Recompute>,
     ) -> Self {
-        Self { parts, options, place, recompute, session: None, known: 0 }
+        let model = Arc::downgrade(&parts);
+        Self { model, held: Some(parts), options, place, recompute, session: None, known: 0 }
+    }
+
+    /// The model, held from now on.
+    fn parts(&mut self) -> Result<SharedParts, Failure> {
+        self.held = self.held.take().or_else(|| self.model.upgrade());
+        let gone =
+            || Failure::new("ZA_ARGUMENT", "the session was released and its model is gone. Remedy: open another");
+        self.held.clone().ok_or_else(gone)
     }
 
     /// The session, with the model as it is now.
-    pub fn session(&mut self) -> Result<&mut Session, Failure> {
-        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+    fn session(&mut self) -> Result<&mut Session, Failure> {
+        let parts = self.parts()?;
+        let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
         let mut session = match (self.session.take(), self.place) {
             (Some(session), _) => session,
             (None, None) => Session::new(&parts.weights, self.options.clone()),
@@ -62,13 +74,20 @@ impl Seat {
         Ok(self.session.insert(session))
     }
 
+    /// The session, and the model.
+    pub fn with_parts(&mut self) -> Result<(&mut Session, SharedParts), Failure> {
+        let parts = self.parts()?;
+        Ok((self.session()?, parts))
+    }
+
     /// On a card: plans the memory of a training, decides what is computed again, and allocates all of it. Gives the plan
     /// (JSON); nothing on the CPU.
     pub fn reserve(&mut self, work: Work) -> Result<Option<String>, Failure> {
         let Some(Place { card, precision }) = self.place else { return Ok(None) };
         self.session = None;
         let_all_go();
-        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        let parts = self.parts()?;
+        let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
         let device = card::open(card)?;
         let memory @ Free { free, .. } = device.memory()?;
         let plan = MemoryPlan::fitting(parts.model(), precision, &self.options, work, memory, self.recompute)?;
@@ -98,19 +117,19 @@ impl Seat {
 
     /// Brings what a card has trained to the model.
     pub fn fetch(&mut self) -> Result<(), Failure> {
-        match &mut self.session {
-            Some(session) if session.is_ahead() => {
-                let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        match (&mut self.session, &self.held) {
+            (Some(session), Some(parts)) if session.is_ahead() => {
+                let mut parts = parts.write().unwrap_or_else(PoisonError::into_inner);
                 Ok(session.fetch(parts.trained())?)
             }
             _ => Ok(()),
         }
     }
 
-    /// Fetches, and lets go of everything, the card included. The next use begins as a new session.
+    /// Fetches, and lets go of everything, card and model included. The next use begins as a new session.
     pub fn release(&mut self) -> Result<(), Failure> {
         let fetched = self.fetch();
-        self.session = None;
+        (self.session, self.held) = (None, None);
         fetched
     }
 }

@@ -44,7 +44,8 @@ struct Options {
 /// One training session on one model (its adapter, if it has one, else its weights): gradients, moments, workspace.
 #[napi]
 pub struct NativeSession {
-    parts: SharedParts,
+    /// Parameters that are trained
+    trainable: usize,
     seat: Arc<Mutex<Seat>>,
     loss: Option<Arc<Objective>>,
     optimizer: OptimizerKind,
@@ -94,7 +95,6 @@ impl NativeSession {
             let optimizer = OptimizerKind::parse(&options.optimizer)
                 .ok_or_else(|| invalid("optimizer", &options.optimizer, "adamw, adamw-8bit or adamw-bf16"))?;
             let loss = loss.map(|json| Objective::parse(&json)).transpose()?.map(Arc::new);
-            let parts = model.parts.clone();
             let settings = SessionOptions {
                 recompute: recompute.unwrap_or_else(|| Recompute::over(model.current().weights.storage())),
                 head_chunk: options.head_chunk,
@@ -106,8 +106,9 @@ impl NativeSession {
                 stop: abort.map(|abort| abort.flag.clone()).unwrap_or_default(),
             };
             let place = options.card.map(|card| Place { card, precision });
-            let seat = Arc::new(Mutex::new(Seat::new(parts.clone(), settings, place, recompute)));
-            Ok(Self { parts, seat, loss, optimizer, writer: Writer::default() })
+            let trainable = model.current().model().trainable();
+            let seat = Arc::new(Mutex::new(Seat::new(model.parts.clone(), settings, place, recompute)));
+            Ok(Self { trainable, seat, loss, optimizer, writer: Writer::default() })
         })
     }
 
@@ -354,12 +355,12 @@ impl NativeSession {
         extra: String,
         reference: Option<&NativeModel>,
     ) -> napi::Result<Object<'env>> {
-        let (seat, parts, writer) = (self.seat.clone(), self.parts.clone(), self.writer.clone());
+        let (seat, writer) = (self.seat.clone(), self.writer.clone());
         let reference = reference.map(|model| model.parts.clone());
         submit_detached::<NativeSaved>(env, move |promised, _| {
             let mut seat = lock(&seat);
-            let session = match seat.fetch().and_then(|()| seat.session()) {
-                Ok(session) => session,
+            let (session, parts) = match seat.fetch().and_then(|()| seat.with_parts()) {
+                Ok(both) => both,
                 Err(failure) => return promised.settle(|| Err(failure)),
             };
             let snapshot = {
@@ -412,9 +413,8 @@ impl NativeSession {
         with_reference: bool,
     ) -> napi::Result<()> {
         guard(|| {
-            let trained = self.parts.read().unwrap_or_else(PoisonError::into_inner).model().trainable();
-            let reference = if with_reference { trained } else { 0 };
-            let size = checkpoint::planned_bytes(trained, self.optimizer, reference);
+            let reference = if with_reference { self.trainable } else { 0 };
+            let size = checkpoint::planned_bytes(self.trainable, self.optimizer, reference);
             let count = checkpoint::room_for(keep.into(), present.into(), planned as u64);
             Ok(checkpoint::check_space(&Disk, folder.as_ref(), size, count, more as u64)?)
         })
@@ -445,8 +445,12 @@ impl NativeSession {
     where
         T: napi::bindgen_prelude::ToNapiValue + Send + 'static,
     {
-        let (seat, parts) = (self.seat.clone(), self.parts.clone());
-        submit(env, move || work(lock(&seat).session()?, &parts))
+        let seat = self.seat.clone();
+        submit(env, move || {
+            let mut seat = lock(&seat);
+            let (session, parts) = seat.with_parts()?;
+            work(session, &parts)
+        })
     }
 }
 
