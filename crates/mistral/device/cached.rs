@@ -12,7 +12,7 @@ use super::workspace::Attention;
 use super::{Decoder, Drawn, Planned, Sizes, Workspace};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::generate::{Cache, Network, Step};
+use crate::generate::{Cache, Network, Step, cache_name};
 use crate::train::{Batch, Recompute};
 
 /// Rows whose logits exist at one time.
@@ -97,7 +97,7 @@ struct Parts {
     rows: usize,
     parts: Pointer<f32>,
     lse: Pointer<f32>,
-    _memory: Reserved,
+    memory: Reserved,
 }
 
 impl<T: Element> Room<T> {
@@ -115,7 +115,7 @@ impl<T: Element> Room<T> {
     /// Bytes of device memory.
     pub fn bytes(&self) -> usize {
         let pages: usize = lock(&self.pages).memory.iter().map(Reserved::bytes).sum();
-        let parts = self.parts.as_ref().map_or(0, |parts| parts._memory.bytes());
+        let parts = self.parts.as_ref().map_or(0, |parts| parts.memory.bytes());
         pages + parts + self.workspace.as_ref().map_or(0, |(memory, _)| memory.bytes())
     }
 
@@ -153,7 +153,7 @@ impl<T: Element> Room<T> {
             };
             let (memory, (parts, lse)) =
                 self.insist(|| Arena::reserve(device, "Attention over keys and values", lay))?;
-            self.parts = Some(Parts { rows, parts, lse, _memory: memory });
+            self.parts = Some(Parts { rows, parts, lse, memory });
         }
         Ok(self.parts.as_ref().map_or((Pointer::NULL, Pointer::NULL), |parts| (parts.parts, parts.lse)))
     }
@@ -192,10 +192,10 @@ impl<T: Element> Network for Cached<'_, T> {
     }
 
     fn cache(&self, kind: Option<CacheType>, _: bool) -> Result<Cache> {
-        if kind.is_some() && (kind, T::LETTER) != (Some(CacheType::F32), 'f') {
+        if let Some(kind) = kind.filter(|&kind| (kind, T::LETTER) != (CacheType::F32, 'f')) {
             return Err(Error::GenerateOption {
                 field: "kvCache",
-                value: format!("{kind:?} on a device").replace("Some", ""),
+                value: format!("{:?} on a device", cache_name(kind)),
                 remedy: "Leave it out: a device keeps keys and values in the type that it computes in. The CPU has all types.",
             });
         }

@@ -1,9 +1,11 @@
 //! Generating and scoring on the emulation against the CPU.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use candle_core::quantized::GgmlDType;
 use zephyr_emulator::{Emulated, Watch};
 use zephyr_kernels::cuda::Bf16;
 
@@ -15,8 +17,9 @@ use crate::layout::Weights;
 use crate::lora::{Adapter, LoraConfig};
 use crate::model::Model;
 use crate::storage::Storage;
+use crate::weights::gguf::{Gguf, from_gguf};
 use crate::weights::load;
-use crate::weights::test::{shared, small_config, small_model};
+use crate::weights::test::{gguf_in, shared, small_config, small_model};
 
 fn go_on(_: u32, _: f32) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -161,6 +164,23 @@ fn adapters_and_frozen_weights_say_the_same() {
     }
 }
 
+/// Blocks of a GGUF file are unpacked.
+#[test]
+fn weights_kept_as_in_a_file_say_what_they_say_unpacked() {
+    let Some(device) = Emulated::new(Watch::Off, 0) else { return };
+    let types = |name: &str| if name.contains("norm") { GgmlDType::F32 } else { GgmlDType::Q8_0 };
+    let file = Gguf::read(gguf_in(&small_model(), &[], types), Path::new("kept.gguf")).unwrap();
+    let kept = from_gguf(&file, Storage::Gguf).unwrap().weights;
+    let unpacked = kept.converted(Storage::F32).unwrap();
+    let mut resident = Resident::new(device, (&kept).into(), nobody).unwrap();
+    let requests = requests(40, 4);
+    same(
+        &all(&mut Generator::on(resident.network()), &requests),
+        &all(&mut Generator::new(&unpacked), &requests),
+        1e-4,
+    );
+}
+
 /// Counts the tokens that go through a network.
 struct Counting<'a>(Box<dyn Network + 'a>, Arc<AtomicUsize>);
 
@@ -262,7 +282,7 @@ fn a_kind_of_cache_that_a_device_has_not_is_refused_before_work() {
     let mut generator = Generator::on(resident.network()).with_cache(CacheType::Q8);
     let error = generator.generate(&[1], &greedy(1), |_, _| panic!("no token may come")).unwrap_err();
     assert_eq!(error.code(), "ZA_GENERATE_OPTION");
-    assert!(error.to_string().contains("kvCache") && error.to_string().contains("Q8"), "{error}");
+    assert!(error.to_string().contains("kvCache") && error.to_string().contains("\"q8\" on a device"), "{error}");
     assert_eq!(generator.score(&[1, 2]).unwrap_err().code(), "ZA_GENERATE_OPTION");
     drop(generator);
     // It computes in f32, so that these it has.

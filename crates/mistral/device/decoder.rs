@@ -17,6 +17,8 @@ use crate::train::rope_table;
 
 /// Values that are on their way between host and device at one time.
 pub const PIECE: usize = 1 << 20;
+/// Those of them that a thread unpacks at one time: whole blocks of every storage.
+const PART: usize = 1 << 15;
 
 /// A model on a device: its weights, frozen or not, the adapter over them if there is one, and the rotary table.
 #[derive(Debug)]
@@ -81,7 +83,8 @@ impl<T: Element> Decoder<T> {
         for spec in &weights.layout.tensors {
             for start in (0..spec.range.len()).step_by(PIECE) {
                 buffer.resize(PIECE.min(spec.range.len() - start), 0.0);
-                weights.read(spec, start, &mut buffer);
+                let parts = buffer.par_chunks_mut(PART).enumerate();
+                parts.for_each(|(part, values)| weights.read(spec, start + part * PART, values));
                 upload(&*self.device, &buffer, self.weights.offset(spec.range.start + start))?;
             }
         }

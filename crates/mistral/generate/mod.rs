@@ -126,13 +126,19 @@ pub struct Generation {
     pub finish: FinishReason,
 }
 
+const CACHE_NAMES: [(&str, CacheType); 3] =
+    [("float32", CacheType::F32), ("float16", CacheType::F16), ("q8", CacheType::Q8)];
+
+pub(crate) fn cache_name(kind: CacheType) -> &'static str {
+    CACHE_NAMES.into_iter().find(|(_, own)| *own == kind).map_or("", |(name, _)| name)
+}
+
 /// The cache of a name: `float32`, `float16`, `q8`.
 ///
 /// # Errors
 /// `ZA_GENERATE_OPTION`
 pub fn cache_type(name: &str) -> Result<CacheType> {
-    let names = [("float32", CacheType::F32), ("float16", CacheType::F16), ("q8", CacheType::Q8)];
-    names.into_iter().find(|(own, _)| *own == name).map(|(_, kind)| kind).ok_or_else(|| Error::GenerateOption {
+    CACHE_NAMES.into_iter().find(|(own, _)| *own == name).map(|(_, kind)| kind).ok_or_else(|| Error::GenerateOption {
         field: "kvCache",
         value: format!("{name:?}"),
         remedy: "Take float32, float16 or q8.",

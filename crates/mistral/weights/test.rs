@@ -42,7 +42,7 @@ fn gguf_of(model: &Weights, extra: &[(&str, gguf_file::Value)]) -> Vec<u8> {
 }
 
 /// The same in types by llama.cpp's name of the tensor.
-pub(super) fn gguf_in(
+pub(crate) fn gguf_in(
     model: &Weights,
     extra: &[(&str, gguf_file::Value)],
     dtype: impl Fn(&str) -> GgmlDType,
