@@ -96,7 +96,7 @@ impl Device for Emulated {
     fn allocate(&self, what: &str, bytes: usize, parts: &[Part]) -> Result<u64, DeviceError> {
         self.allocations.fetch_add(1, Ordering::Relaxed);
         let free = self.memory()?.free;
-        let refused = || DeviceError::OutOfMemory { what: what.to_owned(), bytes, free };
+        let refused = || DeviceError::OutOfMemory { what: what.to_owned(), asked_and_free: Some([bytes, free]) };
         if bytes > free {
             return Err(refused());
         }

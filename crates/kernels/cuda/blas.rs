@@ -12,7 +12,7 @@ use cudarc::cublaslt::{result, sys};
 use cudarc::driver::{CudaStream, result as driver};
 
 use super::DeviceError;
-use super::driver::failed;
+use super::driver::{done, failed};
 use crate::gemm::cuda::{Format, Place, Product};
 
 /// Scratch that algorithms may use: what NVIDIA recommends for Hopper.
@@ -21,6 +21,7 @@ const WORKSPACE: usize = 32 << 20;
 /// What an algorithm is chosen by: sizes, strides, types, and how addresses are aligned.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Shape {
+    /// `[m, n, k]`
     sizes: [usize; 3],
     transposed: [bool; 2],
     strides: [usize; 3],
@@ -66,8 +67,18 @@ pub(super) struct Blas {
 // SAFETY: cublasLt's handle may be used from any thread, and everything here is behind one lock.
 unsafe impl Send for Blas {}
 
+/// cublasLt's refusal of `what`.
+fn refused(what: impl Into<String>, result::CublasError(cause): result::CublasError) -> DeviceError {
+    match cause {
+        sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => {
+            DeviceError::OutOfMemory { what: what.into(), asked_and_free: None }
+        }
+        cause => failed(what, cause),
+    }
+}
+
 fn lt<T>(what: &str, outcome: Result<T, result::CublasError>) -> Result<T, DeviceError> {
-    outcome.map_err(|error| failed(what, error.0))
+    outcome.map_err(|error| refused(what, error))
 }
 
 fn layout(place: &Place) -> Result<sys::cublasLtMatrixLayout_t, DeviceError> {
@@ -90,10 +101,11 @@ impl Blas {
             return Err(DeviceError::Library { name: "cublasLt", cause });
         }
         let handle = lt("cublasLtCreate", result::create_handle())?;
+        // Now, so that the handle is given back where there is no memory for the rest.
+        let mut blas = Self { stream, handle, workspace: 0, ready: HashMap::new() };
         // SAFETY: freed by `drop`.
-        let workspace =
-            unsafe { driver::malloc_sync(WORKSPACE) }.map_err(|error| failed("cublasLt's workspace", error.0))?;
-        Ok(Self { stream, handle, workspace, ready: HashMap::new() })
+        blas.workspace = done("cublasLt's workspace", unsafe { driver::malloc_sync(WORKSPACE) })?;
+        Ok(blas)
     }
 
     /// Queues a product.
@@ -131,7 +143,7 @@ impl Blas {
                 self.stream.cu_stream().cast(),
             )
         };
-        lt("cublasLtMatmul", outcome)
+        outcome.map_err(|error| refused(format!("cublasLtMatmul of {:?}", shape.sizes), error))
     }
 
     fn prepare(&self, product: &Product, shape: &Shape) -> Result<Ready, DeviceError> {
@@ -187,7 +199,8 @@ impl Blas {
                     let found = unsafe {
                         result::get_matmul_algo_heuristic(self.handle, description, first, second, c, c, preference)
                     };
-                    lt("cublasLtMatmulAlgoGetHeuristic", found)
+                    found
+                        .map_err(|error| refused(format!("cublasLtMatmulAlgoGetHeuristic of {:?}", shape.sizes), error))
                 });
         // SAFETY: made above, and nobody has it.
         let _ = unsafe { result::destroy_matmul_pref(preference) };

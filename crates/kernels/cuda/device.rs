@@ -115,8 +115,9 @@ pub fn open(index: usize) -> Result<Arc<dyn Device>, DeviceError> {
 /// What a device refused or failed at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceError {
-    /// Nothing was allocated, and all that was there still is.
-    OutOfMemory { what: String, bytes: usize, free: usize },
+    /// Nothing was allocated, and all that was there still is. Bytes asked for and bytes free, where they are known: what a
+    /// library takes for itself it does not tell.
+    OutOfMemory { what: String, asked_and_free: Option<[usize; 2]> },
     /// This build has no driver's face (feature `cuda`).
     NoBuild,
     /// A library of CUDA is not there.
@@ -140,11 +141,17 @@ impl DeviceError {
 impl fmt::Display for DeviceError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OutOfMemory { what, bytes, free } => write!(
-                formatter,
-                "{what} needs {bytes} bytes of device memory, {free} are free. Remedy: Take a smaller batch or maxLength, \
-                 recompute \"layer\", LoRA, or end what else uses the card."
-            ),
+            Self::OutOfMemory { what, asked_and_free } => {
+                match asked_and_free {
+                    Some([bytes, free]) => {
+                        write!(formatter, "{what} needs {bytes} bytes of device memory, {free} are free")?
+                    }
+                    None => write!(formatter, "{what} found too little device memory")?,
+                }
+                formatter.write_str(
+                    ". Remedy: Take a smaller batch or maxLength, recompute \"layer\", LoRA, or end what else uses the card.",
+                )
+            }
             Self::NoBuild => formatter.write_str(
                 "this build has no CUDA. Remedy: Build it with `npm run build:cuda`, or take device \"cpu\".",
             ),
@@ -162,3 +169,20 @@ impl fmt::Display for DeviceError {
 }
 
 impl std::error::Error for DeviceError {}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_shortage_is_told_with_its_numbers_where_they_are_known() {
+        let of = |asked_and_free| DeviceError::OutOfMemory { what: "Loading kernels".to_owned(), asked_and_free };
+        assert_eq!((of(None).code(), of(Some([2, 1])).code()), ("ZA_OUT_OF_MEMORY", "ZA_OUT_OF_MEMORY"));
+        assert!(
+            of(Some([2, 1]))
+                .to_string()
+                .starts_with("Loading kernels needs 2 bytes of device memory, 1 are free. Remedy: ")
+        );
+        assert!(of(None).to_string().starts_with("Loading kernels found too little device memory. Remedy: "));
+    }
+}

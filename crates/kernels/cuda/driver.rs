@@ -36,15 +36,23 @@ pub(super) fn failed(what: impl Into<String>, cause: impl fmt::Debug) -> DeviceE
     DeviceError::Failed { what: what.into(), cause: format!("{cause:?}") }
 }
 
+/// The driver's refusal of `what`. Memory runs out in many places: a context, code that is loaded, a kernel's first launch.
+fn refused(what: impl Into<String>, DriverError(cause): DriverError) -> DeviceError {
+    match cause {
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => DeviceError::OutOfMemory { what: what.into(), asked_and_free: None },
+        cause => failed(what, cause),
+    }
+}
+
 impl From<LaunchError> for DeviceError {
     fn from(error: LaunchError) -> Self {
-        failed(error.what, error.cause.0)
+        refused(error.what, error.cause)
     }
 }
 
 /// What a call of the driver gave.
-fn done<T>(what: &str, outcome: Result<T, DriverError>) -> Result<T, DeviceError> {
-    outcome.map_err(|error| failed(what, error.0))
+pub(super) fn done<T>(what: &str, outcome: Result<T, DriverError>) -> Result<T, DeviceError> {
+    outcome.map_err(|error| refused(what, error))
 }
 
 impl Driver {
@@ -96,7 +104,7 @@ impl Device for Driver {
         match unsafe { result::malloc_sync(bytes.max(1)) } {
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
                 let free = self.memory()?.free;
-                Err(DeviceError::OutOfMemory { what: what.to_owned(), bytes, free })
+                Err(DeviceError::OutOfMemory { what: what.to_owned(), asked_and_free: Some([bytes, free]) })
             }
             outcome => done(what, outcome),
         }
