@@ -11,8 +11,8 @@ use std::sync::Arc;
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver::{CudaStream, result as driver};
 
-use super::DeviceError;
 use super::driver::{done, failed};
+use super::{DeviceError, opened};
 use crate::gemm::cuda::{Format, Place, Product};
 
 /// Scratch that algorithms may use: what NVIDIA recommends for Hopper.
@@ -93,13 +93,15 @@ fn layout(place: &Place) -> Result<sys::cublasLtMatrixLayout_t, DeviceError> {
 
 impl Blas {
     /// # Errors
-    /// [`DeviceError::Library`] where cublasLt is not there; no memory for its workspace.
+    /// [`DeviceError::Library`] where cublasLt is not there, [`DeviceError::LibraryOld`] where it is another one than this build
+    /// needs; no memory for its workspace.
     pub fn new(stream: Arc<CudaStream>) -> Result<Self, DeviceError> {
         // SAFETY: it loads the library, whose initialiser is NVIDIA's.
         if !unsafe { sys::is_culib_present() } {
             let cause = "libcublasLt.so was not found".to_owned();
             return Err(DeviceError::Library { name: "cublasLt", cause });
         }
+        opened::check_cublaslt()?;
         let handle = lt("cublasLtCreate", result::create_handle())?;
         // Now, so that the handle is given back where there is no memory for the rest.
         let mut blas = Self { stream, handle, workspace: 0, ready: HashMap::new() };

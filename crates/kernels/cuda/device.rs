@@ -122,6 +122,8 @@ pub enum DeviceError {
     NoBuild,
     /// A library of CUDA is not there.
     Library { name: &'static str, cause: String },
+    /// A library of CUDA is there, and of no use: it is older than this build, or a stub. With the file that was opened.
+    LibraryOld { name: &'static str, file: String, found: String, needed: String },
     /// The driver's answer to `what`.
     Failed { what: String, cause: String },
 }
@@ -132,7 +134,7 @@ impl DeviceError {
         match self {
             Self::OutOfMemory { .. } => "ZA_OUT_OF_MEMORY",
             Self::NoBuild => "ZA_DEVICE_NO_BUILD",
-            Self::Library { .. } => "ZA_DEVICE_LIBRARY",
+            Self::Library { .. } | Self::LibraryOld { .. } => "ZA_DEVICE_LIBRARY",
             Self::Failed { .. } => "ZA_DEVICE_FAILS",
         }
     }
@@ -158,6 +160,11 @@ impl fmt::Display for DeviceError {
             Self::Library { name, cause } => write!(
                 formatter,
                 "{name} cannot be used: {cause}. Remedy: Install the CUDA 13 libraries, or name their folder in LD_LIBRARY_PATH."
+            ),
+            Self::LibraryOld { name, file, found, needed } => write!(
+                formatter,
+                "{name} was opened from {file}, which is {found}, and this build needs {needed}. Remedy: Take the folder of that \
+                 file off LD_LIBRARY_PATH; where no newer one is installed, install driver 580 or newer and the CUDA 13 libraries."
             ),
             Self::Failed { what, cause } => write!(
                 formatter,

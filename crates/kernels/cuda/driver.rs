@@ -7,7 +7,7 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use super::blas::Blas;
 use super::launch::{LaunchError, Launcher};
-use super::{Device, DeviceError, Free, Launch, Part};
+use super::{Device, DeviceError, Free, Launch, Part, opened};
 use crate::gemm::cuda::Product;
 
 /// The environment variable that, as `hopper`, switches on the kernels of attention for Hopper: they have not been measured yet.
@@ -59,13 +59,15 @@ impl Driver {
     /// Opens the card with that index and loads the kernels.
     ///
     /// # Errors
-    /// [`DeviceError::Library`] where the driver or cublasLt is not there (cudarc itself would panic); what the driver refuses:
-    /// no such card, a card older than sm_80, a driver older than the kernels.
+    /// [`DeviceError::Library`] where the driver or cublasLt is not there (cudarc itself would panic), and
+    /// [`DeviceError::LibraryOld`] where another one is opened than this build needs; what the driver refuses: no such card, a card
+    /// older than sm_80.
     pub fn open(index: usize) -> Result<Arc<Self>, DeviceError> {
         // SAFETY: it loads the library, whose initialiser is NVIDIA's.
         if !unsafe { sys::is_culib_present() } {
             return Err(DeviceError::Library { name: "NVIDIA's driver", cause: "libcuda.so was not found".to_owned() });
         }
+        opened::check_driver()?;
         let context = done("opening the card", CudaContext::new(index))?;
         let stream = done("opening a stream", context.new_stream())?;
         let launcher = Launcher::new(stream.clone())?;
