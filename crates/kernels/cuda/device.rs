@@ -33,7 +33,8 @@ impl Free {
     }
 }
 
-/// One GPU with one queue of work. Everything but [`Device::read`] returns as soon as it is queued.
+/// One GPU with one queue of work. Everything but [`Device::read`] returns as soon as it is queued. Any thread may call; what two
+/// queue at once comes in either order.
 ///
 /// Addresses are the caller's business, as shapes are everywhere here: they come from an [`Arena`](super::Arena), and the
 /// functions that make launches and products check sizes.
