@@ -75,6 +75,11 @@ impl Emulated {
     }
 }
 
+/// The emulation as a model sees it, with its matrix products; `None` without a C++ compiler.
+pub fn whole() -> Option<Arc<dyn Device>> {
+    Some(Emulated::new(Watch::Off, 0)?)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -96,7 +101,7 @@ impl Device for Emulated {
     fn allocate(&self, what: &str, bytes: usize, parts: &[Part]) -> Result<u64, DeviceError> {
         self.allocations.fetch_add(1, Ordering::Relaxed);
         let free = self.memory()?.free;
-        let refused = || DeviceError::OutOfMemory { what: what.to_owned(), bytes, free };
+        let refused = || DeviceError::OutOfMemory { what: what.to_owned(), asked_and_free: Some([bytes, free]) };
         if bytes > free {
             return Err(refused());
         }

@@ -14,6 +14,6 @@ mod machine;
 mod proof;
 
 pub use compiler::{Library, Watch};
-pub use device::Emulated;
+pub use device::{Emulated, whole};
 pub use machine::{Device, Statistics};
 pub use proof::{Mutation, Proof, catches, prove};

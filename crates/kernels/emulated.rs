@@ -20,6 +20,8 @@ mod emulation;
 #[cfg(feature = "card")]
 #[path = "cuda/on_card.rs"]
 mod emulator;
+#[path = "gemm/emulated.rs"]
+mod gemm;
 #[path = "head/emulated.rs"]
 mod head;
 #[cfg(not(feature = "card"))]

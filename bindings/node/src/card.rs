@@ -23,7 +23,7 @@ pub fn choose(wanted: Wanted) -> Result<Choice, Refusal> {
     zephyr_devices::choose(wanted, BUILD, &Surroundings::of_process())
 }
 
-/// Opens the card with that index, unless it is open. Only on the engine thread.
+/// Opens the card with that index, unless it is open: for jobs of the engine, as it may take seconds. Two never open one at once.
 pub fn open(index: usize) -> Result<Arc<dyn Device>, Failure> {
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(device) = open.get(&index).and_then(Weak::upgrade) {

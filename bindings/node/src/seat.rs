@@ -1,5 +1,6 @@
-//! Where a session computes, and the session there: it is made at its first use, by the engine thread, which alone works
-//! with a card.
+//! Where a session computes, and the session there: it is made at its first use, by a job of the engine. Jobs come one after
+//! another, on one of the compute threads or on the engine's own; a device may be called from any thread, as each call takes up its
+//! card first.
 
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 

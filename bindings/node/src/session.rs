@@ -455,7 +455,8 @@ impl NativeSession {
 }
 
 impl Drop for NativeSession {
-    /// The garbage collector's thread is not to work with a card, nor to wait for one.
+    /// The garbage collector's thread shall not wait for a card: what is queued there is waited for where the last of the seat is
+    /// let go, which is here only if the engine was faster.
     fn drop(&mut self) {
         let seat = self.seat.clone();
         // An engine that is gone has nothing left to give back.

@@ -1,4 +1,4 @@
-//! Matrix products by cublasLt: descriptors, algorithm and workspace once for each shape. **Not yet run on a GPU.**
+//! Matrix products by cublasLt: descriptors and algorithm once for each shape. **Not yet run on a GPU.**
 //!
 //! cublasLt's matrices are column-major, so that the row-major product `C = A·B` is asked for as `Cᵀ = Bᵀ·Aᵀ`: the operands
 //! change places, and each keeps its own transposition.
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver::{CudaStream, result as driver};
 
-use super::DeviceError;
-use super::driver::failed;
+use super::driver::{done, failed};
+use super::{DeviceError, opened};
 use crate::gemm::cuda::{Format, Place, Product};
 
 /// Scratch that algorithms may use: what NVIDIA recommends for Hopper.
@@ -21,6 +21,7 @@ const WORKSPACE: usize = 32 << 20;
 /// What an algorithm is chosen by: sizes, strides, types, and how addresses are aligned.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Shape {
+    /// `[m, n, k]`
     sizes: [usize; 3],
     transposed: [bool; 2],
     strides: [usize; 3],
@@ -47,11 +48,33 @@ impl Shape {
     }
 }
 
+/// Shapes that are kept at most: batches of text have ever new numbers of rows, and a run would gather them without end.
+const MOST_SHAPES: usize = 1024;
+
+/// Descriptors of cublasLt, destroyed with their owner.
+macro_rules! owned {
+    ($($name:ident: $type:ident by $destroy:ident),*) => { $(
+        struct $name(sys::$type);
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                // SAFETY: made by cublasLt, and nobody else has it; what is queued has read it.
+                let _ = unsafe { result::$destroy(self.0) };
+            }
+        }
+    )* };
+}
+owned!(
+    Description: cublasLtMatmulDesc_t by destroy_matmul_desc,
+    Layout: cublasLtMatrixLayout_t by destroy_matrix_layout,
+    Preference: cublasLtMatmulPreference_t by destroy_matmul_pref
+);
+
 /// A product that is ready to be asked for.
 struct Ready {
-    description: sys::cublasLtMatmulDesc_t,
+    description: Description,
     /// Of the first operand (our B), of the second (our A), and of C
-    layouts: [sys::cublasLtMatrixLayout_t; 3],
+    layouts: [Layout; 3],
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
 
@@ -66,34 +89,47 @@ pub(super) struct Blas {
 // SAFETY: cublasLt's handle may be used from any thread, and everything here is behind one lock.
 unsafe impl Send for Blas {}
 
-fn lt<T>(what: &str, outcome: Result<T, result::CublasError>) -> Result<T, DeviceError> {
-    outcome.map_err(|error| failed(what, error.0))
+/// cublasLt's refusal of `what`.
+fn refused(what: impl Into<String>, result::CublasError(cause): result::CublasError) -> DeviceError {
+    match cause {
+        sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => {
+            DeviceError::OutOfMemory { what: what.into(), asked_and_free: None }
+        }
+        cause => failed(what, cause),
+    }
 }
 
-fn layout(place: &Place) -> Result<sys::cublasLtMatrixLayout_t, DeviceError> {
+fn lt<T>(what: &str, outcome: Result<T, result::CublasError>) -> Result<T, DeviceError> {
+    outcome.map_err(|error| refused(what, error))
+}
+
+fn layout(place: &Place) -> Result<Layout, DeviceError> {
     let format = match place.format {
         Format::F32 => sys::cudaDataType::CUDA_R_32F,
         Format::Bf16 => sys::cudaDataType::CUDA_R_16BF,
     };
     // Row-major [rows, cols] is column-major [cols, rows].
     let (rows, cols, stride) = (place.cols as u64, place.rows as u64, place.stride as i64);
-    lt("cublasLtMatrixLayoutCreate", result::create_matrix_layout(format, rows, cols, stride))
+    lt("cublasLtMatrixLayoutCreate", result::create_matrix_layout(format, rows, cols, stride)).map(Layout)
 }
 
 impl Blas {
     /// # Errors
-    /// [`DeviceError::Library`] where cublasLt is not there; no memory for its workspace.
+    /// [`DeviceError::Library`] where cublasLt is not there, [`DeviceError::LibraryOld`] where it is another one than this build
+    /// needs; no memory for its workspace.
     pub fn new(stream: Arc<CudaStream>) -> Result<Self, DeviceError> {
         // SAFETY: it loads the library, whose initialiser is NVIDIA's.
         if !unsafe { sys::is_culib_present() } {
             let cause = "libcublasLt.so was not found".to_owned();
             return Err(DeviceError::Library { name: "cublasLt", cause });
         }
+        opened::check_cublaslt()?;
         let handle = lt("cublasLtCreate", result::create_handle())?;
+        // Now, so that the handle is given back where there is no memory for the rest.
+        let mut blas = Self { stream, handle, workspace: 0, ready: HashMap::new() };
         // SAFETY: freed by `drop`.
-        let workspace =
-            unsafe { driver::malloc_sync(WORKSPACE) }.map_err(|error| failed("cublasLt's workspace", error.0))?;
-        Ok(Self { stream, handle, workspace, ready: HashMap::new() })
+        blas.workspace = done("cublasLt's workspace", unsafe { driver::malloc_sync(WORKSPACE) })?;
+        Ok(blas)
     }
 
     /// Queues a product.
@@ -105,6 +141,9 @@ impl Blas {
         let shape = Shape::of(product);
         if !self.ready.contains_key(&shape) {
             let ready = self.prepare(product, &shape)?;
+            if self.ready.len() == MOST_SHAPES {
+                self.ready.clear();
+            }
             self.ready.insert(shape, ready);
         }
         let Ready { description, layouts: [first, second, c], algorithm } = &self.ready[&shape];
@@ -114,31 +153,30 @@ impl Blas {
         let outcome = unsafe {
             result::matmul(
                 self.handle,
-                *description,
+                description.0,
                 from_ref(&alpha).cast(),
                 from_ref(&beta).cast(),
                 product.b.address as *const c_void,
-                *first,
+                first.0,
                 product.a.address as *const c_void,
-                *second,
+                second.0,
                 addend as *const c_void,
-                *c,
+                c.0,
                 product.c.address as *mut c_void,
-                *c,
+                c.0,
                 algorithm,
                 self.workspace as *mut c_void,
                 WORKSPACE,
                 self.stream.cu_stream().cast(),
             )
         };
-        lt("cublasLtMatmul", outcome)
+        outcome.map_err(|error| refused(format!("cublasLtMatmul of {:?}", shape.sizes), error))
     }
 
     fn prepare(&self, product: &Product, shape: &Shape) -> Result<Ready, DeviceError> {
-        let description = lt(
-            "cublasLtMatmulDescCreate",
-            result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, sys::cudaDataType::CUDA_R_32F),
-        )?;
+        let created =
+            result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, sys::cudaDataType::CUDA_R_32F);
+        let description = Description(lt("cublasLtMatmulDescCreate", created)?);
         let layouts = [layout(&product.b)?, layout(&product.a)?, layout(&product.c)?];
         use sys::cublasLtMatmulDescAttributes_t::{CUBLASLT_MATMUL_DESC_TRANSA, CUBLASLT_MATMUL_DESC_TRANSB};
         for (attribute, transposed) in
@@ -147,51 +185,50 @@ impl Blas {
             let operation = u32::from(transposed);
             // SAFETY: the attribute is of 32 bits.
             let outcome = unsafe {
-                result::set_matmul_desc_attribute(description, attribute, from_ref(&operation).cast(), size_of::<u32>())
+                let bytes = from_ref(&operation).cast();
+                result::set_matmul_desc_attribute(description.0, attribute, bytes, size_of::<u32>())
             };
             lt("cublasLtMatmulDescSetAttribute", outcome)?;
         }
-        let algorithm = self.algorithm(description, &layouts, shape)?;
+        let algorithm = self.algorithm(&description, &layouts, shape)?;
         Ok(Ready { description, layouts, algorithm })
     }
 
     fn algorithm(
         &self,
-        description: sys::cublasLtMatmulDesc_t,
-        layouts: &[sys::cublasLtMatrixLayout_t; 3],
+        description: &Description,
+        layouts: &[Layout; 3],
         shape: &Shape,
     ) -> Result<sys::cublasLtMatmulAlgo_t, DeviceError> {
         use sys::cublasLtMatmulPreferenceAttributes_t as Wish;
-        let preference = lt("cublasLtMatmulPreferenceCreate", result::create_matmul_pref())?;
-        let [a, b, addend, c] = shape.alignments;
+        let preference = Preference(lt("cublasLtMatmulPreferenceCreate", result::create_matmul_pref())?);
         let set = |wish, bytes: *const c_void, size| {
             // SAFETY: the attribute is as large as told.
-            let outcome = unsafe { result::set_matmul_pref_attribute(preference, wish, bytes, size) };
+            let outcome = unsafe { result::set_matmul_pref_attribute(preference.0, wish, bytes, size) };
             lt("cublasLtMatmulPreferenceSetAttribute", outcome)
         };
+        set(Wish::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, from_ref(&WORKSPACE).cast(), size_of::<usize>())?;
+        // Parts of a long sum are added as f32, so that C is rounded once, as [`Product`] says.
+        let reduction = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        let [a, b, addend, c] = shape.alignments;
+        for (wish, value) in [
+            (Wish::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reduction),
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b),
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a),
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, addend),
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c),
+        ] {
+            set(wish, from_ref(&value).cast(), size_of::<u32>())?;
+        }
+        let [first, second, c] = layouts;
+        // SAFETY: the descriptors were just made.
+        let found = unsafe {
+            let (handle, description, preference) = (self.handle, description.0, preference.0);
+            result::get_matmul_algo_heuristic(handle, description, first.0, second.0, c.0, c.0, preference)
+        };
         let chosen =
-            set(Wish::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, from_ref(&WORKSPACE).cast(), size_of::<usize>())
-                .and_then(|()| {
-                    [
-                        (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b),
-                        (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a),
-                        (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, addend),
-                        (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c),
-                    ]
-                    .into_iter()
-                    .try_for_each(|(wish, bytes)| set(wish, from_ref(&bytes).cast(), size_of::<u32>()))
-                })
-                .and_then(|()| {
-                    let [first, second, c] = *layouts;
-                    // SAFETY: the descriptors were just made.
-                    let found = unsafe {
-                        result::get_matmul_algo_heuristic(self.handle, description, first, second, c, c, preference)
-                    };
-                    lt("cublasLtMatmulAlgoGetHeuristic", found)
-                });
-        // SAFETY: made above, and nobody has it.
-        let _ = unsafe { result::destroy_matmul_pref(preference) };
-        Ok(chosen?.algo)
+            found.map_err(|error| refused(format!("cublasLtMatmulAlgoGetHeuristic of {:?}", shape.sizes), error))?;
+        Ok(chosen.algo)
     }
 }
 
@@ -199,15 +236,7 @@ impl Drop for Blas {
     fn drop(&mut self) {
         let _ = self.stream.context().bind_to_thread();
         let _ = self.stream.synchronize();
-        for ready in self.ready.values() {
-            // SAFETY: made by `prepare`, once.
-            unsafe {
-                let _ = result::destroy_matmul_desc(ready.description);
-                for layout in ready.layouts {
-                    let _ = result::destroy_matrix_layout(layout);
-                }
-            }
-        }
+        self.ready.clear();
         // SAFETY: of `new`, and nothing that is queued uses them.
         unsafe {
             let _ = driver::free_sync(self.workspace);

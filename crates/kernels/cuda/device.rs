@@ -33,7 +33,8 @@ impl Free {
     }
 }
 
-/// One GPU with one queue of work. Everything but [`Device::read`] returns as soon as it is queued.
+/// One GPU with one queue of work. Everything but [`Device::read`] returns as soon as it is queued. Any thread may call; what two
+/// queue at once comes in either order.
 ///
 /// Addresses are the caller's business, as shapes are everywhere here: they come from an [`Arena`](super::Arena), and the
 /// functions that make launches and products check sizes.
@@ -115,12 +116,15 @@ pub fn open(index: usize) -> Result<Arc<dyn Device>, DeviceError> {
 /// What a device refused or failed at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceError {
-    /// Nothing was allocated, and all that was there still is.
-    OutOfMemory { what: String, bytes: usize, free: usize },
+    /// Nothing was allocated, and all that was there still is. Bytes asked for and bytes free, where they are known: what a
+    /// library takes for itself it does not tell.
+    OutOfMemory { what: String, asked_and_free: Option<[usize; 2]> },
     /// This build has no driver's face (feature `cuda`).
     NoBuild,
     /// A library of CUDA is not there.
     Library { name: &'static str, cause: String },
+    /// A library of CUDA is there, and of no use: it is older than this build, or a stub. With the file that was opened.
+    LibraryOld { name: &'static str, file: String, found: String, needed: String },
     /// The driver's answer to `what`.
     Failed { what: String, cause: String },
 }
@@ -131,7 +135,7 @@ impl DeviceError {
         match self {
             Self::OutOfMemory { .. } => "ZA_OUT_OF_MEMORY",
             Self::NoBuild => "ZA_DEVICE_NO_BUILD",
-            Self::Library { .. } => "ZA_DEVICE_LIBRARY",
+            Self::Library { .. } | Self::LibraryOld { .. } => "ZA_DEVICE_LIBRARY",
             Self::Failed { .. } => "ZA_DEVICE_FAILS",
         }
     }
@@ -140,17 +144,28 @@ impl DeviceError {
 impl fmt::Display for DeviceError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OutOfMemory { what, bytes, free } => write!(
-                formatter,
-                "{what} needs {bytes} bytes of device memory, {free} are free. Remedy: Take a smaller batch or maxLength, \
-                 recompute \"layer\", LoRA, or device \"cpu\", or end what else uses the card."
-            ),
+            Self::OutOfMemory { what, asked_and_free } => {
+                match asked_and_free {
+                    Some([bytes, free]) => {
+                        write!(formatter, "{what} needs {bytes} bytes of device memory, {free} are free")?
+                    }
+                    None => write!(formatter, "{what} found too little device memory")?,
+                }
+                formatter.write_str(
+                    ". Remedy: Take a smaller batch or maxLength, recompute \"layer\", LoRA, or device \"cpu\", or end what else uses the card.",
+                )
+            }
             Self::NoBuild => formatter.write_str(
                 "this build has no CUDA. Remedy: Build it with `npm run build:cuda`, or take device \"cpu\".",
             ),
             Self::Library { name, cause } => write!(
                 formatter,
                 "{name} cannot be used: {cause}. Remedy: Install the CUDA 13 libraries, or name their folder in LD_LIBRARY_PATH."
+            ),
+            Self::LibraryOld { name, file, found, needed } => write!(
+                formatter,
+                "{name} was opened from {file}, which is {found}, and this build needs {needed}. Remedy: Take the folder of that \
+                 file off LD_LIBRARY_PATH; where no newer one is installed, install driver 580 or newer and the CUDA 13 libraries."
             ),
             Self::Failed { what, cause } => write!(
                 formatter,
@@ -162,3 +177,20 @@ impl fmt::Display for DeviceError {
 }
 
 impl std::error::Error for DeviceError {}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_shortage_is_told_with_its_numbers_where_they_are_known() {
+        let of = |asked_and_free| DeviceError::OutOfMemory { what: "Loading kernels".to_owned(), asked_and_free };
+        assert_eq!((of(None).code(), of(Some([2, 1])).code()), ("ZA_OUT_OF_MEMORY", "ZA_OUT_OF_MEMORY"));
+        assert!(
+            of(Some([2, 1]))
+                .to_string()
+                .starts_with("Loading kernels needs 2 bytes of device memory, 1 are free. Remedy: ")
+        );
+        assert!(of(None).to_string().starts_with("Loading kernels found too little device memory. Remedy: "));
+    }
+}

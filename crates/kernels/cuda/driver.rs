@@ -7,7 +7,7 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use super::blas::Blas;
 use super::launch::{LaunchError, Launcher};
-use super::{Device, DeviceError, Free, Launch, Part};
+use super::{Device, DeviceError, Free, Launch, Part, opened};
 use crate::gemm::cuda::Product;
 
 /// The environment variable that, as `hopper`, switches on the kernels of attention for Hopper: they have not been measured yet.
@@ -36,28 +36,38 @@ pub(super) fn failed(what: impl Into<String>, cause: impl fmt::Debug) -> DeviceE
     DeviceError::Failed { what: what.into(), cause: format!("{cause:?}") }
 }
 
+/// The driver's refusal of `what`. Memory runs out in many places: a context, code that is loaded, a kernel's first launch.
+fn refused(what: impl Into<String>, DriverError(cause): DriverError) -> DeviceError {
+    match cause {
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => DeviceError::OutOfMemory { what: what.into(), asked_and_free: None },
+        cause => failed(what, cause),
+    }
+}
+
 impl From<LaunchError> for DeviceError {
     fn from(error: LaunchError) -> Self {
-        failed(error.what, error.cause.0)
+        refused(error.what, error.cause)
     }
 }
 
 /// What a call of the driver gave.
-fn done<T>(what: &str, outcome: Result<T, DriverError>) -> Result<T, DeviceError> {
-    outcome.map_err(|error| failed(what, error.0))
+pub(super) fn done<T>(what: &str, outcome: Result<T, DriverError>) -> Result<T, DeviceError> {
+    outcome.map_err(|error| refused(what, error))
 }
 
 impl Driver {
     /// Opens the card with that index and loads the kernels.
     ///
     /// # Errors
-    /// [`DeviceError::Library`] where the driver or cublasLt is not there (cudarc itself would panic); what the driver refuses:
-    /// no such card, a card older than sm_80, a driver older than the kernels.
+    /// [`DeviceError::Library`] where the driver or cublasLt is not there (cudarc itself would panic), and
+    /// [`DeviceError::LibraryOld`] where another one is opened than this build needs; what the driver refuses: no such card, a card
+    /// older than sm_80.
     pub fn open(index: usize) -> Result<Arc<Self>, DeviceError> {
         // SAFETY: it loads the library, whose initialiser is NVIDIA's.
         if !unsafe { sys::is_culib_present() } {
             return Err(DeviceError::Library { name: "NVIDIA's driver", cause: "libcuda.so was not found".to_owned() });
         }
+        opened::check_driver()?;
         let context = done("opening the card", CudaContext::new(index))?;
         let stream = done("opening a stream", context.new_stream())?;
         let launcher = Launcher::new(stream.clone())?;
@@ -96,7 +106,7 @@ impl Device for Driver {
         match unsafe { result::malloc_sync(bytes.max(1)) } {
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
                 let free = self.memory()?.free;
-                Err(DeviceError::OutOfMemory { what: what.to_owned(), bytes, free })
+                Err(DeviceError::OutOfMemory { what: what.to_owned(), asked_and_free: Some([bytes, free]) })
             }
             outcome => done(what, outcome),
         }

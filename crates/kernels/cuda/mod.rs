@@ -20,6 +20,8 @@ mod device;
 pub mod driver;
 #[cfg(feature = "cuda")]
 pub mod launch;
+#[cfg(feature = "cuda")]
+mod opened;
 
 use std::marker::PhantomData;
 

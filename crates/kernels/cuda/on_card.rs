@@ -12,7 +12,7 @@ use zephyr_devices::first_card;
 // What a card counts none of, and what is put into no compiled source: the proofs name both.
 pub use zephyr_emulator::{Mutation, Statistics};
 use zephyr_kernels::cuda::launch::Launcher;
-use zephyr_kernels::cuda::{Launch, Pointer, Stored};
+use zephyr_kernels::cuda::{self, Launch, Pointer, Stored};
 
 /// Bytes before and behind each allocation.
 const MARGIN: usize = 256;
@@ -126,6 +126,15 @@ impl Drop for Device {
             let _ = unsafe { result::free_sync(*base) };
         }
     }
+}
+
+/// The card as a model sees it, with its matrix products.
+pub fn whole() -> Option<Arc<dyn cuda::Device>> {
+    static OPEN: LazyLock<Arc<dyn cuda::Device>> = LazyLock::new(|| {
+        let card = first_card().unwrap_or_else(|refusal| panic!("{refusal}"));
+        cuda::open(card.index).unwrap_or_else(|error| panic!("{error}"))
+    });
+    Some(OPEN.clone())
 }
 
 /// What is to be shown of the kernels of a source.

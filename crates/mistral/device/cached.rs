@@ -128,7 +128,7 @@ impl<T: Element> Room<T> {
         let tokens = caches.iter().zip(pieces).map(|(cache, piece)| cache.length + piece.len()).sum();
         let taken = self.insist(|| lock(&self.pages).take(wanted.iter().sum()));
         let mut taken = taken.map_err(|error| match error {
-            DeviceError::OutOfMemory { bytes, free, .. } => {
+            DeviceError::OutOfMemory { asked_and_free: Some([bytes, free]), .. } => {
                 Error::CacheMemory { sequences: caches.len(), tokens, bytes, free }
             }
             other => other.into(),

@@ -1,10 +1,11 @@
 //! The log-prob head: only the rows that predict something, a chunk of logits at a time.
 
-use zephyr_kernels::cuda::Element;
+use zephyr_kernels::cuda::{Element, Pointer};
 use zephyr_kernels::gemm::cuda::{Mat, nn, nt, tn};
 use zephyr_kernels::{embedding, head};
 
 use super::backward::of_weights;
+use super::workspace::STATS_BYTES;
 use super::{Decoder, Gradients, Loaded, Workspace};
 use crate::error::Result;
 
@@ -132,31 +133,32 @@ impl<T: Element> Decoder<T> {
 
     fn read(&self, batch: &Loaded, workspace: &Workspace<T>, stats: &mut head::Stats) -> Result<()> {
         let rows = batch.predictions;
-        let mut floats = vec![0.0; 5 * rows];
-        self.device.download(workspace.ends.stats, &mut floats)?;
+        let mut bytes = vec![0u8; STATS_BYTES * rows];
+        self.device.download(workspace.ends.stats, &mut bytes)?;
+        let (floats, correct) = bytes.split_at((STATS_BYTES - 1) * rows);
         let head::Stats { logp, lse, entropy, log_collision, logit_mean, .. } = &mut *stats;
         let kinds = [logp, lse, entropy, log_collision, logit_mean];
-        for (to, from) in kinds.into_iter().zip(floats.chunks_exact(rows.max(1))) {
+        let floats = floats.as_chunks().0;
+        for (kind, to) in kinds.into_iter().enumerate() {
             to.clear();
-            to.extend(from);
+            to.extend(floats[kind * rows..][..rows].iter().map(|&four| f32::from_le_bytes(four)));
         }
-        let mut correct = vec![0; rows];
-        self.device.download(workspace.ends.correct, &mut correct)?;
         stats.correct.clear();
-        stats.correct.extend(correct.iter().map(|&flag: &u8| flag == 1));
+        stats.correct.extend(correct.iter().map(|&flag| flag == 1));
         Ok(())
     }
 }
 
 /// Where the statistics of the rows from `first` on lie.
 fn stats_of<T>(batch: &Loaded, workspace: &Workspace<T>, first: usize) -> head::cuda::Stats {
-    let kind = |index: usize| workspace.ends.stats.offset(index * batch.predictions + first);
+    let (floats, rows) = (Pointer::new(workspace.ends.stats.address), batch.predictions);
+    let kind = |index: usize| floats.offset(index * rows + first);
     head::cuda::Stats {
         logp: kind(0),
         lse: kind(1),
         entropy: kind(2),
         log_collision: kind(3),
         logit_mean: kind(4),
-        correct: workspace.ends.correct.offset(first),
+        correct: workspace.ends.stats.offset((STATS_BYTES - 1) * rows + first),
     }
 }

@@ -13,6 +13,8 @@ use crate::train::{Batch, Recompute, attention_shape};
 
 /// Tokens that a workspace grows by.
 const GROWTH: usize = 256;
+/// Bytes of what the head says about a row.
+pub(super) const STATS_BYTES: usize = 5 * size_of::<f32>() + 1;
 
 /// What a workspace holds at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,9 +149,8 @@ pub(super) struct Ends<T> {
     pub d_head_rows: Pointer<T>,
     /// `[T]`, how far the noise on a token's embedding may reach
     reaches: Pointer<f32>,
-    /// `[5, N]` for the N rows of the batch
-    pub stats: Pointer<f32>,
-    pub correct: Pointer<u8>,
+    /// For the N rows of the batch `[5, N]` of f32, then `[N]` of u8, so that they are read at once
+    pub stats: Pointer<u8>,
     /// `[N]`
     pub coefficient: Pointer<f32>,
     /// `[chunk, V]`
@@ -288,8 +289,7 @@ impl<T: Element> Ends<T> {
             head_rows: arena.part("head_rows", rows * hidden),
             d_head_rows: arena.part("d_head_rows", back(rows * hidden)),
             reaches: arena.part("reaches", back(tokens)),
-            stats: arena.part("stats", 5 * rows),
-            correct: arena.part("correct", rows),
+            stats: arena.part("stats", STATS_BYTES * rows),
             coefficient: arena.part("coefficient", back(rows)),
             logits: arena.part("logits", logits),
             d_logits: Pointer::NULL,
