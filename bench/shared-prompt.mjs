@@ -3,7 +3,7 @@
  * separate sequences, both by our own trainer, in one run.
  *
  * usage: node bench/shared-prompt.mjs [--steps 3] [--repeat 3] [--batch 4] [--max-length 1024] [--threads 2]
- *                                     [--only dpo_long,dpo,short,long] [--mistral] [--json FILE] [--write]
+ *                                     [--only dpo_long,dpo] [--mistral] [--bounds] [--json FILE] [--write]
  *
  * Each measurement is a process of its own, both sides in turn, in changing order; the first step of each is left out.
  * Both sides train on the same rows; their losses must agree, or the run fails. Per data set:
@@ -17,9 +17,9 @@
  * of its parameters, and its attention a fifth of the work besides; Mistral-7B's a fiftieth each: `--mistral` measures a
  * model of Mistral's proportions (mistral-slice.mjs).
  *
- * Rows: pairs/dpo_long.jsonl and pairs/dpo.jsonl of ../shared/data (ZEPHYR_DATA: another folder), and what lies on both sides
- * of them: `short`, the answers of dpo after a prompt of two words, where nothing is to be had and nothing may be lost; `long`,
- * the prompts of dpo_long with the first words of their answers.
+ * Rows: pairs/dpo_long.jsonl and pairs/dpo.jsonl of ../shared/data (ZEPHYR_DATA: another folder). `--bounds`: what lies on both
+ * sides of them: `short`, the answers of dpo after a prompt of two words, where nothing is to be had and nothing may be lost;
+ * `long`, the prompts of dpo_long with the first words of their answers.
  * Model: ../shared/env/models.sh --hf (ZEPHYR_TEST_DATA: its folder).
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -51,7 +51,8 @@ const { values: flags } = parseArgs({
     "max-length": { type: "string", default: "1024" },
     threads: { type: "string", default: "2" },
     mistral: { type: "boolean", default: false },
-    only: { type: "string", default: "dpo_long,dpo,short,long" },
+    bounds: { type: "boolean", default: false },
+    only: { type: "string" },
     json: { type: "string" },
     write: { type: "boolean", default: false },
   },
@@ -69,13 +70,14 @@ const results = [];
 let folder = model;
 try {
   if (flags.mistral) folder = mistralSlice(join(scratch, "model"));
-  for (const name of flags.only.split(",")) results.push(await compare(name));
+  const names = flags.only ?? (flags.bounds ? "short,long" : "dpo_long,dpo");
+  for (const name of names.split(",")) results.push(await compare(name));
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
 
 const report = {
-  name: flags.mistral ? "shared-prompt-mistral" : "shared-prompt",
+  name: `shared-prompt${flags.mistral ? "-mistral" : ""}${flags.bounds ? "-bounds" : ""}`,
   about:
     "DPO over shared prompts against separate sequences, both ours; shown = share of the saved tokens that is saved time.",
   model: flags.mistral ? "two layers of Mistral-7B at half its width, random weights" : "SmolLM2-135M-Instruct",

@@ -224,6 +224,11 @@ export function writeTables(folder) {
     ["wasm", "WebAssembly against wllama: `npm run bench:wasm -- --write`", wasmTable],
     ["shared-prompt", "A pair's prompt computed once: `npm run bench:shared-prompt -- --write`", sharedPromptTable],
     [
+      "shared-prompt-bounds",
+      "A prompt of two words, and one of hundreds before short answers: `npm run bench:shared-prompt -- --bounds --batch 1 --max-length 768 --steps 4 --write`",
+      sharedPromptTable,
+    ],
+    [
       "shared-prompt-mistral",
       "The same in Mistral's proportions: `npm run bench:shared-prompt -- --mistral --batch 1 --max-length 2048 --steps 4 --write`",
       sharedPromptTable,
