@@ -238,7 +238,7 @@ impl Library {
         Some(Arc::new(Self::build(source, &without(&text, &["FOR_HEAD(96", "FOR_HEAD(128"]).replace(from, to))))
     }
 
-    /// The kernels of models on one machine; those of attention in bf16 for head dimensions 16 and 32 alone, for Hopper 64.
+    /// The kernels of models on one machine; watched, those of attention in bf16 are for head dimensions 16 and 32 alone, for Hopper 64.
     pub fn whole(watch: Watch) -> Option<Arc<Self>> {
         static LOADED: LazyLock<Mutex<HashMap<Watch, Arc<Library>>>> = LazyLock::new(Mutex::default);
         COMPILER.as_ref()?;
@@ -247,10 +247,11 @@ impl Library {
             return Some(library.clone());
         }
         let small = |source: &str| {
-            let largest: &[&str] = if source.contains("hopper_") {
-                &["FOR_HEAD(128"]
-            } else {
-                &["FOR_HEAD(64", "FOR_HEAD(96", "FOR_HEAD(128"]
+            let largest: &[&str] = match (watch, source.contains("hopper_")) {
+                // Sessions run here, with the head dimensions of models in use.
+                (Watch::Off, _) => &[],
+                (Watch::On, true) => &["FOR_HEAD(128"],
+                (Watch::On, false) => &["FOR_HEAD(64", "FOR_HEAD(96", "FOR_HEAD(128"],
             };
             without(&read(source), largest)
         };

@@ -23,6 +23,7 @@ use crate::session::{
 };
 
 mod golden;
+mod heads;
 
 fn emulated() -> Option<Arc<Emulated>> {
     Emulated::new(Watch::Off, 0)
