@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde_json::json;
 use zephyr_emulator::{Emulated, Watch};
 use zephyr_kernels::cuda::{Device, Free};
-use zephyr_mistral::generate::{GenerateOptions, Request};
 use zephyr_mistral::train::Recompute;
 use zephyr_mistral::{Config, Layout, Model, Storage, Weights};
 
@@ -22,6 +21,7 @@ use crate::session::{
     EmbeddingNoise, MemoryPlan, OptimizerKind, Precision, ReferenceLogps, Session, SessionOptions, Work,
 };
 
+mod answers;
 mod golden;
 mod heads;
 
@@ -412,54 +412,6 @@ fn what_a_device_cannot_do_is_refused_by_name() {
     session.sequence_logps(&model, &rows).unwrap();
     let error = session.sequence_logps(&model.clone(), &rows).unwrap_err();
     assert!(error.to_string().contains("one model"), "{error}");
-}
-
-/// With the weights that are there: the host's are those of before.
-#[test]
-fn what_is_trained_on_a_device_answers_there_as_on_the_host() {
-    for folder in models() {
-        let Some(device) = emulated() else { return };
-        let start = weights(folder.join("model.safetensors"));
-        let rows = packed(&documents(&folder));
-        let request = |prompt: Vec<u32>| Request {
-            prompt,
-            options: GenerateOptions { max_tokens: 8, temperature: 0.0, ..GenerateOptions::default() },
-        };
-        let requests = [request((3..40).collect()), request(vec![5])];
-        let run = |mut session: Session| {
-            let mut model = start.clone();
-            let mut answers = vec![session.generate(&model, &requests, Arc::default()).unwrap()];
-            for _ in 0..2 {
-                session.accumulate_sft(&model, &rows, 100.0).unwrap();
-                session.apply(&mut model, &update(1e-2)).unwrap();
-                answers.push(session.generate(&model, &requests, Arc::default()).unwrap());
-            }
-            answers
-        };
-        let expected = run(Session::new(&start, SessionOptions::default()));
-        let session = in_f32(device.clone());
-        let found = run(session);
-        assert_eq!(device.used(), 0);
-        assert!(expected[0] != expected[2]);
-        for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
-            assert_eq!(found.ids, expected.ids);
-            let off = found.logps.iter().zip(&expected.logps).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(off < 1e-3, "log-probs are off by {off}");
-        }
-
-        // What is taken for it is given back; where there is none, the training goes on.
-        let mut session = in_f32(device.clone());
-        session.accumulate_sft(&start, &rows, 100.0).unwrap();
-        let used = device.used();
-        session.generate(&start, &requests, Arc::default()).unwrap();
-        assert_eq!(device.used(), used);
-        let Some(device) = Emulated::with_memory(Watch::Off, 0, used + 1000) else { return };
-        let mut session = in_f32(device);
-        session.accumulate_sft(&start, &rows, 100.0).unwrap();
-        let error = session.generate(&start, &requests, Arc::default()).unwrap_err();
-        assert_eq!(error.code(), "ZA_OUT_OF_MEMORY");
-        session.apply(&mut start.clone(), &update(1e-3)).unwrap();
-    }
 }
 
 /// Pairs, weights of rows, prompts among the rows, single answers: the losses are the host's, and so are the numbers.
