@@ -221,6 +221,11 @@ export function writeTables(folder) {
   for (const [name, title, table] of [
     ["train", "Training against TRL on the CPU: `npm run bench:train -- --write`", trainTable],
     ["infer", "Inference against node-llama-cpp on the CPU: `npm run bench:infer -- --write`", inferTable],
+    [
+      "infer-avx512",
+      "The same on a processor with AVX-512 and VNNI: `npm run bench:infer -- --repeat 1 --json bench/results/infer-avx512.json`",
+      inferTable,
+    ],
     ["wasm", "WebAssembly against wllama: `npm run bench:wasm -- --write`", wasmTable],
     ["shared-prompt", "A pair's prompt computed once: `npm run bench:shared-prompt -- --write`", sharedPromptTable],
     [
