@@ -30,19 +30,20 @@ else {
 const venv = "/tmp/peer";
 const pythons = [process.env.ZEPHYR_PEER_PYTHON, join(venv, "bin", "python"), "python3"].filter(Boolean);
 const python = (name) => pythons.find((each) => spawnSync(each, ["-c", `import ${name}`]).status === 0);
-const onTorch = ["transformers", "peft", "bitsandbytes"];
+const onTorch = ["torch", "transformers", "peft", "bitsandbytes"];
 const names = ["gguf", ...onTorch, "tensorboard", "datasets", "huggingface_hub", "openai"];
-const wanted = (process.argv.includes("--torch") ? ["torch", ...names] : ["gguf"]).filter((name) => !python(name));
+const found = new Map(names.map((name) => [name, python(name)]));
+const wanted = (process.argv.includes("--torch") ? names : ["gguf"]).filter((name) => !found.get(name));
 if (wanted.length > 0) {
   const made =
     (existsSync(venv) || spawnSync("python3", ["-m", "venv", venv], { stdio: "inherit" }).status === 0) &&
     spawnSync(join(venv, "bin", "pip"), ["install", "--quiet", ...wanted], { stdio: "inherit" }).status === 0;
   if (!made)
     console.log(`pip install ${wanted.join(" ")} failed in ${venv} (ZEPHYR_PEER_PYTHON: a Python that has them)`);
+  for (const name of wanted) found.set(name, python(name));
 }
-for (const name of names) {
-  const found = python(name);
-  if (found) console.log(`${name}: ${found}`);
+for (const [name, where] of found) {
+  if (where) console.log(`${name}: ${where}`);
   else miss(`no Python has ${name}; its tests skip`);
 }
 if (process.argv.includes("--strict") && missing.length > 0) {

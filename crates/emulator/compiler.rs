@@ -86,12 +86,15 @@ fn version(compiler: &str) -> Option<String> {
 }
 
 /// Where compiled kernels are kept from run to run, named after everything that they are made of: ZEPHYR_EMULATED_KERNELS, or
-/// the target folder of a program of cargo's.
+/// the target folder of a program of cargo's; of any other program the folder of temporary files.
 fn cache() -> PathBuf {
     let folder = std::env::var_os("ZEPHYR_EMULATED_KERNELS").map(PathBuf::from).unwrap_or_else(|| {
         let program = std::env::current_exe().expect("the tests' own program");
         // target/<profile>/deps/<program>
-        program.ancestors().nth(3).expect("a program of cargo's").join("tmp/emulated")
+        match program.parent().filter(|folder| folder.ends_with("deps")).and_then(|deps| deps.ancestors().nth(2)) {
+            Some(target) => target.join("tmp/emulated"),
+            None => std::env::temp_dir().join("zephyr-emulated"),
+        }
     });
     std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     folder

@@ -1,5 +1,5 @@
-//! Models that stay on a card to generate and score with: copied there at their first use by the engine thread, which alone
-//! works with a card, and copied anew when their weights were changed.
+//! Models that stay on a card to generate and score with: copied there at their first use by a job of the engine, and copied anew
+//! when their weights were changed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
@@ -53,7 +53,7 @@ fn all() -> MutexGuard<'static, Vec<Weak<Mutex<Option<Held>>>>> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes every model from the cards: what trains, or another model, needs the room. Only on the engine thread.
+/// Takes every model from the cards: what trains, or another model, needs the room. Only in a job of the engine.
 pub(crate) fn let_all_go() {
     all().retain(|resident| {
         let Some(resident) = resident.upgrade() else { return false };
@@ -61,7 +61,7 @@ pub(crate) fn let_all_go() {
         match held {
             Ok(mut held) => *held = None,
             Err(TryLockError::Poisoned(held)) => *held.into_inner() = None,
-            // The one that wants the room: only this thread locks them.
+            // The one that wants the room: jobs come one after another.
             Err(TryLockError::WouldBlock) => return true,
         }
         false
@@ -70,7 +70,7 @@ pub(crate) fn let_all_go() {
 
 impl Resident {
     /// `work` with a generator of these parts on the card; with `reuse` it begins with the text that such a call left, and
-    /// leaves its own. Only on the engine thread.
+    /// leaves its own. Only in a job of the engine.
     pub fn with<R>(
         &self,
         card: usize,

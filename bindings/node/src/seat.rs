@@ -56,10 +56,10 @@ impl Seat {
         self.held.clone().ok_or_else(gone)
     }
 
-    /// The session, with the model as it is now.
-    fn session(&mut self) -> Result<&mut Session, Failure> {
-        let parts = self.parts()?;
-        let parts = parts.read().unwrap_or_else(PoisonError::into_inner);
+    /// The session with the model as it is now, and the model.
+    pub fn session(&mut self) -> Result<(&mut Session, SharedParts), Failure> {
+        let shared = self.parts()?;
+        let parts = shared.read().unwrap_or_else(PoisonError::into_inner);
         let mut session = match (self.session.take(), self.place) {
             (Some(session), _) => session,
             (None, None) => Session::new(&parts.weights, self.options.clone()),
@@ -72,13 +72,8 @@ impl Seat {
             session.refresh();
             self.known = parts.changes;
         }
-        Ok(self.session.insert(session))
-    }
-
-    /// The session, and the model.
-    pub fn with_parts(&mut self) -> Result<(&mut Session, SharedParts), Failure> {
-        let parts = self.parts()?;
-        Ok((self.session()?, parts))
+        drop(parts);
+        Ok((self.session.insert(session), shared))
     }
 
     /// On a card: plans the memory of a training, decides what is computed again, and allocates all of it. Gives the plan

@@ -359,7 +359,7 @@ impl NativeSession {
         let reference = reference.map(|model| model.parts.clone());
         submit_detached::<NativeSaved>(env, move |promised, _| {
             let mut seat = lock(&seat);
-            let (session, parts) = match seat.fetch().and_then(|()| seat.with_parts()) {
+            let (session, parts) = match seat.fetch().and_then(|()| seat.session()) {
                 Ok(both) => both,
                 Err(failure) => return promised.settle(|| Err(failure)),
             };
@@ -448,7 +448,7 @@ impl NativeSession {
         let seat = self.seat.clone();
         submit(env, move || {
             let mut seat = lock(&seat);
-            let (session, parts) = seat.with_parts()?;
+            let (session, parts) = seat.session()?;
             work(session, &parts)
         })
     }
