@@ -155,7 +155,13 @@ function summary(runs) {
   return {
     prefill_tok_s: over(all.map((run) => run.prefill_tok_s)),
     decode_tok_s: over(all.map((run) => run.decode_tok_s)),
-    ...(all[0].score_tok_s ? { score_tok_s: over(all.map((run) => run.score_tok_s)) } : {}),
+    ...(all[0].score_tok_s
+      ? {
+          score_tok_s: over(all.map((run) => run.score_tok_s)),
+          score_rounded_tok_s: over(all.map((run) => run.score_rounded_tok_s)),
+          score_bound: runs[0].score_bound,
+        }
+      : {}),
     load_ms: over(runs.map((run) => run.load_ms)),
     peak_rss_mib: Math.max(...runs.map((run) => run.peak_rss_mib)),
     ...(runs[0].weight_mib ? { weight_mib: runs[0].weight_mib } : {}),

@@ -37,6 +37,11 @@ export function trainTable(report) {
   return `${markdown([head, ...rows])}\n\n${about.join("\n")}\n`;
 }
 
+/** The least and the greatest of some shares. */
+function range(shares) {
+  return `${Math.min(...shares).toFixed(2)} to ${Math.max(...shares).toFixed(2)}`;
+}
+
 /** The table of infer.mjs's report. */
 export function inferTable(report) {
   const { machine, versions } = report;
@@ -58,11 +63,13 @@ export function inferTable(report) {
     ours.peak_rss_mib.toFixed(0),
     peer.peak_rss_mib.toFixed(0),
   ]);
-  const scores = report.results.map(({ ours }) => ours.score_tok_s.median / ours.prefill_tok_s.median);
+  const scores = (key) => range(report.results.map(({ ours }) => ours[key].median / ours.prefill_tok_s.median));
   const about = [
     `Prompts of ${report.prompt_tokens} tokens, ${report.decoded_tokens} decoded greedily after them; medians of ${report.repetitions} answers, both sides in turn on the`,
     `same file; ± is half the span. The peer is node-llama-cpp, whose load is a map of the file. Log-probabilities of a text`,
-    `come at ${Math.min(...scores).toFixed(2)} to ${Math.max(...scores).toFixed(2)} of the prefill's speed. ${machine.cpu}, ${machine.cores} cores, ${machine.memory_gib} GiB (load ${machine.load_before.toFixed(1)});`,
+    `come at ${scores("score_tok_s")} of the prefill's speed, exact in float32 (the default), and at ${scores("score_rounded_tok_s")} with \`exact: false\`; as`,
+    `they need the head for every token, which a prefill needs for one, ${range(report.results.map(({ ours }) => ours.score_bound))} is what there can be.`,
+    `${machine.cpu}, ${machine.cores} cores, ${machine.memory_gib} GiB (load ${machine.load_before.toFixed(1)});`,
     `${Object.entries(versions)
       .map(([name, version]) => `${name} ${version}`)
       .join(", ")}; ${report.date.slice(0, 10)}.`,

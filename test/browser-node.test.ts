@@ -43,6 +43,21 @@ describe.runIf(wasmBuilt)("zephyr-align/browser in Node", () => {
     it.each(comparisons())("$name", compare);
   });
 
+  it.runIf(present(golden) && present(smollm2))(
+    "scores as it reads prompts where exactness is not asked for",
+    async () => {
+      using native = await Mistral.fromPretrained(smollm2, { quantization: "auto" });
+      using model = await load(smollm2, { quantization: "auto" });
+      const ids = native.tokenizer.encode("The hat is red, and the coat of Ben is blue. ".repeat(12));
+      const [exact, rounded] = [await model.score(ids), await model.score(ids, { exact: false })];
+      const off = farthest([...rounded], [...exact]);
+      expect(off).toBeGreaterThan(0);
+      expect(off).toBeLessThan(0.03);
+      expect(farthest([...rounded], [...(await native.score(ids, { exact: false }))])).toBeLessThan(0.03);
+      await expect(model.logits(ids, { exact: 1 as never })).rejects.toMatchObject({ code: "ZA_GENERATE_OPTION" });
+    },
+  );
+
   describe("says what the native core says of every type of GGUF", () => {
     let types: string;
     beforeAll(async () => {

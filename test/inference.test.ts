@@ -132,6 +132,23 @@ describe.runIf(present(smollm2))("a quantised GGUF file", () => {
     expect(await model.score(ids)).toEqual(logprobs);
   });
 
+  it("scores as it reads prompts where exactness is not asked for", async () => {
+    const ids = model.tokenizer.encodeChat([...question, { role: "assistant", content: "Monday, Tuesday." }]).ids;
+    const [exact, rounded] = [await model.score(ids), await model.score(ids, { exact: false })];
+    expect(await model.score(ids, { exact: true })).toEqual(exact);
+    const off = exact.map((logprob, at) => Math.abs(logprob - rounded[at]!));
+    expect(Math.max(...off)).toBeLessThan(0.03);
+    expect(Math.max(...off)).toBeGreaterThan(0);
+    const logits = await model.logits(ids, { exact: false });
+    expect(logits.subarray(-5)).not.toEqual((await model.logits(ids)).subarray(-5));
+    // Of float32 weights nothing is rounded.
+    expect(await whole.score(ids, { exact: false })).toEqual(await whole.score(ids));
+    for (const wrong of [{ exact: "no" as never }, { exactly: true }, { rounded: true }]) {
+      await expect(model.score(ids, wrong)).rejects.toMatchObject({ code: "ZA_GENERATE_OPTION" });
+      await expect(model.logits(ids, wrong)).rejects.toMatchObject({ code: "ZA_GENERATE_OPTION" });
+    }
+  });
+
   it("streams its pieces; leaving the loop stops the work", async () => {
     const pieces: string[] = [];
     for await (const piece of model.stream(question, greedy)) pieces.push(piece);

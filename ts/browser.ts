@@ -34,6 +34,7 @@ export type {
   LanguageModel,
   ModelConfig,
   Prompt,
+  ScoreOptions,
   TextTokenizer,
   WeightStorage,
 } from "./model/language-model";

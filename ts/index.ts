@@ -46,6 +46,7 @@ export {
   type Prompt,
   type SaveOptions,
   type ScoredChat,
+  type ScoreOptions,
   type TokenLogprob,
 } from "./model/mistral";
 export { setThreads } from "./model/threads";

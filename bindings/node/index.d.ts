@@ -151,10 +151,10 @@ export declare class NativeModel {
   save(folder: string, dtype: string, maxShardBytes: number): Promise<undefined>
   /** Writes a GGUF file with this tokenizer and its chat template; `file_type` is F32, F16, BF16, Q8_0, Q4_0 or Q4_K. */
   exportGguf(path: string, fileType: string, name: string, tokenizer: NativeTokenizer): Promise<NativeGgufExport>
-  /** Log-probability of each id after the first; `card`: on that card, left out: on the CPU. */
-  score(ids: Uint32Array, abort: NativeAbort, card?: number | undefined | null): Promise<Float32Array>
-  /** The logits after each id, `[ids, vocabulary]`, row by row; `card`: on that card, left out: on the CPU. */
-  logits(ids: Uint32Array, abort: NativeAbort, card?: number | undefined | null): Promise<Float32Array>
+  /** Log-probability of each id after the first; `exact`: nothing is rounded for speed; `card`: on that card, left out: on the CPU. */
+  score(ids: Uint32Array, exact: boolean, abort: NativeAbort, card?: number | undefined | null): Promise<Float32Array>
+  /** The logits after each id, `[ids, vocabulary]`, row by row; `exact` and `card` as of [`Self::score`]. */
+  logits(ids: Uint32Array, exact: boolean, abort: NativeAbort, card?: number | undefined | null): Promise<Float32Array>
 }
 
 /** An exclusive lock on a run folder; the system lets go of it when the process ends, however it ends. */

@@ -141,13 +141,13 @@ export class WasmModel {
      */
     generate(tokenizer: WasmTokenizer, prompts: Uint32Array | number[], lengths: Uint32Array | number[], seeds: Float64Array | number[], decoding: string, stop: string[]): WasmGeneration;
     /**
-     * Begins to compute the logits after each id, `[ids, vocabulary]`, row by row.
+     * Begins to compute the logits after each id, `[ids, vocabulary]`, row by row; `exact` as of [`Self::score`].
      */
-    logits(ids: Uint32Array | number[]): WasmScoring;
+    logits(ids: Uint32Array | number[], exact: boolean): WasmScoring;
     /**
-     * Begins to compute the log-probability of each id after the first.
+     * Begins to compute the log-probability of each id after the first; `exact`: nothing is rounded for speed.
      */
-    score(ids: Uint32Array | number[]): WasmScoring;
+    score(ids: Uint32Array | number[], exact: boolean): WasmScoring;
     readonly eosTokenIds: Uint32Array;
     readonly parameters: number;
     /**
@@ -272,9 +272,9 @@ export interface InitOutput {
     readonly wasmmodel_configJson: (a: number) => [number, number];
     readonly wasmmodel_eosTokenIds: (a: number) => [number, number];
     readonly wasmmodel_generate: (a: number, b: number, c: number, d: number, e: number, f: number, g: number, h: number, i: number, j: number, k: number, l: number) => [number, number, number];
-    readonly wasmmodel_logits: (a: number, b: number, c: number) => [number, number, number];
+    readonly wasmmodel_logits: (a: number, b: number, c: number, d: number) => [number, number, number];
     readonly wasmmodel_parameters: (a: number) => number;
-    readonly wasmmodel_score: (a: number, b: number, c: number) => [number, number, number];
+    readonly wasmmodel_score: (a: number, b: number, c: number, d: number) => [number, number, number];
     readonly wasmmodel_storage: (a: number) => [number, number];
     readonly wasmmodel_unusedTensors: (a: number) => [number, number];
     readonly wasmmodel_weightBytes: (a: number) => number;

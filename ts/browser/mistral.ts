@@ -2,7 +2,14 @@ import { version } from "../../package.json";
 import type { Message } from "../data/messages";
 import { ModelError } from "../errors";
 import { CallersFunction } from "../model/callers-function";
-import { checkBatch, checkGenerateOptions, promptIds, seedOf, stopsOf } from "../model/generate-options";
+import {
+  checkBatch,
+  checkGenerateOptions,
+  checkScoreOptions,
+  promptIds,
+  seedOf,
+  stopsOf,
+} from "../model/generate-options";
 import { decodingOf, type Generated, type GenerateOptions, type ScoredChat, streamed } from "../model/generation";
 import {
   type BatchOptions,
@@ -10,7 +17,7 @@ import {
   type LanguageModel,
   type ModelConfig,
   type Prompt,
-  type Stoppable,
+  type ScoreOptions,
   scoredChat,
   type WeightStorage,
 } from "../model/language-model";
@@ -181,20 +188,24 @@ export class Mistral implements LanguageModel {
     return answers;
   }
 
-  score(messages: readonly Message[], options?: EncodeOptions & Stoppable): Promise<ScoredChat>;
-  score(ids: Uint32Array | readonly number[], options?: Stoppable): Promise<Float32Array>;
+  score(messages: readonly Message[], options?: EncodeOptions & ScoreOptions): Promise<ScoredChat>;
+  score(ids: Uint32Array | readonly number[], options?: ScoreOptions): Promise<Float32Array>;
   async score(
     input: readonly Message[] | Uint32Array | readonly number[],
-    { signal, ...options }: EncodeOptions & Stoppable = {},
+    options: EncodeOptions & ScoreOptions = {},
   ): Promise<ScoredChat | Float32Array> {
-    const hooks = signal ? { signal } : {};
-    if (!isConversation(input)) return await this.#thread.call("score", [Uint32Array.from(input)], hooks);
-    const chat = await this.tokenizer.encodeChat(input, options);
-    return scoredChat(chat, await this.#thread.call("score", [chat.ids], hooks));
+    checkScoreOptions(options);
+    const { signal, exact = true, ...encoding } = options;
+    const score = (ids: Uint32Array) => this.#thread.call("score", [{ ids, exact }], signal ? { signal } : {});
+    if (!isConversation(input)) return await score(Uint32Array.from(input));
+    const chat = await this.tokenizer.encodeChat(input, encoding);
+    return scoredChat(chat, await score(chat.ids));
   }
 
-  logits(ids: Uint32Array | readonly number[], { signal }: Stoppable = {}): Promise<Float32Array> {
-    return this.#thread.call("logits", [Uint32Array.from(ids)], signal ? { signal } : {});
+  async logits(ids: Uint32Array | readonly number[], options: ScoreOptions = {}): Promise<Float32Array> {
+    checkScoreOptions(options);
+    const { signal, exact = true } = options;
+    return this.#thread.call("logits", [{ ids: Uint32Array.from(ids), exact }], signal ? { signal } : {});
   }
 
   /** Ends the model's worker; calls that run reject, and later ones do. */

@@ -75,6 +75,13 @@ export interface GenerateRequest {
   logprobs?: boolean | number;
 }
 
+/** What is scored. */
+export interface GivenText {
+  ids: Uint32Array;
+  /** Nothing is rounded for speed. */
+  exact: boolean;
+}
+
 /** What a call may report while it runs, and how it is stopped. */
 export interface Hooks<Event> {
   signal?: AbortSignal;
@@ -313,14 +320,14 @@ export class Work {
     }
   }
 
-  score(ids: Uint32Array, { signal }: Hooks<never> = {}): Promise<Float32Array> {
+  score({ ids, exact }: GivenText, { signal }: Hooks<never> = {}): Promise<Float32Array> {
     const model = this.#heldModel();
-    return scored(() => model.score(ids), signal);
+    return scored(() => model.score(ids, exact), signal);
   }
 
-  logits(ids: Uint32Array, { signal }: Hooks<never> = {}): Promise<Float32Array> {
+  logits({ ids, exact }: GivenText, { signal }: Hooks<never> = {}): Promise<Float32Array> {
     const model = this.#heldModel();
-    return scored(() => model.logits(ids), signal);
+    return scored(() => model.logits(ids, exact), signal);
   }
 
   /** Bytes that the module's memory has taken: the peak of all models of this thread. */

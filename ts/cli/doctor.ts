@@ -132,7 +132,7 @@ async function checkCore(
   try {
     const model = await addon.NativeModel.random(JSON.stringify(probe), 1);
     const ids = Uint32Array.from({ length: 256 }, (_, index) => (index * 37) % probe.vocab_size);
-    const score = () => model.score(ids, new addon.NativeAbort());
+    const score = () => model.score(ids, true, new addon.NativeAbort());
     const first = await score();
     let passes = 0;
     let same = true;

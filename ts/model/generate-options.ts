@@ -36,6 +36,13 @@ const shared: Readonly<Record<string, Rule>> = {
   kvCache: one("float32", "float16", "q8"),
 };
 
+const ofScore: Readonly<Record<string, Rule>> = {
+  specialsInContent: shared.specialsInContent!,
+  answerEnd: shared.answerEnd!,
+  signal: shared.signal!,
+  exact: flag,
+};
+
 const ofOne: Readonly<Record<string, Rule>> = {
   ...shared,
   stop: {
@@ -58,6 +65,11 @@ const elsewhere = { maxnewtokens: "maxTokens", maxcompletiontokens: "maxTokens",
 /** @throws ConfigError `ZA_GENERATE_OPTION` */
 export function checkGenerateOptions(options: object): void {
   checkOptions(options, ofOne, "ZA_GENERATE_OPTION", elsewhere);
+}
+
+/** Those of `score` and `logits`. @throws ConfigError `ZA_GENERATE_OPTION` */
+export function checkScoreOptions(options: object): void {
+  checkOptions(options, ofScore, "ZA_GENERATE_OPTION");
 }
 
 /** @throws ConfigError `ZA_GENERATE_OPTION`, `ZA_ARGUMENT` for prompts that are no list */

@@ -8,9 +8,9 @@ import { checkOptions, optionError, type Rule, shown, text } from "./option-rule
 /** How a model is loaded. */
 export interface LoadOptions {
   /**
-   * Where the model is trained, and evaluated by log-probabilities; it generates on the CPU. "auto" is the first card that can be
-   * used, else the CPU; "cuda" that card, "cuda:1" the second one. What can be used, and why not, is told by {@link devices} and
-   * `zephyr-align doctor`. @default "auto"
+   * Where the model generates, scores, is trained and evaluated. "auto" is the first card that can be used, else the CPU; "cuda"
+   * that card, "cuda:1" the second one. What can be used, and why not, is told by {@link devices} and `zephyr-align doctor`.
+   * @default "auto"
    */
   device?: DeviceName;
   /** Jinja source of a chat template that replaces the model's own, or `"zephyr"`. */

@@ -12,7 +12,7 @@ import { native } from "../native/load";
 import { type LoraOptions, loraSettings } from "../train/config";
 import { abortable } from "./abortable";
 import { CallersFunction } from "./callers-function";
-import { checkBatch, checkGenerateOptions, promptIds, seedOf, stopsOf } from "./generate-options";
+import { checkBatch, checkGenerateOptions, checkScoreOptions, promptIds, seedOf, stopsOf } from "./generate-options";
 import { decodingOf, type Generated, type GenerateOptions, generatedOf, type ScoredChat, streamed } from "./generation";
 import { type GgufExport, type GgufOptions, modelName } from "./gguf-export";
 import { refuseInTraining } from "./in-training";
@@ -22,7 +22,7 @@ import {
   type LanguageModel,
   type ModelConfig,
   type Prompt,
-  type Stoppable,
+  type ScoreOptions,
   scoredChat,
   type WeightStorage,
 } from "./language-model";
@@ -31,7 +31,7 @@ import { type EncodeOptions, folderTokenizer, Tokenizer } from "./tokenizer";
 
 export type { AnswerLogprob, FinishReason, Generated, GenerateOptions, ScoredChat, TokenLogprob } from "./generation";
 export type { GgufExport, GgufOptions, GgufType } from "./gguf-export";
-export type { LanguageModel, ModelConfig, Prompt } from "./language-model";
+export type { LanguageModel, ModelConfig, Prompt, ScoreOptions } from "./language-model";
 export type { LoadOptions } from "./loading";
 
 /** Handles whose weights were given back. Models under several templates share one. */
@@ -371,23 +371,28 @@ export class Mistral implements LanguageModel {
   }
 
   /** Log-probability of each token of a conversation, and which of them are the assistant's. */
-  score(messages: readonly Message[], options?: EncodeOptions & Stoppable): Promise<ScoredChat>;
+  score(messages: readonly Message[], options?: EncodeOptions & ScoreOptions): Promise<ScoredChat>;
   /** Log-probability of each token after the first, in nats: `[length − 1]`. */
-  score(ids: Uint32Array | readonly number[], options?: Stoppable): Promise<Float32Array>;
+  score(ids: Uint32Array | readonly number[], options?: ScoreOptions): Promise<Float32Array>;
   async score(
     input: readonly Message[] | Uint32Array | readonly number[],
-    options: EncodeOptions & Stoppable = {},
+    options: EncodeOptions & ScoreOptions = {},
   ): Promise<ScoredChat | Float32Array> {
-    return abortable(options.signal, async (abort) => {
-      if (!isConversation(input)) return await this.native.score(Uint32Array.from(input), abort, this.card);
+    checkScoreOptions(options);
+    const { signal, exact = true } = options;
+    return abortable(signal, async (abort) => {
+      const score = (ids: Uint32Array) => this.native.score(ids, exact, abort, this.card);
+      if (!isConversation(input)) return await score(Uint32Array.from(input));
       const chat = this.tokenizer.encodeChat(input, options);
-      return scoredChat(chat, await this.native.score(chat.ids, abort, this.card));
+      return scoredChat(chat, await score(chat.ids));
     });
   }
 
   /** The logits after each token, row by row: `[length × vocabulary]`. Large; for inspection. */
-  logits(ids: Uint32Array | readonly number[], options: Stoppable = {}): Promise<Float32Array> {
-    return abortable(options.signal, (abort) => this.native.logits(Uint32Array.from(ids), abort, this.card));
+  async logits(ids: Uint32Array | readonly number[], options: ScoreOptions = {}): Promise<Float32Array> {
+    checkScoreOptions(options);
+    const { signal, exact = true } = options;
+    return abortable(signal, (abort) => this.native.logits(Uint32Array.from(ids), exact, abort, this.card));
   }
 
   /** Writes a folder that transformers, and {@link Mistral.fromPretrained}, load. */

@@ -424,33 +424,37 @@ impl NativeModel {
         })
     }
 
-    /// Log-probability of each id after the first; `card`: on that card, left out: on the CPU.
+    /// Log-probability of each id after the first; `exact`: nothing is rounded for speed; `card`: on that card, left out: on the CPU.
     #[napi(ts_return_type = "Promise<Float32Array>")]
     pub fn score<'env>(
         &self,
         env: &'env Env,
         ids: Uint32Array,
+        exact: bool,
         abort: &NativeAbort,
         card: Option<u32>,
     ) -> napi::Result<Object<'env>> {
         let (answering, ids, abort) = (Answering::new(self, card), ids.to_vec(), abort.flag.clone());
         submit(env, move || {
-            answering.with(None, abort, false, |generator| Ok(Float32Array::new(generator.score(&ids)?)))
+            answering
+                .with(None, abort, false, |generator| Ok(Float32Array::new(generator.set_exact(exact).score(&ids)?)))
         })
     }
 
-    /// The logits after each id, `[ids, vocabulary]`, row by row; `card`: on that card, left out: on the CPU.
+    /// The logits after each id, `[ids, vocabulary]`, row by row; `exact` and `card` as of [`Self::score`].
     #[napi(ts_return_type = "Promise<Float32Array>")]
     pub fn logits<'env>(
         &self,
         env: &'env Env,
         ids: Uint32Array,
+        exact: bool,
         abort: &NativeAbort,
         card: Option<u32>,
     ) -> napi::Result<Object<'env>> {
         let (answering, ids, abort) = (Answering::new(self, card), ids.to_vec(), abort.flag.clone());
         submit(env, move || {
-            answering.with(None, abort, false, |generator| Ok(Float32Array::new(generator.logits(&ids)?)))
+            answering
+                .with(None, abort, false, |generator| Ok(Float32Array::new(generator.set_exact(exact).logits(&ids)?)))
         })
     }
 }

@@ -90,13 +90,13 @@ impl WasmModel {
         WasmGeneration::new(weights, tokenizer, prompts, seeds, &decoding, &stop, &self.kept)
     }
 
-    /// Begins to compute the log-probability of each id after the first.
-    pub fn score(&self, ids: &[u32]) -> Result<WasmScoring, Failure> {
-        WasmScoring::new(self.weights.clone(), ids, Wanted::LogProbs)
+    /// Begins to compute the log-probability of each id after the first; `exact`: nothing is rounded for speed.
+    pub fn score(&self, ids: &[u32], exact: bool) -> Result<WasmScoring, Failure> {
+        WasmScoring::new(self.weights.clone(), ids, exact, Wanted::LogProbs)
     }
 
-    /// Begins to compute the logits after each id, `[ids, vocabulary]`, row by row.
-    pub fn logits(&self, ids: &[u32]) -> Result<WasmScoring, Failure> {
-        WasmScoring::new(self.weights.clone(), ids, Wanted::Logits)
+    /// Begins to compute the logits after each id, `[ids, vocabulary]`, row by row; `exact` as of [`Self::score`].
+    pub fn logits(&self, ids: &[u32], exact: bool) -> Result<WasmScoring, Failure> {
+        WasmScoring::new(self.weights.clone(), ids, exact, Wanted::Logits)
     }
 }

@@ -18,11 +18,12 @@ pub struct WasmScoring {
 }
 
 impl WasmScoring {
-    pub(crate) fn new(weights: Rc<Weights>, ids: &[u32], wanted: Wanted) -> Result<Self, Failure> {
+    pub(crate) fn new(weights: Rc<Weights>, ids: &[u32], exact: bool, wanted: Wanted) -> Result<Self, Failure> {
         // SAFETY: what an `Rc` holds stays in its place, and unchanged as nobody has it mutably, as long as the `Rc` lives;
         // that of this struct lives longer than what refers to it.
         let held = unsafe { &*Rc::as_ptr(&weights) };
-        let generator = Generator::new(held).with_rows(ROWS);
+        let mut generator = Generator::new(held).with_rows(ROWS);
+        generator.set_exact(exact);
         let work = Some((Scoring::new(&generator, ids, wanted)?, generator));
         Ok(Self { work, _weights: weights })
     }

@@ -172,6 +172,8 @@ pub struct Generator<'a> {
     kept: Option<KeptText>,
     max_active: usize,
     rows: usize,
+    /// Whether given text is computed without rounding for speed.
+    exact: bool,
     abort: Option<Arc<AtomicBool>>,
 }
 
@@ -192,7 +194,18 @@ impl<'a> Generator<'a> {
         let config = Arc::new(network.config().clone());
         let (spare, rows) = (Vec::new(), ROWS);
         let (max_active, abort) = (MAX_ACTIVE, None);
-        Generator { network, config, cache: None, spare, keeps: false, kept: None, max_active, rows, abort }
+        Generator {
+            network,
+            config,
+            cache: None,
+            spare,
+            keeps: false,
+            kept: None,
+            max_active,
+            rows,
+            exact: true,
+            abort,
+        }
     }
 
     /// A flag that any thread may set; it is looked at before every step ([`Generator::with_rows`] of prompt, or one token of every answer).
@@ -230,6 +243,14 @@ impl<'a> Generator<'a> {
     /// The tokens of prompt in one step (at least 1; 512 unless set): fewer come back sooner, more are faster.
     pub fn with_rows(mut self, tokens: usize) -> Self {
         self.rows = tokens.max(1);
+        self
+    }
+
+    /// Whether given text is computed without rounding for speed (unless set, it is): its log-probabilities are then the same
+    /// on every processor. Else it is read as prompts are: with weights that are kept as in a GGUF file, activations are rounded to 16
+    /// bits and keys and values to f16. Of other weights, and on a device, nothing changes.
+    pub fn set_exact(&mut self, exact: bool) -> &mut Self {
+        self.exact = exact;
         self
     }
 

@@ -15,8 +15,8 @@ pub enum Wanted {
 /// Text between two steps of the network, for whoever has other things to do in between. [`Generator::score`] and
 /// [`Generator::logits`] take all steps at once.
 ///
-/// Given text is many tokens at once, and its log-probabilities are compared: nothing is rounded for speed, neither keys and
-/// values, which are read once, nor what the products with a GGUF file's blocks take.
+/// Given text is many tokens at once, and its log-probabilities are compared: unless [`Generator::set_exact`] says otherwise,
+/// nothing is rounded for speed, neither keys and values, which are read once, nor what the products with a GGUF file's blocks take.
 pub struct Scoring {
     wanted: Wanted,
     ids: Vec<u32>,
@@ -34,7 +34,7 @@ impl Scoring {
         check_tokens(ids, &generator.config)?;
         // The last token predicts nothing that is asked for.
         let end = if wanted == Wanted::LogProbs { ids.len() - 1 } else { ids.len() };
-        let cache = [generator.network.cache(generator.cache, true)?];
+        let cache = [generator.network.cache(generator.cache, generator.exact)?];
         Ok(Self { wanted, ids: ids.to_vec(), end, at: 0, cache, values: Vec::with_capacity(end) })
     }
 
@@ -50,7 +50,7 @@ impl Scoring {
         let next = (*at + generator.rows).min(*end);
         let rows: Vec<u32> = (0..(next - *at) as u32).collect();
         let targets = (*wanted == Wanted::LogProbs).then(|| &ids[*at + 1..=next]);
-        let step = Step { pieces: &[&ids[*at..next]], rows: &rows, targets, exact: true };
+        let step = Step { pieces: &[&ids[*at..next]], rows: &rows, targets, exact: generator.exact };
         generator.network.step(cache, &step, values)?;
         *at = next;
         Ok(next < *end)
