@@ -10,7 +10,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 out=$root/bench/gpu/bin
 golden=${ZEPHYR_GOLDEN:-$root/../shared/golden}
 # 64 MiB can be carried to a borrowed machine, of which the checkout takes nine.
-limit=$((52 * 1024 * 1024))
+limit=$((54 * 1024 * 1024))
 
 cd "$root"
 rm -rf "$out"
@@ -31,7 +31,7 @@ for name in proofs sessions clock speed; do
 done
 if [ -d "$golden" ]; then
   for folder in tokenizer window headdim; do
-    (cd "$golden" && find "$folder" -type f ! -name forward.safetensors -exec install -Dm644 {} "$out/golden/{}" \;)
+    (cd "$golden" && find "$folder" -type f -exec install -Dm644 {} "$out/golden/{}" \;)
   done
 else
   echo "$golden is missing (ZEPHYR_GOLDEN): the golden runs are left out" >&2
@@ -39,4 +39,4 @@ fi
 size=$(du -cb "$out" | tail -1 | cut -f1)
 du -b "$out"/*
 echo "bench/gpu/bin: $((size / 1024)) KiB"
-[ "$size" -le "$limit" ] || { echo "more than the 52 MiB that can be carried beside the checkout" >&2; exit 1; }
+[ "$size" -le "$limit" ] || { echo "more than the 54 MiB that can be carried beside the checkout" >&2; exit 1; }
