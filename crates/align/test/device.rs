@@ -295,7 +295,12 @@ fn the_policy_that_fits_is_taken_or_the_numbers_are_told() {
     assert!(error.to_string().contains(&plans[2].to_string()) && error.to_string().contains("batchSize"), "{error}");
     let error = fitting(plans[2].weights + 1).unwrap_err();
     assert!(error.to_string().contains("LoRA"), "{error}");
-    assert!(fitting(1).unwrap_err().to_string().contains("a card with more memory"));
+    let error = fitting(1).unwrap_err().to_string();
+    assert!(error.contains("quantization \"nf4\"") && error.contains("a card with more memory"), "{error}");
+    let packed = base.converted(Storage::Nf4).unwrap();
+    let memory = Free { free: 1, total: 1, reserve: 0 };
+    let error = MemoryPlan::fitting((&packed).into(), Precision::Bf16, &options, work, memory, None).unwrap_err();
+    assert!(error.to_string().contains("Remedy: take a card with more memory"), "{error}");
 
     let memory = Free { free: plans[2].total(), total: plans[2].total(), reserve: 0 };
     let given =
