@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kernels");
 const RUNTIME: [&str; 5] = ["fibre", "memory", "machine", "device", "hopper"];
 /// The sources of the kernels that models launch.
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "adamw/kernel.cu",
     "attention/backward.cu",
     "attention/cached.cu",
@@ -21,6 +21,7 @@ const SOURCES: [&str; 15] = [
     "dropout/kernel.cu",
     "embedding/kernel.cu",
     "head/kernel.cu",
+    "nf4/kernel.cu",
     "noise/kernel.cu",
     "norm/kernel.cu",
     "rms_norm/kernel.cu",

@@ -101,6 +101,12 @@ impl Layout {
     pub fn find(&self, name: &str) -> Option<&TensorSpec> {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
+
+    /// Which tensors a range of the arena is made of.
+    pub(crate) fn places(&self, range: &Range<usize>) -> Range<usize> {
+        let first = self.tensors.partition_point(|tensor| tensor.range.start < range.start);
+        first..self.tensors.partition_point(|tensor| tensor.range.end <= range.end)
+    }
 }
 
 /// A model in memory: configuration, map, and all parameters, as f32 in one allocation or frozen in fewer bytes.

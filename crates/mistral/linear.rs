@@ -65,6 +65,9 @@ pub(crate) enum Group {
 }
 
 impl Group {
+    /// All, in the order of the arena.
+    pub const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
+
     fn projections(self) -> &'static [Projection] {
         let range = match self {
             Self::Qkv => 0..3,

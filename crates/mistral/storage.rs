@@ -45,7 +45,8 @@ impl Storage {
         STORAGES.iter().find(|(_, own)| *own == name).map(|(storage, _)| *storage)
     }
 
-    fn of(self, spec: &TensorSpec) -> Self {
+    /// The form of one tensor in a model of this one.
+    pub(crate) fn of(self, spec: &TensorSpec) -> Self {
         match self {
             _ if spec.shape.len() == 1 => Self::F32,
             Self::Nf4 if !spec.name.contains(".layers.") => Self::Bf16,
@@ -264,7 +265,7 @@ impl Weights {
     pub fn matrix(&self, range: &Range<usize>) -> Matrix<'_> {
         match &self.frozen {
             None => Matrix::F32(&self.data[range.clone()]),
-            Some(frozen) => frozen.tensors[self.place(range)].matrix(),
+            Some(frozen) => frozen.tensors[self.layout.places(range).start].matrix(),
         }
     }
 
@@ -277,7 +278,7 @@ impl Weights {
     pub(crate) fn matrices(&self, range: &Range<usize>) -> impl Iterator<Item = Matrix<'_>> {
         let places = match &self.frozen {
             None => 0..1,
-            Some(_) => self.place(range)..self.layout.tensors.partition_point(|spec| spec.range.end <= range.end),
+            Some(_) => self.layout.places(range),
         };
         places.map(move |place| match &self.frozen {
             None => Matrix::F32(&self.data[range.clone()]),
@@ -294,10 +295,6 @@ impl Weights {
     /// The values `[start, start + out.len())` of a tensor of the layout, as f32.
     pub fn read(&self, spec: &TensorSpec, start: usize, out: &mut [f32]) {
         self.matrix(&spec.range).read(start, out);
-    }
-
-    fn place(&self, range: &Range<usize>) -> usize {
-        self.layout.tensors.partition_point(|spec| spec.range.start < range.start)
     }
 }
 

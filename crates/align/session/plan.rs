@@ -3,9 +3,9 @@
 use std::fmt;
 
 use zephyr_kernels::cuda::{Bf16, Element, Free};
-use zephyr_mistral::Model;
 use zephyr_mistral::device::{Decoder, Sizes, plan_workspace};
 use zephyr_mistral::train::Recompute;
+use zephyr_mistral::{Model, Storage};
 
 use super::SessionOptions;
 use super::device::{check, training};
@@ -129,17 +129,20 @@ impl MemoryPlan {
             least = Some(plan);
         }
         let plan = least.expect("there is a policy");
-        Err(Error::DeviceMemory { plan, memory, remedy: remedy(&plan, memory) })
+        Err(Error::DeviceMemory { plan, memory, remedy: remedy(&plan, memory, model) })
     }
 }
 
 /// What would make it fit, judged by what takes the most.
-fn remedy(plan: &MemoryPlan, memory: Free) -> &'static str {
+fn remedy(plan: &MemoryPlan, memory: Free, model: Model) -> &'static str {
     let (fixed, room) = (plan.weights + plan.gradients + plan.states, memory.plannable());
     if fixed <= room && plan.recompute != Recompute::Layer {
         "leave recompute out, which then is what fits, or take a smaller batchSize or maxLength"
     } else if fixed <= room {
         "take a smaller batchSize or maxLength, with gradientAccumulation for the same step"
+    } else if plan.weights > room && model.weights.storage() != Storage::Nf4 {
+        "load the model with quantization \"nf4\", to train a LoRA adapter or to evaluate, take a card with more memory, or end what \
+         else uses this one"
     } else if plan.weights > room {
         "take a card with more memory, or end what else uses this one"
     } else {

@@ -24,6 +24,7 @@ use crate::session::{
 mod answers;
 mod golden;
 mod heads;
+mod nf4;
 
 fn emulated() -> Option<Arc<Emulated>> {
     Emulated::new(Watch::Off, 0)
@@ -245,7 +246,8 @@ fn the_plan_is_what_is_allocated() {
     let Some(folder) = models().into_iter().next() else { return };
     let base = weights(folder.join("model.safetensors"));
     let lora = adapter(&base, 0.0);
-    for model in [Model::from(&base), Model::adapted(&base, &lora)] {
+    let in_four_bits = base.converted(Storage::Nf4).unwrap();
+    for model in [Model::from(&base), Model::adapted(&base, &lora), Model::adapted(&in_four_bits, &lora)] {
         for kind in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit, OptimizerKind::AdamWBf16] {
             for recompute in [Recompute::None, Recompute::NormsAndSwiglu, Recompute::Layer] {
                 let Some(device) = emulated() else { return };
@@ -293,7 +295,12 @@ fn the_policy_that_fits_is_taken_or_the_numbers_are_told() {
     assert!(error.to_string().contains(&plans[2].to_string()) && error.to_string().contains("batchSize"), "{error}");
     let error = fitting(plans[2].weights + 1).unwrap_err();
     assert!(error.to_string().contains("LoRA"), "{error}");
-    assert!(fitting(1).unwrap_err().to_string().contains("a card with more memory"));
+    let error = fitting(1).unwrap_err().to_string();
+    assert!(error.contains("quantization \"nf4\"") && error.contains("a card with more memory"), "{error}");
+    let packed = base.converted(Storage::Nf4).unwrap();
+    let memory = Free { free: 1, total: 1, reserve: 0 };
+    let error = MemoryPlan::fitting((&packed).into(), Precision::Bf16, &options, work, memory, None).unwrap_err();
+    assert!(error.to_string().contains("Remedy: take a card with more memory"), "{error}");
 
     let memory = Free { free: plans[2].total(), total: plans[2].total(), reserve: 0 };
     let given =
@@ -325,20 +332,25 @@ fn a_plan_leaves_a_card_its_reserve() {
     }
 }
 
-/// By the plan alone, which takes no device: weights, gradients, rests and bf16 moments are ten bytes a parameter.
-#[test]
-fn all_of_mistral_7b_is_trained_in_80_gigabytes() {
+/// A model of Mistral-7B's shape for plans: there are no values.
+fn mistral_7b(storage: Storage) -> Weights {
     let config = json!({
         "model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
         "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 32768,
         "rms_norm_eps": 1e-5, "hidden_act": "silu"
     });
     let config = Config::from_json(&config.to_string(), "test").unwrap();
-    let mut tiny = config.clone();
-    (tiny.layers, tiny.vocab_size) = (1, 8);
-    let mut model = Weights::zeros(tiny).released();
+    let tiny = Config { hidden_size: 8, intermediate_size: 8, layers: 1, vocab_size: 8, ..config.clone() };
+    let mut model = Weights::zeros(tiny).converted(storage).unwrap();
     model.layout = Layout::new(&config);
     model.config = config;
+    model
+}
+
+/// By the plan alone, which takes no device: weights, gradients, rests and bf16 moments are ten bytes a parameter.
+#[test]
+fn all_of_mistral_7b_is_trained_in_80_gigabytes() {
+    let model = mistral_7b(Storage::F32);
     let options = SessionOptions { optimizer: OptimizerKind::AdamWBf16, head_chunk: 1024, ..SessionOptions::default() };
     let work = Work { tokens: 8192, predictions: 4096, train: true };
     let memory = Free::of_card(80_000_000_000, 80_000_000_000);
@@ -406,6 +418,9 @@ fn what_a_device_cannot_do_is_refused_by_name() {
     };
     let halves = SessionOptions { optimizer: OptimizerKind::AdamWBf16, ..SessionOptions::default() };
     refused(&mut on(device.clone(), Precision::F32, halves), (&model).into(), "adamw-bf16");
+    let frozen = model.converted(Storage::Nf4).unwrap();
+    let error = in_f32(device.clone()).accumulate_sft(&frozen, &rows, 100.0).unwrap_err();
+    assert_eq!(error.code(), "ZA_MODEL_FROZEN");
     assert_eq!(device.used(), 0, "what was refused holds nothing");
 
     let mut session = in_f32(device.clone());

@@ -1,13 +1,13 @@
-//! Launches of `kernel.cu`.
+//! Launches of `kernel.cu`, and where its input lies.
 
-use super::{BLOCK, QUANTILES, dynamic_map};
-use crate::cuda::{Element, Launch, Pointer, kernel, narrow, queue};
+use super::{BLOCK, NESTED, Nf4, QUANTILES, dynamic_map};
+use crate::cuda::{Arena, Device, DeviceError, Element, Launch, Pointer, kernel, narrow, queue};
 
 const THREADS: u32 = 256;
 /// Values of a thread.
 const RUN: usize = 16;
 
-/// The parts of an [`Nf4`](super::Nf4) in device memory.
+/// The parts of an [`Nf4`] in device memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts {
     pub packed: Pointer<u8>,
@@ -16,6 +16,32 @@ pub struct Parts {
     pub offset: f32,
     /// [`tables`], the same for all.
     pub tables: Pointer<f32>,
+}
+
+impl Parts {
+    /// Room for `len` values; `name` is for messages.
+    pub fn lay(arena: &mut Arena, name: &str, len: usize, tables: Pointer<f32>) -> Self {
+        let blocks = len.div_ceil(BLOCK);
+        Self {
+            packed: arena.part(name, len.div_ceil(2)),
+            absmax: arena.part(&format!("{name}, absmax"), blocks),
+            nested_absmax: arena.part(&format!("{name}, nested_absmax"), blocks.div_ceil(NESTED)),
+            offset: f32::NAN,
+            tables,
+        }
+    }
+
+    /// Copies as many values to the room as it was laid for.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn write(&mut self, device: &dyn Device, values: &Nf4) -> Result<(), DeviceError> {
+        let (packed, absmax, nested_absmax, offset) = values.parts();
+        self.offset = offset;
+        device.upload(packed, self.packed)?;
+        device.upload(absmax, self.absmax)?;
+        device.upload(nested_absmax, self.nested_absmax)
+    }
 }
 
 /// The quantiles and the dynamic map, as the kernels take them.

@@ -101,7 +101,7 @@ impl<T: Element> Decoder<T> {
         let width = self.config.hidden_size;
         let gradient = of_weights(gradients, norm);
         let shares = gradient.map(|_| workspace.stream.flow.shares);
-        let (weight, d_x) = (self.weight(norm), workspace.stream.flow.d_residual);
+        let (weight, d_x) = (self.weight(norm)?, workspace.stream.flow.d_residual);
         self.device.run(&rms_norm::cuda::backward(d_out, x, weight, rstd, d_x, shares, tokens, width))?;
         if let Some(gradient) = gradient {
             let launch = rms_norm::cuda::weight_gradient(workspace.stream.flow.shares, gradient, tokens, width);

@@ -26,13 +26,13 @@ fn go_on(_: u32, _: f32) -> ControlFlow<()> {
 }
 
 /// Nobody else has memory to give.
-fn nobody() {}
+pub(super) fn nobody() {}
 
 fn greedy(max_tokens: usize) -> GenerateOptions {
     GenerateOptions { max_tokens, temperature: 0.0, stop_token_ids: Some(vec![]), ..Default::default() }
 }
 
-fn all(generator: &mut Generator, requests: &[Request]) -> Vec<Generation> {
+pub(super) fn all(generator: &mut Generator, requests: &[Request]) -> Vec<Generation> {
     generator.generate_batch(requests, |_, _, _| ControlFlow::Continue(())).unwrap()
 }
 
@@ -52,7 +52,7 @@ fn close(found: &[f32], expected: &[f32], bound: f32, what: &str) {
 }
 
 /// Prompts of many lengths, greedy and sampled, more of them than run together.
-fn requests(vocabulary: u32, count: u32) -> Vec<Request> {
+pub(super) fn requests(vocabulary: u32, count: u32) -> Vec<Request> {
     let prompt = |i: u32| (0..=i * 5 % 13).map(|j| 3 + (i * 7 + j * 5) % (vocabulary - 3)).collect();
     let request = |i: u32| Request {
         prompt: prompt(i),
@@ -127,7 +127,7 @@ fn long_texts_go_in_pieces_over_many_pages() {
     }
 }
 
-fn adapter(config: &Config) -> Adapter {
+pub(super) fn adapter(config: &Config) -> Adapter {
     let fields = serde_json::json!({"target_modules": "all-linear", "r": 3, "lora_alpha": 5, "lora_dropout": 0.5});
     let serde_json::Value::Object(fields) = fields else { panic!() };
     let mut adapter = Adapter::new(LoraConfig::from_fields(fields, "test").unwrap(), config, 5).unwrap();

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use zephyr_kernels::attention::cuda::HEAD_DIMS;
 use zephyr_kernels::cuda::{Arena, Device, DeviceError, Element, Pointer, Reserved};
-use zephyr_kernels::rope;
+use zephyr_kernels::matrix::Matrix;
+use zephyr_kernels::{nf4, rope};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::layout::Layout;
+use crate::layout::{Layout, TensorSpec, Weights};
+use crate::linear::Group;
 use crate::lora::AdapterLayout;
 use crate::model::Model;
+use crate::storage::Storage;
 use crate::train::rope_table;
 
 /// Values that are on their way between host and device at one time.
@@ -27,8 +30,12 @@ pub struct Decoder<T: Element> {
     pub config: Config,
     pub layout: Layout,
     pub adapter: Option<AdapterLayout>,
-    /// All parameters in the layout's order
+    /// All parameters in the layout's order, but those that are packed
     pub weights: Pointer<T>,
+    /// Where each tensor of the layout lies
+    places: Vec<Place<T>>,
+    /// What the next product reads of packed tensors
+    unpacked: Pointer<T>,
     /// Every A and B in their layout's order
     pub adapted: Pointer<T>,
     pub(super) cos: Pointer<f32>,
@@ -36,6 +43,14 @@ pub struct Decoder<T: Element> {
     /// Of the longest document of a batch
     pub(super) positions: usize,
     memory: Reserved,
+}
+
+/// Where a tensor lies.
+#[derive(Debug)]
+enum Place<T> {
+    Values(Pointer<T>),
+    /// As NF4, and unpacked whenever a product reads it
+    Packed(nf4::cuda::Parts),
 }
 
 /// Where gradients are added up: of the adapter in f32, else of all weights in their own type. Each in its layout's order.
@@ -47,7 +62,8 @@ pub enum Gradients<T> {
 
 impl<T: Element> Decoder<T> {
     /// Copies `model` to the device, for batches with documents of up to `positions` tokens; sequences that it is to continue may
-    /// be as long as the model's context. bf16 weights are rounded; those that are kept as NF4 or as in a GGUF file are unpacked.
+    /// be as long as the model's context. bf16 weights are rounded. Those that are kept as NF4 stay packed, and a product unpacks what
+    /// it reads; those in the types of a GGUF file are unpacked here.
     ///
     /// # Errors
     /// `ZA_DEVICE_UNSUPPORTED` for sizes that no kernel exists for, `ZA_OUT_OF_MEMORY`, `ZA_DEVICE_FAILS`.
@@ -56,36 +72,53 @@ impl<T: Element> Decoder<T> {
         check_config::<T>(&weights.config)?;
         let table = table(&weights.config, positions);
         let adapter = model.adapter.map(|adapter| adapter.layout.clone());
-        let (memory, (data, adapted, cos, sin)) =
-            Arena::reserve(&device, "The model", |arena| lay(arena, &weights.layout, adapter.as_ref(), &table))?;
-        let decoder = Self {
+        let (memory, laid) =
+            Arena::reserve(&device, "The model", |arena| lay(arena, weights, adapter.as_ref(), &table))?;
+        let mut decoder = Self {
             config: weights.config.clone(),
             layout: weights.layout.clone(),
             adapter,
-            weights: data,
-            adapted,
-            cos,
-            sin,
+            weights: laid.weights,
+            places: laid.places,
+            unpacked: laid.unpacked,
+            adapted: laid.adapted,
+            cos: laid.cos,
+            sin: laid.sin,
             positions,
             memory,
             device,
         };
-        decoder.device.upload(&table.cos, cos)?;
-        decoder.device.upload(&table.sin, sin)?;
+        decoder.device.upload(&table.cos, laid.cos)?;
+        decoder.device.upload(&table.sin, laid.sin)?;
+        if let Some(tables) = laid.tables {
+            decoder.device.upload(&nf4::cuda::tables(), tables)?;
+        }
         decoder.write(model)?;
         Ok(decoder)
     }
 
-    /// Copies the values of `model`, which is of the same shape.
-    pub fn write(&self, model: Model) -> Result<()> {
+    /// Copies the values of `model`, which is of the same shape and storage.
+    ///
+    /// # Errors
+    /// `ZA_DEVICE_FAILS`
+    pub fn write(&mut self, model: Model) -> Result<()> {
         let weights = model.weights;
         let mut buffer = Vec::new();
-        for spec in &weights.layout.tensors {
+        for (spec, place) in weights.layout.tensors.iter().zip(&mut self.places) {
+            let matrix = weights.matrix(&spec.range);
+            let to = match (place, matrix) {
+                (Place::Values(to), _) => *to,
+                (Place::Packed(parts), Matrix::Nf4(values)) => {
+                    parts.write(&*self.device, values)?;
+                    continue;
+                }
+                (Place::Packed(_), _) => unreachable!("{} was NF4", spec.name),
+            };
             for start in (0..spec.range.len()).step_by(PIECE) {
                 buffer.resize(PIECE.min(spec.range.len() - start), 0.0);
                 let parts = buffer.par_chunks_mut(PART).enumerate();
-                parts.for_each(|(part, values)| weights.read(spec, start + part * PART, values));
-                upload(&*self.device, &buffer, self.weights.offset(spec.range.start + start))?;
+                parts.for_each(|(part, values)| matrix.read(start + part * PART, values));
+                upload(&*self.device, &buffer, to.offset(start))?;
             }
         }
         if let Some(adapter) = model.adapter {
@@ -104,11 +137,22 @@ impl<T: Element> Decoder<T> {
         let weights = model.weights;
         let table = table(&weights.config, positions);
         let adapter = model.adapter.map(|adapter| &adapter.layout);
-        Arena::measure(|arena| lay::<T>(arena, &weights.layout, adapter, &table))
+        Arena::measure(|arena| lay::<T>(arena, weights, adapter, &table))
     }
 
-    pub(super) fn weight(&self, range: &Range<usize>) -> Pointer<T> {
-        self.weights.offset(range.start)
+    /// Where a range of the layout lies as values, one tensor behind the other. What is packed is unpacked for it, behind all that is
+    /// queued and always to one place: it stays there until another packed range is asked for.
+    pub(super) fn weight(&self, range: &Range<usize>) -> Result<Pointer<T>> {
+        let tensors = self.layout.places(range);
+        if let Place::Values(values) = self.places[tensors.start] {
+            return Ok(values);
+        }
+        for (place, spec) in self.places[tensors.clone()].iter().zip(&self.layout.tensors[tensors]) {
+            let Place::Packed(parts) = place else { unreachable!("tensors of one product have one storage") };
+            let out = self.unpacked.offset(spec.range.start - range.start);
+            self.device.run(&nf4::cuda::dequantise(parts, 0, spec.range.len(), out))?;
+        }
+        Ok(self.unpacked)
     }
 }
 
@@ -116,20 +160,50 @@ fn table(config: &Config, positions: usize) -> rope::Table {
     rope_table(config, positions.max(config.max_position_embeddings))
 }
 
-type Parts<T> = (Pointer<T>, Pointer<T>, Pointer<f32>, Pointer<f32>);
+struct Laid<T> {
+    weights: Pointer<T>,
+    places: Vec<Place<T>>,
+    /// NF4's, where a tensor is packed
+    tables: Option<Pointer<f32>>,
+    unpacked: Pointer<T>,
+    adapted: Pointer<T>,
+    cos: Pointer<f32>,
+    sin: Pointer<f32>,
+}
 
 fn lay<T: Element>(
     arena: &mut Arena,
-    layout: &Layout,
+    model: &Weights,
     adapter: Option<&AdapterLayout>,
     table: &rope::Table,
-) -> Parts<T> {
-    (
-        arena.part("weights", layout.len),
-        arena.part("adapter", adapter.map_or(0, |layout| layout.len)),
-        arena.part("cos", table.cos.len()),
-        arena.part("sin", table.sin.len()),
-    )
+) -> Laid<T> {
+    let layout = &model.layout;
+    let is_packed = |spec: &TensorSpec| model.storage().of(spec) == Storage::Nf4;
+    let packed: usize = layout.tensors.iter().filter(|spec| is_packed(spec)).map(|spec| spec.range.len()).sum();
+    let weights = arena.part("weights", layout.len - packed);
+    let tables = (packed > 0).then(|| arena.part("tables", nf4::cuda::tables().len()));
+    let groups = layout.layers.iter().flat_map(|layer| Group::ALL.map(|group| group.range(layer).len()));
+    let unpacked = arena.part("unpacked", tables.and(groups.max()).unwrap_or(0));
+    let mut next = weights;
+    let place = |spec: &TensorSpec| match tables {
+        Some(tables) if is_packed(spec) => {
+            Place::Packed(nf4::cuda::Parts::lay(arena, &spec.name, spec.range.len(), tables))
+        }
+        _ => {
+            let values = next;
+            next = next.offset(spec.range.len());
+            Place::Values(values)
+        }
+    };
+    Laid {
+        weights,
+        places: layout.tensors.iter().map(place).collect(),
+        tables,
+        unpacked,
+        adapted: arena.part("adapter", adapter.map_or(0, |layout| layout.len)),
+        cos: arena.part("cos", table.cos.len()),
+        sin: arena.part("sin", table.sin.len()),
+    }
 }
 
 /// Refuses what no kernel exists for.

@@ -19,7 +19,7 @@ impl<T: Element> Decoder<T> {
     pub fn forward(&self, batch: &Loaded, workspace: &Workspace<T>, keep: bool, adapted: bool) -> Result<()> {
         let Config { hidden_size: width, layers, rms_norm_eps: eps, .. } = self.config;
         let tokens = batch.tokens;
-        let table = self.weight(&self.layout.embed);
+        let table = self.weight(&self.layout.embed)?;
         self.device.run(&embedding::cuda::forward(table, width, batch.ids, workspace.stream.residuals[0], tokens))?;
         if let Some((noise, reaches)) = &batch.noise {
             let embeddings = workspace.stream.residuals[0];
@@ -43,7 +43,7 @@ impl<T: Element> Decoder<T> {
             )?;
         }
         let last = workspace.stream.residuals[if keep { layers } else { layers % 2 }];
-        let weight = self.weight(&self.layout.final_norm);
+        let weight = self.weight(&self.layout.final_norm)?;
         let (hidden, rstd) = (workspace.stream.hidden, workspace.stream.rstd_final);
         Ok(self.device.run(&rms_norm::cuda::forward(last, weight, eps, hidden, rstd, tokens, width))?)
     }
@@ -109,14 +109,14 @@ impl<T: Element> Decoder<T> {
         derived: &Derived<T>,
     ) -> Result<()> {
         let Config { hidden_size: width, rms_norm_eps: eps, .. } = self.config;
-        let weight = self.weight(&self.layout.layers[index].input_norm);
+        let weight = self.weight(&self.layout.layers[index].input_norm)?;
         let (out, rstd) = (derived.normed_attention, saved.rstd_attention);
         Ok(self.device.run(&rms_norm::cuda::forward(input, weight, eps, out, rstd, tokens, width))?)
     }
 
     pub(super) fn norm_mlp(&self, index: usize, tokens: usize, saved: &Saved<T>, derived: &Derived<T>) -> Result<()> {
         let Config { hidden_size: width, rms_norm_eps: eps, .. } = self.config;
-        let weight = self.weight(&self.layout.layers[index].post_norm);
+        let weight = self.weight(&self.layout.layers[index].post_norm)?;
         let (out, rstd) = (derived.normed_mlp, saved.rstd_mlp);
         Ok(self.device.run(&rms_norm::cuda::forward(saved.residual_mid, weight, eps, out, rstd, tokens, width))?)
     }

@@ -66,7 +66,7 @@ impl<T: Element> Decoder<T> {
     fn logits(&self, workspace: &Workspace<T>, first: usize, count: usize) -> Result<()> {
         let (width, vocabulary) = (self.config.hidden_size, self.config.vocab_size);
         let hidden = Mat::new(workspace.ends.head_rows.offset(first * width), count, width);
-        let weight = Mat::new(self.weight(&self.layout.lm_head), vocabulary, width);
+        let weight = Mat::new(self.weight(&self.layout.lm_head)?, vocabulary, width);
         Ok(self.device.multiply(&nt(Mat::new(workspace.ends.logits, count, vocabulary), hidden, weight, 1.0))?)
     }
 
@@ -103,7 +103,7 @@ impl<T: Element> Decoder<T> {
 
     fn chunks(&self, batch: &Loaded, workspace: &Workspace<T>, wanted: Wanted<T>) -> Result<()> {
         let (width, vocabulary) = (self.config.hidden_size, self.config.vocab_size);
-        let weight = Mat::new(self.weight(&self.layout.lm_head), vocabulary, width);
+        let weight = Mat::new(self.weight(&self.layout.lm_head)?, vocabulary, width);
         if wanted.statistics {
             self.gather(batch, workspace)?;
         }

@@ -22,7 +22,7 @@ impl<T: Element> Decoder<T> {
         adapted: bool,
     ) -> Result<()> {
         let (tokens, (outputs, inputs)) = (batch.tokens, group.shape(&self.config));
-        let weight = Mat::new(self.weight(&group.range(&self.layout.layers[index])), outputs, inputs);
+        let weight = Mat::new(self.weight(&group.range(&self.layout.layers[index]))?, outputs, inputs);
         let x = Mat::new(x, tokens, inputs);
         self.device.multiply(&nt(Mat::new(y, tokens, outputs), x, weight, 1.0).plus(addend))?;
         let Some(adapter) = self.adapter.as_ref().filter(|_| adapted) else { return Ok(()) };
@@ -54,7 +54,7 @@ impl<T: Element> Decoder<T> {
         let range = group.range(&self.layout.layers[index]);
         let (whole, x) = (Mat::new(d_y, tokens, outputs), Mat::new(x, tokens, inputs));
         let d_x = Mat::new(d_x, tokens, inputs);
-        self.device.multiply(&nn(d_x, whole, Mat::new(self.weight(&range), outputs, inputs), 1.0))?;
+        self.device.multiply(&nn(d_x, whole, Mat::new(self.weight(&range)?, outputs, inputs), 1.0))?;
         let gradients = match gradients {
             Gradients::Weights(gradients) => {
                 let d_weight = Mat::new(gradients.offset(range.start), outputs, inputs);

@@ -2,7 +2,7 @@
 //! the tests run it on the emulation (crates/emulator).
 //!
 //! ```text
-//! decoder    weights and adapter in device memory, in the host's layout; up and down
+//! decoder    weights and adapter in device memory, in the host's layout or packed as NF4; up and down
 //! workspace  every activation and every backward buffer, laid out before anything is allocated
 //! linear     the products of a layer, with what an adapter adds
 //! forward    the layers up
@@ -22,6 +22,8 @@ mod decoder;
 mod forward;
 mod head;
 mod linear;
+#[cfg(test)]
+mod packed_test;
 mod resident;
 #[cfg(test)]
 mod test;

@@ -56,12 +56,12 @@ impl Resident {
         Ok(Self(Held::F32(decoder, room)))
     }
 
-    /// Copies the values of `model`, which is of the same shape. What was kept of texts is no longer true.
+    /// Copies the values of `model`, which is of the same shape and storage. What was kept of texts is no longer true.
     ///
     /// # Errors
     /// `ZA_DEVICE_FAILS`
     pub fn write(&mut self, model: Model) -> Result<()> {
-        match &self.0 {
+        match &mut self.0 {
             Held::Bf16(decoder, _) => decoder.write(model),
             Held::F32(decoder, _) => decoder.write(model),
         }

@@ -15,13 +15,13 @@ use crate::train::Recompute;
 use crate::train::test::{Packed, documents, gradient, pairs, predictions, relative, small};
 
 /// What a step makes: log-probs of the targets and gradients.
-struct Made {
-    logps: Vec<f32>,
-    gradients: Vec<f32>,
+pub(super) struct Made {
+    pub logps: Vec<f32>,
+    pub gradients: Vec<f32>,
 }
 
 /// Forward and backward as [`gradient`], on a device.
-fn on_device<T: Element>(
+pub(super) fn on_device<T: Element>(
     device: Arc<dyn Device>,
     model: Model,
     packed: &Packed,
@@ -81,7 +81,7 @@ fn compare(what: &str, model: Model, made: &Made, logps: &[f32], gradients: &[f3
     }
 }
 
-const POLICIES: [Recompute; 3] = [Recompute::None, Recompute::NormsAndSwiglu, Recompute::Layer];
+pub(super) const POLICIES: [Recompute; 3] = [Recompute::None, Recompute::NormsAndSwiglu, Recompute::Layer];
 
 /// Under the watch: no access out of bounds or of what nobody has written, no race, in a whole step of every policy.
 #[test]

@@ -1,5 +1,6 @@
 //! Times a card at the shape of Mistral-7B with random weights (bench/gpu). Generating: prompts, then tokens of one and of many
-//! sequences. Training: SFT, and DPO with a reference computed before, of all weights and of an adapter, over packed sequences.
+//! sequences. Training: SFT, and DPO with a reference computed before, of all weights and of an adapter, over packed sequences;
+//! DPO of an adapter over NF4 weights.
 //! usage: speed FILE.json [SECONDS]
 //!
 //! Without the feature `card`: a tiny shape on the emulation, so that the program is known to run; no figure means anything
@@ -21,7 +22,7 @@ use zephyr_kernels::gemm::cuda::{Product, peak};
 use zephyr_mistral::device::Resident;
 use zephyr_mistral::generate::{GenerateOptions, Generator, Request};
 use zephyr_mistral::train::Recompute;
-use zephyr_mistral::{Adapter, Config, LoraConfig, Model, Weights};
+use zephyr_mistral::{Adapter, Config, LoraConfig, Model, Storage, Weights};
 
 /// What is trained, and how long.
 struct Shape {
@@ -38,19 +39,36 @@ struct Shape {
     answer: usize,
 }
 
+/// What is trained.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trained {
+    Full,
+    Lora,
+    /// An adapter over weights that are kept as NF4
+    Qlora,
+}
+
+impl Trained {
+    fn name(self) -> &'static str {
+        ["full", "lora", "qlora"][self as usize]
+    }
+}
+
 /// What is set up once, and then trained at every length. A setting costs more time than a job.
 #[derive(Clone, Copy)]
 struct Setting {
-    lora: bool,
+    trained: Trained,
     /// `None`: what computes least again and fits
     recompute: Option<Recompute>,
 }
 
-/// The last is for the memory that all weights take at least; left out where the first has come to it already.
-const SETTINGS: [Setting; 3] = [
-    Setting { lora: false, recompute: None },
-    Setting { lora: true, recompute: None },
-    Setting { lora: false, recompute: Some(Recompute::Layer) },
+/// The third is for the memory that all weights take at least; left out where the first has come to it already. The weights become
+/// NF4 for the last.
+const SETTINGS: [Setting; 4] = [
+    Setting { trained: Trained::Full, recompute: None },
+    Setting { trained: Trained::Lora, recompute: None },
+    Setting { trained: Trained::Full, recompute: Some(Recompute::Layer) },
+    Setting { trained: Trained::Qlora, recompute: None },
 ];
 
 fn shape() -> Shape {
@@ -171,7 +189,7 @@ impl Timed {
 
 /// The op of a kernel.
 fn class(kernel: &'static str) -> &'static str {
-    const OPS: [&str; 14] = [
+    const OPS: [&str; 15] = [
         "attention_forward",
         "attention_cached",
         "attention_combine",
@@ -186,6 +204,7 @@ fn class(kernel: &'static str) -> &'static str {
         "norm",
         "adamw",
         "cast",
+        "nf4",
     ];
     match OPS.into_iter().find(|op| kernel.starts_with(op)) {
         Some(op) => op,
@@ -426,8 +445,16 @@ fn main() {
         let text = serde_json::to_string_pretty(&report).expect("numbers and names");
         std::fs::write(&file, text).unwrap_or_else(|error| panic!("{file}: {error}"));
     };
-    for Setting { lora, recompute } in SETTINGS {
-        let mut adapter = lora.then(|| {
+    for Setting { trained, recompute } in SETTINGS {
+        if begin.elapsed().as_secs_f64() > budget {
+            left_out.push(json!({ "name": trained.name(), "reason": "no time left" }));
+            write(&rows, &left_out);
+            continue;
+        }
+        if trained == Trained::Qlora {
+            weights = weights.converted(Storage::Nf4).unwrap_or_else(|error| panic!("{error}"));
+        }
+        let mut adapter = (trained != Trained::Full).then(|| {
             let fields = json!({ "target_modules": "all-linear", "r": 16, "lora_alpha": 16 });
             let Value::Object(fields) = fields else { unreachable!() };
             Adapter::new(LoraConfig::from_fields(fields, "speed").expect("LoRA"), &weights.config, 1).expect("LoRA")
@@ -436,7 +463,7 @@ fn main() {
             head_chunk: 1024,
             max_length: *shape.lengths.last().expect("lengths"),
             // Bf16 weights with their rests and bf16 moments: ten bytes a parameter with the gradient.
-            optimizer: if lora { OptimizerKind::AdamW } else { OptimizerKind::AdamWBf16 },
+            optimizer: if trained == Trained::Full { OptimizerKind::AdamWBf16 } else { OptimizerKind::AdamW },
             ..SessionOptions::default()
         };
         let work = Work { tokens: shape.tokens, predictions: shape.tokens / 2, train: true };
@@ -446,8 +473,7 @@ fn main() {
             Ok(plan) if recompute.is_some() && least == Some(plan.recompute) => continue,
             Ok(plan) => plan,
             Err(error) => {
-                let name = if lora { "lora" } else { "full" };
-                left_out.push(json!({ "name": name, "reason": error.to_string() }));
+                left_out.push(json!({ "name": trained.name(), "reason": error.to_string() }));
                 write(&rows, &left_out);
                 continue;
             }
@@ -457,13 +483,14 @@ fn main() {
         let mut session = Session::on(device.clone(), Precision::Bf16, options);
         session.reserve(model, work).unwrap_or_else(|error| panic!("{error}"));
         for (dpo, &length) in shape.lengths.iter().flat_map(|length| [(true, length), (false, length)]) {
-            let name = match (dpo, lora, recompute) {
-                (true, false, None) => "dpo",
-                (true, false, Some(_)) => "dpo-layer",
-                (true, true, _) => "dpo-lora",
-                (false, false, None) => "sft",
-                (false, true, None) => "sft-lora",
-                (false, _, Some(_)) => continue,
+            let name = match (dpo, trained, recompute) {
+                (true, Trained::Full, None) => "dpo",
+                (true, Trained::Full, Some(_)) => "dpo-layer",
+                (true, Trained::Lora, _) => "dpo-lora",
+                (true, Trained::Qlora, _) => "dpo-qlora",
+                (false, Trained::Full, None) => "sft",
+                (false, Trained::Lora, None) => "sft-lora",
+                (false, ..) => continue,
             };
             if begin.elapsed().as_secs_f64() > budget {
                 left_out.push(json!({ "name": format!("{name} {length}"), "reason": "no time left" }));
