@@ -24,6 +24,7 @@ use crate::session::{
 mod answers;
 mod golden;
 mod heads;
+mod waits;
 
 fn emulated() -> Option<Arc<Emulated>> {
     Emulated::new(Watch::Off, 0)
