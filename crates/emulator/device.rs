@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use zephyr_kernels::cuda::{Bf16, Device, DeviceError, Element, Free, Launch, Part};
+use zephyr_kernels::cuda::{Bf16, Device, DeviceError, Element, Fetched, Free, Launch, Part};
 use zephyr_kernels::gemm::cuda::{Format, Place, Product};
 use zephyr_kernels::gemm::{self, Mat, MatMut};
 
@@ -14,14 +14,14 @@ use crate::machine::Machine;
 
 /// Launches run on the emulation; matrix products are this library's own on the CPU, in f32, rounded where the GPU's are.
 pub struct Emulated {
-    machine: Mutex<Machine>,
+    machine: Arc<Mutex<Machine>>,
     total: usize,
     /// Bytes of each piece, by address
     pieces: Mutex<HashMap<u64, usize>>,
     schedule: u32,
     hopper: bool,
     allocations: AtomicUsize,
-    waits: AtomicUsize,
+    waits: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Emulated {
@@ -49,13 +49,13 @@ impl Emulated {
     fn made(watch: Watch, schedule: u32, total: usize, hopper: bool) -> Option<Arc<Self>> {
         let library = Library::whole(watch)?;
         Some(Arc::new(Self {
-            machine: Mutex::new(Machine::new(&library)),
+            machine: Arc::new(Mutex::new(Machine::new(&library))),
             total,
             pieces: Mutex::default(),
             schedule,
             hopper,
             allocations: AtomicUsize::default(),
-            waits: AtomicUsize::default(),
+            waits: Arc::default(),
         }))
     }
 
@@ -121,9 +121,19 @@ impl Device for Emulated {
         Err(failed("a copy to the device", format!("{} bytes leave their part", bytes.len())))
     }
 
-    fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        self.waits.fetch_add(1, Ordering::Relaxed);
-        read(&lock(&self.machine), from, bytes)
+    /// A card copies some time between now and the wait: here at both ends, which must not differ.
+    fn fetch(&self, from: u64, bytes: usize) -> Result<Fetched, DeviceError> {
+        let mut early = vec![0; bytes];
+        read(&lock(&self.machine), from, &mut early)?;
+        let (machine, waits) = (self.machine.clone(), self.waits.clone());
+        Ok(Fetched::new(bytes, move |late| {
+            waits.fetch_add(1, Ordering::Relaxed);
+            read(&lock(&machine), from, late)?;
+            if *late != early[..] {
+                return Err(failed("a fetch", format!("its {bytes} bytes were written before they were waited for")));
+            }
+            Ok(())
+        }))
     }
 
     fn clear(&self, at: u64, bytes: usize) -> Result<(), DeviceError> {
@@ -211,4 +221,27 @@ fn store(machine: &Machine, place: &Place, values: &[f32]) -> Result<(), DeviceE
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_written_before_they_were_waited_for_are_seen() {
+        let Some(device) = Emulated::new(Watch::Off, 0) else { return };
+        let part = Part { name: "numbers".to_owned(), offset: 0, bytes: 8, element: 4 };
+        let at = device.allocate("numbers", 8, &[part]).unwrap();
+        device.write(at, &[1; 8]).unwrap();
+        let (mut first, mut second) = ([0u8; 4], [0u8; 4]);
+        let (of_first, of_second) = (device.fetch(at, 4).unwrap(), device.fetch(at + 4, 4).unwrap());
+        device.clear(at + 4, 4).unwrap();
+        of_first.wait(&mut first).unwrap();
+        assert_eq!((first, device.waits()), ([1; 4], 1));
+        let error = of_second.wait(&mut second).unwrap_err();
+        assert!(error.to_string().contains("written before they were waited for"), "{error}");
+        // Who does not wait does not mind.
+        drop(device.fetch(at, 4).unwrap());
+        device.clear(at, 4).unwrap();
+    }
 }

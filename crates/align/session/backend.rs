@@ -34,13 +34,16 @@ pub(super) trait Backend: Send {
     /// Allocates everything for the largest micro-batch of a run.
     fn reserve(&mut self, model: Model, optimizer: &Optimizer, work: Work) -> Result<()>;
 
-    /// Runs decoder and head on a batch.
+    /// Runs decoder and head on a batch, or has a device do it.
     fn forward(&mut self, model: Model, packed: &Packed, pass: Pass) -> Result<()>;
 
     /// Continues prompts with the model as it is here, in memory that is given back afterwards.
     fn generate(&mut self, model: Model, requests: &[Request], abort: Arc<AtomicBool>) -> Result<Vec<Generation>>;
 
-    /// What the rows of the last batch said about their targets.
+    /// Waits for what the rows of the last batch say about their targets, and not for a backward pass that was asked for since.
+    fn wait_for_stats(&mut self) -> Result<()>;
+
+    /// What they say, once it was waited for.
     fn stats(&self) -> &Stats;
 
     /// Adds to the gradients, from the loss's derivative by each log-probability; `None`: the one that the forward pass was

@@ -1,7 +1,15 @@
 //! A session's arrays on a device: everything of a step but the loss is computed there.
 //!
-//! The host waits twice: for the statistics of the predicted rows in each micro-batch, and for the gradient's norm in each
-//! step. **Not yet run on a GPU.**
+//! The host waits twice, each time for one small copy and for nothing that was queued after it: for the statistics of the
+//! predicted rows in each micro-batch, and for the gradient's norm in each step. Meanwhile the card has work:
+//!
+//! | the host waits for | queued behind it |
+//! |---|---|
+//! | statistics, where the loss's derivative is known before (SFT) | the rest of the head's gradient and the backward pass |
+//! | statistics, where it follows from them | nothing: the backward pass wants it |
+//! | the norm | AdamW and the clearing of the gradients |
+//!
+//! So the host makes metrics and queues the next batch while the card works. **Not yet run on a GPU.**
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -11,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 use zephyr_kernels::cuda::{Arena, Device, Element, Reserved};
 use zephyr_kernels::head::Stats;
 use zephyr_mistral::device::{
-    Cached, Decoder, Drawn, Gradients, Loaded, Planned, Room, Sizes, Workspace, check_config, download,
+    Cached, Decoder, Drawn, Gradients, Loaded, Planned, Room, Sizes, Statistics, Workspace, check_config, download,
 };
 use zephyr_mistral::generate::{Generation, Generator, Request};
 use zephyr_mistral::{Model, Parameters};
@@ -36,6 +44,8 @@ pub(super) struct OnDevice<T: Element> {
     workspace: Option<(Reserved, Workspace<T>)>,
     training: Option<Training<T>>,
     batch: Option<Loaded>,
+    /// Those of the last batch, until somebody asks
+    coming: Option<Statistics>,
     stats: Stats,
 }
 
@@ -57,6 +67,7 @@ impl<T: Element> OnDevice<T> {
             workspace: None,
             training: None,
             batch: None,
+            coming: None,
             stats: Stats::default(),
         }
     }
@@ -160,6 +171,8 @@ impl<T: Element> Backend for OnDevice<T> {
     }
 
     fn forward(&mut self, model: Model, packed: &Packed, pass: Pass) -> Result<()> {
+        // What nobody has asked for: this pass writes where it lies.
+        self.coming = None;
         self.hold(model)?;
         let planned = self.model.as_ref().expect("held above").decoder.planned(packed.batch())?;
         self.make_room(&planned, packed.rows.len(), pass.keep)?;
@@ -168,12 +181,12 @@ impl<T: Element> Backend for OnDevice<T> {
         let drawn = Drawn { dropout: pass.dropout.filter(|_| pass.keep), noise: pass.noise };
         let batch = decoder.load(workspace, planned, &packed.rows, &packed.targets, drawn)?;
         decoder.forward(&batch, workspace, pass.keep, model.adapter.is_some())?;
-        match (pass.coefficient, &self.training) {
+        self.coming = Some(match (pass.coefficient, &self.training) {
             (Some(coefficient), Some(Training { gradients, .. })) if pass.keep => {
-                decoder.statistics_and_backward(&batch, workspace, coefficient, *gradients, &mut self.stats)?;
+                decoder.statistics_and_backward(&batch, workspace, coefficient, *gradients)?
             }
-            _ => decoder.statistics(&batch, workspace, &mut self.stats)?,
-        }
+            _ => decoder.statistics(&batch, workspace)?,
+        });
         self.batch = Some(batch);
         Ok(())
     }
@@ -185,6 +198,10 @@ impl<T: Element> Backend for OnDevice<T> {
         let network = Box::new(Cached { decoder, room: &mut room });
         let mut generator = Generator::on(network).with_rows(PROMPT_ROWS).with_abort(abort);
         Ok(generator.generate_batch(requests, |_, _, _| ControlFlow::Continue(()))?)
+    }
+
+    fn wait_for_stats(&mut self) -> Result<()> {
+        Ok(self.coming.take().map_or(Ok(()), |coming| coming.wait(&mut self.stats))?)
     }
 
     fn stats(&self) -> &Stats {
@@ -220,10 +237,7 @@ impl<T: Element> Backend for OnDevice<T> {
     fn grad_norm(&mut self) -> Result<f64> {
         match &self.training {
             None => Ok(0.0),
-            Some(training) => {
-                training.queue_norm(&*self.device, None)?;
-                training.read_norm(&*self.device)
-            }
+            Some(training) => training.queue_norm(&*self.device, None)?.wait(),
         }
     }
 
@@ -238,10 +252,10 @@ impl<T: Element> Backend for OnDevice<T> {
             Gradients::Weights(_) => held.weights = place,
             Gradients::Adapter(_) => held.adapter = Some(place),
         }
-        training.queue_norm(&*self.device, update.max_grad_norm)?;
+        let norm = training.queue_norm(&*self.device, update.max_grad_norm)?;
         training.queue_step(&held.decoder, optimizer.steps() + 1, update)?;
         training.clear_gradients(&*self.device)?;
-        let norm = training.read_norm(&*self.device)?;
+        let norm = norm.wait()?;
         if norm.is_finite() {
             *optimizer = Arc::new(Optimizer::elsewhere(optimizer.kind(), optimizer.steps() + 1));
             training.ahead = true;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use zephyr_kernels::cuda::{Bf16, Device};
+use zephyr_kernels::head::Stats;
 use zephyr_kernels::noise::Noise;
 use zephyr_mistral::generate::{Generation, Request};
 use zephyr_mistral::lora::dropout_key;
@@ -249,9 +250,10 @@ impl Session {
         });
         let coefficient = (-1.0 / tokens_in_step) as f32;
         self.forward(model, packed, Pass { keep: true, noise, coefficient: Some(coefficient), ..Pass::default() })?;
-        let sums = TokenSums::of(self.backend.stats(), tokens_in_step);
-        self.finite_or_discard("loss", sums.loss)?;
+        // Before the loss is looked at, so that a device has work meanwhile.
         self.backward(model, packed, None)?;
+        let sums = TokenSums::of(self.stats()?, tokens_in_step);
+        self.finite_or_discard("loss", sums.loss)?;
         self.sums.add_sft(sums);
         self.count(packed);
         Ok(sums)
@@ -303,13 +305,13 @@ impl Session {
     /// Sum of log-probabilities of each sequence's predicted tokens, `[S]`; nothing is kept for a backward.
     pub fn sequence_logps<'m>(&mut self, model: impl Into<Model<'m>>, packed: &Packed) -> Result<Vec<f64>> {
         self.score(model.into(), packed)?;
-        Ok(packed.sum_by_sequence(&self.backend.stats().logp))
+        Ok(packed.sum_by_sequence(&self.stats()?.logp))
     }
 
     /// Log-probability of each predicted token, in the order of `packed.targets`.
     pub fn token_logps<'m>(&mut self, model: impl Into<Model<'m>>, packed: &Packed) -> Result<&[f32]> {
         self.score(model.into(), packed)?;
-        Ok(&self.backend.stats().logp)
+        Ok(&self.stats()?.logp)
     }
 
     /// Adds a batch to the evaluation: SFT sums without training; `tokens_in_set` counts the whole evaluation set.
@@ -320,7 +322,7 @@ impl Session {
         tokens_in_set: f64,
     ) -> Result<TokenSums> {
         self.score(model.into(), packed)?;
-        let sums = TokenSums::of(self.backend.stats(), tokens_in_set);
+        let sums = TokenSums::of(self.stats()?, tokens_in_set);
         self.evaluated.add_sft(sums);
         Ok(sums)
     }
@@ -343,7 +345,7 @@ impl Session {
         self.forward(model, packed, Pass::default())
     }
 
-    /// Runs decoder and head; what the rows say about their targets is then in the backend's statistics.
+    /// Runs decoder and head; what the rows say about their targets is then in [`Self::stats`].
     fn forward(&mut self, model: Model, packed: &Packed, pass: Pass) -> Result<()> {
         if pass.keep {
             model.check_trainable()?;
@@ -359,6 +361,12 @@ impl Session {
     fn backward(&mut self, model: Model, packed: &Packed, coefficients: Option<&[f32]>) -> Result<()> {
         let done = self.go_on().and_then(|()| self.backend.backward(model, packed, coefficients));
         self.done_or_discard(done)
+    }
+
+    fn stats(&mut self) -> Result<&Stats> {
+        let done = self.backend.wait_for_stats();
+        self.done_or_discard(done)?;
+        Ok(self.backend.stats())
     }
 
     fn go_on(&self) -> Result<()> {

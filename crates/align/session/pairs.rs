@@ -112,7 +112,7 @@ impl Session {
     ) -> Result<(PairLoss, PairSums)> {
         check_pairs(packed, objective)?;
         self.forward(model, packed, Pass { keep, ..Pass::default() })?;
-        let stats = self.backend.stats();
+        let stats = self.stats()?;
         let sums = packed.sum_by_sequence(&stats.logp);
         let lengths: Vec<f64> = packed.predicted.iter().map(|&count| f64::from(count)).collect();
         let (chosen, rejected) = sides(&sums);

@@ -75,7 +75,7 @@ impl Session {
             return Err(Error::Config(format!("{} labels for {} answers", desirable.len(), packed.sequences())));
         }
         self.forward(model, packed, Pass { keep, ..Pass::default() })?;
-        let stats = self.backend.stats();
+        let stats = self.stats()?;
         let policy = packed.sum_by_sequence(&stats.logp);
         let loss = config.loss(&UnpairedLogps { policy: &policy, reference, desirable, kl }, answers)?;
         let sums = UnpairedSums::of(stats, packed, &policy, desirable, &loss);

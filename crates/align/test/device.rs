@@ -25,6 +25,7 @@ mod answers;
 mod golden;
 mod heads;
 mod nf4;
+mod waits;
 
 fn emulated() -> Option<Arc<Emulated>> {
     Emulated::new(Watch::Off, 0)

@@ -10,7 +10,7 @@
 
 use super::cpu::Scalars;
 use super::{BLOCK, Config};
-use crate::cuda::{Argument, Bf16, Element, Launch, Pointer, narrow};
+use crate::cuda::{Argument, Arguments, Bf16, Element, Launch, Pointer, narrow};
 
 const THREADS: u32 = 256;
 /// Neighbours that a thread updates.
@@ -71,11 +71,11 @@ pub fn step<G: Element>(
     config: &Config,
 ) -> Launch {
     assert!(config.step > 0, "steps count from 1");
-    let mut arguments: Vec<Argument> = match weights {
-        Weights::Full { params, copy } => vec![params.into(), copy.into()],
-        Weights::Split { weights, rests } => vec![weights.into(), rests.into()],
+    let held: [Argument; 2] = match weights {
+        Weights::Full { params, copy } => [params.into(), copy.into()],
+        Weights::Split { weights, rests } => [weights.into(), rests.into()],
     };
-    arguments.push(gradients.into());
+    let mut arguments: Arguments = held.into_iter().chain([gradients.into()]).collect();
     match moments {
         Moments::Full { m, v } => arguments.extend([Argument::from(m), v.into()]),
         Moments::Bf16 { m, v, seed } => arguments.extend([Argument::from(m), v.into(), seed.into()]),

@@ -2,6 +2,7 @@
 //! driver ([`driver`](super::driver)) and the emulation of the tests (crates/emulator) are two of it.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Launch, Part, Pointer, Stored};
@@ -33,8 +34,43 @@ impl Free {
     }
 }
 
-/// One GPU with one queue of work. Everything but [`Device::read`] returns as soon as it is queued. Any thread may call; what two
-/// queue at once comes in either order.
+/// Elements that are on their way between host and device at one time.
+pub const PIECE: usize = 1 << 20;
+
+type Wait = Box<dyn FnOnce(&mut [u8]) -> Result<(), DeviceError> + Send>;
+
+/// Bytes on their way to the host, from [`Device::fetch`]. Whoever drops them does not want them any more.
+#[must_use]
+pub struct Fetched {
+    bytes: usize,
+    wait: Wait,
+}
+
+impl Fetched {
+    /// So many bytes, which `wait` waits for and gives.
+    pub fn new(bytes: usize, wait: impl FnOnce(&mut [u8]) -> Result<(), DeviceError> + Send + 'static) -> Self {
+        Self { bytes, wait: Box::new(wait) }
+    }
+
+    /// Waits for these values, and for nothing that was queued after them.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`]
+    pub fn wait<T: Stored>(self, values: &mut [T]) -> Result<(), DeviceError> {
+        assert_eq!(size_of_val(values), self.bytes, "bytes that were fetched");
+        // SAFETY: `Stored` are numbers without padding, of which every bit pattern is one.
+        (self.wait)(unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), self.bytes) })
+    }
+}
+
+impl fmt::Debug for Fetched {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} bytes on their way", self.bytes)
+    }
+}
+
+/// One GPU with one queue of work, beside which copies to the host are made. Everything returns as soon as it is queued; the
+/// host waits in [`Fetched::wait`], and in [`Device::free`]. Any thread may call; what two queue at once comes in either order.
 ///
 /// Addresses are the caller's business, as shapes are everywhere here: they come from an [`Arena`](super::Arena), and the
 /// functions that make launches and products check sizes.
@@ -54,14 +90,16 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// [`DeviceError::OutOfMemory`], after which the device goes on as before.
     fn allocate(&self, what: &str, bytes: usize, parts: &[Part]) -> Result<u64, DeviceError>;
 
-    /// Gives a piece back, once all queued work is done.
+    /// Gives a piece back, once all queued work and all copies are done.
     fn free(&self, base: u64);
 
-    /// Copies from the host. The bytes may be changed afterwards.
+    /// Copies from the host. The bytes may be changed afterwards. Behind megabytes of other writes it waits until those have gone.
     fn write(&self, to: u64, bytes: &[u8]) -> Result<(), DeviceError>;
 
-    /// Waits for all queued work, then copies to the host: the one method that waits.
-    fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
+    /// Copies to the host behind all that is queued by now, and beside what is queued later: **until the copy has been waited
+    /// for, nothing may be queued that writes to these bytes.** The emulation copies when it is waited for, and fails if they are
+    /// other ones by then.
+    fn fetch(&self, from: u64, bytes: usize) -> Result<Fetched, DeviceError>;
 
     /// Zeros.
     fn clear(&self, at: u64, bytes: usize) -> Result<(), DeviceError>;
@@ -86,11 +124,31 @@ impl dyn Device + '_ {
         self.write(to.address, bytes)
     }
 
-    /// Waits, then copies to the host.
+    /// Waits for them, then copies to the host.
     pub fn download<T: Stored>(&self, from: Pointer<T>, values: &mut [T]) -> Result<(), DeviceError> {
-        // SAFETY: `Stored` are numbers without padding, of which every bit pattern is one.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) };
-        self.read(from.address, bytes)
+        self.download_with(from, values.len(), |range, fetched| fetched.wait(&mut values[range]))
+    }
+
+    /// Copies `len` elements to the host by the [`PIECE`]: `take` waits for one while the next is on its way.
+    pub fn download_with<T: Stored>(
+        &self,
+        from: Pointer<T>,
+        len: usize,
+        mut take: impl FnMut(Range<usize>, Fetched) -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let pieces = (0..len).step_by(PIECE).map(|start| start..len.min(start + PIECE));
+        let mut coming = None;
+        for range in pieces.map(Some).chain([None]) {
+            let fetch = |range: Range<usize>| {
+                let fetched = self.fetch(from.offset(range.start).address, range.len() * size_of::<T>());
+                fetched.map(|fetched| (range, fetched))
+            };
+            let next = range.map(fetch).transpose()?;
+            if let Some((range, fetched)) = std::mem::replace(&mut coming, next) {
+                take(range, fetched)?;
+            }
+        }
+        Ok(())
     }
 
     /// Zeros `len` elements.

@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use super::blas::Blas;
+use super::copies::Copies;
 use super::launch::{LaunchError, Launcher};
-use super::{Device, DeviceError, Free, Launch, Part, opened};
+use super::{Device, DeviceError, Fetched, Free, Launch, Part, opened};
 use crate::gemm::cuda::Product;
 
 /// The environment variable that, as `hopper`, switches on the kernels of attention for Hopper: they have not been measured yet.
 const ATTENTION: &str = "ZEPHYR_ATTENTION";
 
-/// One card and one stream of it.
+/// One card and its stream of work, with one for copies beside it.
 pub struct Driver {
     stream: Arc<CudaStream>,
+    copies: Copies,
     launcher: Mutex<Launcher>,
     blas: Mutex<Blas>,
     name: String,
@@ -28,7 +30,7 @@ impl fmt::Debug for Driver {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -76,7 +78,8 @@ impl Driver {
         let capability = done("asking for the card's generation", context.compute_capability())?;
         // Their instructions are those of 9.0 and of no card after it.
         let hopper = capability == (9, 0) && std::env::var_os(ATTENTION).is_some_and(|wanted| wanted == "hopper");
-        Ok(Arc::new(Self { hopper, stream, launcher: Mutex::new(launcher), blas: Mutex::new(blas), name }))
+        let copies = Copies::new(&stream)?;
+        Ok(Arc::new(Self { hopper, stream, copies, launcher: Mutex::new(launcher), blas: Mutex::new(blas), name }))
     }
 
     /// The raw stream, with the context current on this thread.
@@ -85,8 +88,10 @@ impl Driver {
         Ok(self.stream.cu_stream())
     }
 
+    /// Waits for all work and all copies.
     fn wait(&self) -> Result<(), DeviceError> {
-        done("waiting for the card", self.stream.synchronize())
+        done("waiting for the card", self.stream.synchronize())?;
+        self.copies.wait()
     }
 }
 
@@ -121,16 +126,13 @@ impl Device for Driver {
     }
 
     fn write(&self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
-        let stream = self.stream()?;
-        // SAFETY: the address is that of an arena. From memory that is not pinned the driver has copied when it returns.
-        done("a copy to the card", unsafe { result::memcpy_htod_async(to, bytes, stream) })
+        self.stream()?;
+        self.copies.write(to, bytes)
     }
 
-    fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        let stream = self.stream()?;
-        // SAFETY: the address is that of an arena, and the copy is waited for before the slice is looked at.
-        done("a copy from the card", unsafe { result::memcpy_dtoh_async(bytes, from, stream) })?;
-        self.wait()
+    fn fetch(&self, from: u64, bytes: usize) -> Result<Fetched, DeviceError> {
+        self.stream()?;
+        self.copies.fetch(from, bytes)
     }
 
     fn clear(&self, at: u64, bytes: usize) -> Result<(), DeviceError> {

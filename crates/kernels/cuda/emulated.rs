@@ -7,7 +7,7 @@ use zephyr_kernels::cuda::{Argument, Bf16, Element, Launch, Pointer};
 const SOURCE: &str = "cuda/emulation/probe.cu";
 
 fn launch(kernel: &'static str, blocks: u32, threads: u32, arguments: &[Argument]) -> Launch {
-    Launch { kernel, grid: [blocks, 1, 1], block: threads, shared: 0, arguments: arguments.to_vec() }
+    Launch { kernel, grid: [blocks, 1, 1], block: threads, shared: 0, arguments: arguments.iter().copied().collect() }
 }
 
 fn near(what: &str, actual: f32, expected: f64, tolerance: f64) -> Result<(), String> {

@@ -7,7 +7,13 @@ use zephyr_kernels::cuda::{Argument, Bf16, Launch, Pointer, TensorMap};
 const SOURCE: &str = "cuda/emulation/hopper_probe.cu";
 
 fn launch(kernel: &'static str, threads: u32, arguments: &[Argument]) -> Launch {
-    Launch { kernel, grid: [1, 1, 1], block: threads, shared: 3 * 8192 + 64, arguments: arguments.to_vec() }
+    Launch {
+        kernel,
+        grid: [1, 1, 1],
+        block: threads,
+        shared: 3 * 8192 + 64,
+        arguments: arguments.iter().copied().collect(),
+    }
 }
 
 fn map(at: Pointer<Bf16>, rows: usize, columns: usize) -> TensorMap {

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
+use std::mem::MaybeUninit;
+use std::ptr::{from_ref, null_mut};
 use std::sync::Arc;
 
 use cudarc::driver::sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use cudarc::driver::{CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 
+use super::arguments::MOST;
 use super::{Launch, TensorMap};
 
 /// The kernels of each source, for every card that [`build.rs`](../../build.rs) names and those to come.
@@ -63,7 +66,8 @@ impl Launcher {
         self.modules.len()
     }
 
-    /// Queues `launch` behind everything that the stream has; one without blocks does nothing.
+    /// Queues `launch` behind everything that the stream has; one without blocks does nothing. Nothing is allocated here: the
+    /// driver copies the arguments from where they lie.
     ///
     /// # Errors
     /// What the driver finds at once. A kernel that fails later makes the next calls on the context fail.
@@ -77,20 +81,21 @@ impl Launcher {
         let failed = |cause| LaunchError { what: launch.kernel.to_owned(), cause };
         self.stream.context().bind_to_thread().map_err(failed)?;
         let function = self.function(launch).map_err(failed)?;
-        let mut slots: Vec<u64> = launch.arguments.iter().map(|argument| argument.slot).collect();
-        let maps = launch.arguments.iter().map(|argument| argument.map.as_ref().map(encode).transpose());
-        let mut maps = maps.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        let place = |(slot, map): (&mut u64, &mut Option<sys::CUtensorMap>)| match map {
-            Some(map) => std::ptr::from_mut(map).cast(),
-            None => std::ptr::from_mut(slot).cast(),
-        };
-        let mut arguments: Vec<*mut c_void> = slots.iter_mut().zip(&mut maps).map(place).collect();
+        let mut maps = [const { MaybeUninit::<sys::CUtensorMap>::uninit() }; MOST];
+        let mut places: [*mut c_void; MOST] = [null_mut(); MOST];
+        for ((place, map), argument) in places.iter_mut().zip(&mut maps).zip(&*launch.arguments) {
+            *place = match &argument.map {
+                Some(given) => from_ref(map.write(encode(given).map_err(failed)?)).cast_mut().cast(),
+                None => from_ref(&argument.slot).cast_mut().cast(),
+            };
+        }
+        let places = &mut places[..launch.arguments.len()];
         let [x, y, z] = launch.grid;
         // SAFETY: the arguments are as the kernel's signature has them (the emulated tests compare the two), each at the
-        // start of its slot or a map; the memory is the caller's promise.
+        // start of its slot or a map, and the driver only reads them; the memory is the caller's promise.
         unsafe {
             let stream = self.stream.cu_stream();
-            result::launch_kernel(function, (x, y, z), (launch.block, 1, 1), launch.shared, stream, &mut arguments)
+            result::launch_kernel(function, (x, y, z), (launch.block, 1, 1), launch.shared, stream, places)
         }
         .map_err(failed)
     }
@@ -121,7 +126,7 @@ impl Launcher {
 
 /// The map as Hopper's copy engine takes it: bf16, swizzled by 128 bytes, zeros outside.
 fn encode(map: &TensorMap) -> Result<sys::CUtensorMap, DriverError> {
-    let mut encoded = std::mem::MaybeUninit::uninit();
+    let mut encoded = MaybeUninit::uninit();
     // SAFETY: each pointer is that of as many numbers as a matrix of two dimensions has; the driver looks at no memory of the
     // card, and writes the map if it gives no error.
     unsafe {

@@ -13,8 +13,11 @@
 //! - Nothing allocates: scratch memory is an argument, and a function beside the launch tells its size.
 
 mod arena;
+mod arguments;
 #[cfg(feature = "cuda")]
 mod blas;
+#[cfg(feature = "cuda")]
+mod copies;
 mod device;
 #[cfg(feature = "cuda")]
 pub mod driver;
@@ -22,11 +25,14 @@ pub mod driver;
 pub mod launch;
 #[cfg(feature = "cuda")]
 mod opened;
+#[cfg(all(test, feature = "cuda"))]
+mod stand_in;
 
 use std::marker::PhantomData;
 
 pub use arena::{Arena, Part, Reserved};
-pub use device::{Device, DeviceError, Free, open};
+pub use arguments::{Argument, Arguments, TensorMap};
+pub use device::{Device, DeviceError, Fetched, Free, PIECE, open};
 
 /// A number in the upper half of an f32's bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,72 +129,6 @@ impl<T> Pointer<T> {
     }
 }
 
-/// A matrix of bf16 that Hopper's copy engine brings to shared memory by boxes, whose chunks of 16 bytes it swizzles by 128 bytes.
-/// emulation/hopper.h has the same; for a card the driver encodes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct TensorMap {
-    pub address: u64,
-    pub rows: u64,
-    pub columns: u64,
-    /// Bytes from row to row, a multiple of 16
-    pub stride: u64,
-    pub box_rows: u32,
-    pub box_columns: u32,
-}
-
-/// One argument of a kernel, as its signature spells it and as the driver takes it: its bytes at the start of eight, or a map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Argument {
-    pub letter: char,
-    pub slot: u64,
-    pub map: Option<TensorMap>,
-}
-
-impl Argument {
-    /// Scalars have capital letters.
-    pub fn is_pointer(&self) -> bool {
-        self.letter.is_ascii_lowercase()
-    }
-}
-
-impl<T: Stored> From<Pointer<T>> for Argument {
-    fn from(pointer: Pointer<T>) -> Self {
-        Self { letter: T::LETTER, slot: pointer.address, map: None }
-    }
-}
-
-/// Null where there is none.
-impl<T: Stored> From<Option<Pointer<T>>> for Argument {
-    fn from(pointer: Option<Pointer<T>>) -> Self {
-        pointer.unwrap_or(Pointer::NULL).into()
-    }
-}
-
-impl From<f32> for Argument {
-    fn from(value: f32) -> Self {
-        Self { letter: 'F', slot: u64::from(value.to_bits()), map: None }
-    }
-}
-
-impl From<u32> for Argument {
-    fn from(value: u32) -> Self {
-        Self { letter: 'U', slot: u64::from(value), map: None }
-    }
-}
-
-impl From<u64> for Argument {
-    fn from(value: u64) -> Self {
-        Self { letter: 'L', slot: value, map: None }
-    }
-}
-
-impl From<TensorMap> for Argument {
-    fn from(map: TensorMap) -> Self {
-        Self { letter: 'T', slot: 0, map: Some(map) }
-    }
-}
-
 /// Everything the driver needs to know to run a kernel once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
@@ -199,7 +139,7 @@ pub struct Launch {
     pub block: u32,
     /// Bytes of dynamic shared memory
     pub shared: u32,
-    pub arguments: Vec<Argument>,
+    pub arguments: Arguments,
 }
 
 /// `queue!(kernel, grid, block, shared; arguments…)`
@@ -210,7 +150,7 @@ macro_rules! queue {
             grid: $grid,
             block: $block,
             shared: $shared,
-            arguments: vec![$($crate::cuda::Argument::from($argument)),*],
+            arguments: [$($crate::cuda::Argument::from($argument)),*].into_iter().collect(),
         }
     };
 }

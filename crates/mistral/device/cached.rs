@@ -228,7 +228,7 @@ impl<T: Element> Network for Cached<'_, T> {
         decoder.forward(&loaded, workspace, false, true)?;
         match step.targets {
             Some(_) => {
-                decoder.statistics(&loaded, workspace, &mut room.stats)?;
+                decoder.statistics(&loaded, workspace)?.wait(&mut room.stats)?;
                 out.extend_from_slice(&room.stats.logp);
             }
             None => out.extend(decoder.all_logits(&loaded, workspace)?),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use zephyr_kernels::attention::cuda::HEAD_DIMS;
-use zephyr_kernels::cuda::{Arena, Device, DeviceError, Element, Pointer, Reserved};
+use zephyr_kernels::cuda::{Arena, Device, DeviceError, Element, PIECE, Pointer, Reserved};
 use zephyr_kernels::matrix::Matrix;
 use zephyr_kernels::{nf4, rope};
 
@@ -18,9 +18,7 @@ use crate::model::Model;
 use crate::storage::Storage;
 use crate::train::rope_table;
 
-/// Values that are on their way between host and device at one time.
-pub const PIECE: usize = 1 << 20;
-/// Those of them that a thread unpacks at one time: whole blocks of every storage.
+/// Values of a piece that a thread unpacks at one time: whole blocks of every storage.
 const PART: usize = 1 << 15;
 
 /// A model on a device: its weights, frozen or not, the adapter over them if there is one, and the rotary table.
@@ -240,17 +238,17 @@ pub fn upload<T: Element>(device: &dyn Device, values: &[f32], to: Pointer<T>) -
     Ok(())
 }
 
-/// Waits for the device, then copies its values as f32.
+/// Waits for them, then copies values of the device as f32: a piece is converted while the next is on its way.
 pub fn download<T: Element>(
     device: &dyn Device,
     from: Pointer<T>,
     values: &mut [f32],
 ) -> std::result::Result<(), DeviceError> {
     let mut held = Vec::new();
-    for (piece, values) in values.chunks_mut(PIECE).enumerate() {
-        held.resize(values.len(), T::default());
-        device.download(from.offset(piece * PIECE), &mut held)?;
-        values.par_iter_mut().zip(&held).for_each(|(value, held)| *value = held.to_f32());
-    }
-    Ok(())
+    device.download_with(from, values.len(), |range, fetched| {
+        held.resize(range.len(), T::default());
+        fetched.wait(&mut held)?;
+        values[range].par_iter_mut().zip(&held).for_each(|(value, held)| *value = held.to_f32());
+        Ok(())
+    })
 }

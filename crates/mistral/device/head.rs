@@ -1,6 +1,6 @@
 //! The log-prob head: only the rows that predict something, a chunk of logits at a time.
 
-use zephyr_kernels::cuda::{Element, Pointer};
+use zephyr_kernels::cuda::{Element, Fetched, Pointer};
 use zephyr_kernels::gemm::cuda::{Mat, nn, nt, tn};
 use zephyr_kernels::{embedding, head};
 
@@ -9,21 +9,48 @@ use super::workspace::STATS_BYTES;
 use super::{Decoder, Gradients, Loaded, Workspace};
 use crate::error::Result;
 
-/// What becomes of a chunk of logits.
-#[derive(Clone, Copy)]
-struct Wanted<T> {
-    statistics: bool,
-    gradients: Option<Gradients<T>>,
+/// What the rows of a batch say about their targets, on its way to the host.
+#[derive(Debug)]
+pub struct Statistics {
+    rows: usize,
+    bytes: Fetched,
 }
 
-impl<T: Element> Decoder<T> {
-    /// What the rows say about their targets. Waits for the device: the one read of a micro-batch.
+impl Statistics {
+    /// Waits for it, and for nothing that was queued since.
     ///
     /// # Errors
     /// The device's.
-    pub fn statistics(&self, batch: &Loaded, workspace: &Workspace<T>, stats: &mut head::Stats) -> Result<()> {
-        self.chunks(batch, workspace, Wanted { statistics: true, gradients: None })?;
-        self.read(batch, workspace, stats)
+    pub fn wait(self, stats: &mut head::Stats) -> Result<()> {
+        let Self { rows, bytes: fetched } = self;
+        let mut bytes = vec![0u8; STATS_BYTES * rows];
+        fetched.wait(&mut bytes)?;
+        let (floats, correct) = bytes.split_at((STATS_BYTES - 1) * rows);
+        let head::Stats { logp, lse, entropy, log_collision, logit_mean, .. } = &mut *stats;
+        let kinds = [logp, lse, entropy, log_collision, logit_mean];
+        let floats = floats.as_chunks().0;
+        for (kind, to) in kinds.into_iter().enumerate() {
+            to.clear();
+            to.extend(floats[kind * rows..][..rows].iter().map(|&four| f32::from_le_bytes(four)));
+        }
+        stats.correct.clear();
+        stats.correct.extend(correct.iter().map(|&flag| flag == 1));
+        Ok(())
+    }
+}
+
+impl<T: Element> Decoder<T> {
+    /// What the rows say about their targets. It must be waited for, or dropped, before the next batch on this workspace.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn statistics(&self, batch: &Loaded, workspace: &Workspace<T>) -> Result<Statistics> {
+        self.gather(batch, workspace)?;
+        for (first, count) in chunks(batch, workspace) {
+            self.logits(workspace, first, count)?;
+            self.chunk_statistics(batch, workspace, first, count)?;
+        }
+        self.fetch(batch, workspace)
     }
 
     /// [`Self::statistics`] and [`Self::head_backward`] with the logits computed once, for a loss whose derivative by every
@@ -37,12 +64,20 @@ impl<T: Element> Decoder<T> {
         workspace: &Workspace<T>,
         coefficient: f32,
         gradients: Gradients<T>,
-        stats: &mut head::Stats,
-    ) -> Result<()> {
+    ) -> Result<Statistics> {
         self.device.upload(&vec![coefficient; batch.predictions], workspace.ends.coefficient)?;
-        self.chunks(batch, workspace, Wanted { statistics: true, gradients: Some(gradients) })?;
+        self.gather(batch, workspace)?;
+        let mut fetched = None;
+        for (first, count) in chunks(batch, workspace) {
+            self.logits(workspace, first, count)?;
+            self.chunk_statistics(batch, workspace, first, count)?;
+            if first + count == batch.predictions {
+                fetched = Some(self.fetch(batch, workspace)?);
+            }
+            self.chunk_gradients(batch, workspace, first, count, gradients)?;
+        }
         self.scatter(batch, workspace)?;
-        self.read(batch, workspace, stats)
+        fetched.map_or_else(|| self.fetch(batch, workspace), Ok)
     }
 
     /// From the loss's derivative by each log-probability to the gradient of the final hidden states, and that of the head.
@@ -58,7 +93,10 @@ impl<T: Element> Decoder<T> {
     ) -> Result<()> {
         assert_eq!(coefficients.len(), batch.predictions, "coefficients");
         self.device.upload(coefficients, workspace.ends.coefficient)?;
-        self.chunks(batch, workspace, Wanted { statistics: false, gradients: Some(gradients) })?;
+        for (first, count) in chunks(batch, workspace) {
+            self.logits(workspace, first, count)?;
+            self.chunk_gradients(batch, workspace, first, count, gradients)?;
+        }
         self.scatter(batch, workspace)
     }
 
@@ -101,52 +139,50 @@ impl<T: Element> Decoder<T> {
         Ok(self.device.run(&embedding::cuda::backward(from, width, batch.rows, to, rows))?)
     }
 
-    fn chunks(&self, batch: &Loaded, workspace: &Workspace<T>, wanted: Wanted<T>) -> Result<()> {
+    /// What the logits that were just made say about their targets.
+    fn chunk_statistics(&self, batch: &Loaded, workspace: &Workspace<T>, first: usize, count: usize) -> Result<()> {
+        let (logits, targets) = (workspace.ends.logits, batch.targets.offset(first));
+        let stats = stats_of(batch, workspace, first);
+        Ok(self.device.run(&head::cuda::statistics(logits, targets, &stats, count, self.config.vocab_size))?)
+    }
+
+    /// The gradients of the logits that were just made, to their rows and to the head.
+    fn chunk_gradients(
+        &self,
+        batch: &Loaded,
+        workspace: &Workspace<T>,
+        first: usize,
+        count: usize,
+        gradients: Gradients<T>,
+    ) -> Result<()> {
         let (width, vocabulary) = (self.config.hidden_size, self.config.vocab_size);
         let weight = Mat::new(self.weight(&self.layout.lm_head)?, vocabulary, width);
-        if wanted.statistics {
-            self.gather(batch, workspace)?;
-        }
-        for first in (0..batch.predictions).step_by(workspace.sizes.chunk) {
-            let count = workspace.sizes.chunk.min(batch.predictions - first);
-            let (logits, targets) = (workspace.ends.logits, batch.targets.offset(first));
-            let stats = stats_of(batch, workspace, first);
-            self.logits(workspace, first, count)?;
-            if wanted.statistics {
-                self.device.run(&head::cuda::statistics(logits, targets, &stats, count, vocabulary))?;
-            }
-            let Some(gradients) = wanted.gradients else { continue };
-            let (d_logits, coefficient) = (workspace.ends.d_logits, workspace.ends.coefficient.offset(first));
-            let launch = head::cuda::gradient(logits, targets, stats.lse, coefficient, d_logits, count, vocabulary);
-            self.device.run(&launch)?;
-            let d_logits = Mat::new(d_logits, count, vocabulary);
-            let d_hidden = Mat::new(workspace.ends.d_head_rows.offset(first * width), count, width);
-            self.device.multiply(&nn(d_hidden, d_logits, weight, 1.0))?;
-            if let Some(d_weight) = of_weights(gradients, &self.layout.lm_head) {
-                let hidden = Mat::new(workspace.ends.head_rows.offset(first * width), count, width);
-                let d_weight = Mat::new(d_weight, vocabulary, width);
-                self.device.multiply(&tn(d_weight, d_logits, hidden, 1.0).accumulated())?;
-            }
+        let (logits, targets) = (workspace.ends.logits, batch.targets.offset(first));
+        let lse = stats_of(batch, workspace, first).lse;
+        let (d_logits, coefficient) = (workspace.ends.d_logits, workspace.ends.coefficient.offset(first));
+        let launch = head::cuda::gradient(logits, targets, lse, coefficient, d_logits, count, vocabulary);
+        self.device.run(&launch)?;
+        let d_logits = Mat::new(d_logits, count, vocabulary);
+        let d_hidden = Mat::new(workspace.ends.d_head_rows.offset(first * width), count, width);
+        self.device.multiply(&nn(d_hidden, d_logits, weight, 1.0))?;
+        if let Some(d_weight) = of_weights(gradients, &self.layout.lm_head) {
+            let hidden = Mat::new(workspace.ends.head_rows.offset(first * width), count, width);
+            let d_weight = Mat::new(d_weight, vocabulary, width);
+            self.device.multiply(&tn(d_weight, d_logits, hidden, 1.0).accumulated())?;
         }
         Ok(())
     }
 
-    fn read(&self, batch: &Loaded, workspace: &Workspace<T>, stats: &mut head::Stats) -> Result<()> {
+    fn fetch(&self, batch: &Loaded, workspace: &Workspace<T>) -> Result<Statistics> {
         let rows = batch.predictions;
-        let mut bytes = vec![0u8; STATS_BYTES * rows];
-        self.device.download(workspace.ends.stats, &mut bytes)?;
-        let (floats, correct) = bytes.split_at((STATS_BYTES - 1) * rows);
-        let head::Stats { logp, lse, entropy, log_collision, logit_mean, .. } = &mut *stats;
-        let kinds = [logp, lse, entropy, log_collision, logit_mean];
-        let floats = floats.as_chunks().0;
-        for (kind, to) in kinds.into_iter().enumerate() {
-            to.clear();
-            to.extend(floats[kind * rows..][..rows].iter().map(|&four| f32::from_le_bytes(four)));
-        }
-        stats.correct.clear();
-        stats.correct.extend(correct.iter().map(|&flag| flag == 1));
-        Ok(())
+        Ok(Statistics { rows, bytes: self.device.fetch(workspace.ends.stats.address, STATS_BYTES * rows)? })
     }
+}
+
+/// First row and length of each chunk.
+fn chunks<T>(batch: &Loaded, workspace: &Workspace<T>) -> impl Iterator<Item = (usize, usize)> + use<T> {
+    let (rows, chunk) = (batch.predictions, workspace.sizes.chunk);
+    (0..rows).step_by(chunk).map(move |first| (first, chunk.min(rows - first)))
 }
 
 /// Where the statistics of the rows from `first` on lie.

@@ -12,7 +12,7 @@
 //! resident   a model that stays, of whichever type, for those
 //! ```
 //! `T` is the type of weights and activations: f32 to compare with the CPU, bf16 to be fast. Sums are f32 either way, and so
-//! are logits. Everything is queued; the host waits for [`Decoder::statistics`] and [`Decoder::all_logits`] alone.
+//! are logits. Everything is queued; the host waits in [`Statistics::wait`] and [`Decoder::all_logits`] alone.
 
 mod backward;
 mod cached;
@@ -30,6 +30,7 @@ mod test;
 mod workspace;
 
 pub use cached::{Cached, PagedCache, Room};
-pub use decoder::{Decoder, Gradients, PIECE, check_config, download, upload};
+pub use decoder::{Decoder, Gradients, check_config, download, upload};
+pub use head::Statistics;
 pub use resident::Resident;
 pub use workspace::{Drawn, Loaded, Planned, Sizes, Workspace, plan_workspace};

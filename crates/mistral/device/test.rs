@@ -57,7 +57,7 @@ pub(super) fn on_device<T: Element>(
     let loaded = decoder.load(&workspace, planned, &rows, targets, drawn).unwrap();
     decoder.forward(&loaded, &workspace, true, true).unwrap();
     let mut stats = head::Stats::default();
-    decoder.statistics(&loaded, &workspace, &mut stats).unwrap();
+    decoder.statistics(&loaded, &workspace).unwrap().wait(&mut stats).unwrap();
     let coefficients = vec![coefficient; rows.len()];
     decoder.head_backward(&loaded, &workspace, &coefficients, gradients).unwrap();
     decoder.backward(&loaded, &workspace, gradients).unwrap();

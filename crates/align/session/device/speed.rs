@@ -17,7 +17,7 @@ use zephyr_align::batch::sides;
 use zephyr_align::losses::{Denominator, LossConfig};
 use zephyr_align::session::{MemoryPlan, OptimizerKind, Precision, ReferenceLogps, Work};
 use zephyr_align::{Packed, Sequence, Session, SessionOptions, Update, flops};
-use zephyr_kernels::cuda::{Bf16, Device, DeviceError, Free, Launch, Part};
+use zephyr_kernels::cuda::{Bf16, Device, DeviceError, Fetched, Free, Launch, Part};
 use zephyr_kernels::gemm::cuda::{Product, peak};
 use zephyr_mistral::device::Resident;
 use zephyr_mistral::generate::{GenerateOptions, Generator, Request};
@@ -153,21 +153,21 @@ impl Timed {
     /// Seconds until all that was asked for is done.
     fn wait(&self) -> Result<f64, DeviceError> {
         let start = Instant::now();
-        self.inner.read(self.probe, &mut [0; 4])?;
+        self.inner.fetch(self.probe, 4)?.wait(&mut [0u8; 4])?;
         Ok(start.elapsed().as_secs_f64())
     }
 
-    fn note(
+    fn note<R>(
         &self,
         class: &'static str,
         operations: f64,
-        ask: impl FnOnce() -> Result<(), DeviceError>,
-    ) -> Result<(), DeviceError> {
+        ask: impl FnOnce() -> Result<R, DeviceError>,
+    ) -> Result<R, DeviceError> {
         if !self.on.load(Ordering::Relaxed) {
             return ask();
         }
         let start = Instant::now();
-        ask()?;
+        let asked = ask()?;
         self.wait()?;
         let seconds = (start.elapsed().as_secs_f64() - self.idle).max(0.0);
         let mut classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,7 +175,7 @@ impl Timed {
         entry.launches += 1;
         entry.seconds += seconds;
         entry.operations += operations;
-        Ok(())
+        Ok(asked)
     }
 
     /// What `step` takes, class by class. Slower as a whole than without the waits.
@@ -234,8 +234,8 @@ impl Device for Timed {
         self.note("from the host", 0.0, || self.inner.write(to, bytes))
     }
 
-    fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        self.note("to the host", 0.0, || self.inner.read(from, bytes))
+    fn fetch(&self, from: u64, bytes: usize) -> Result<Fetched, DeviceError> {
+        self.note("to the host", 0.0, || self.inner.fetch(from, bytes))
     }
 
     fn clear(&self, at: u64, bytes: usize) -> Result<(), DeviceError> {

@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use zephyr_kernels::adamw::cuda::{Codes, Moments, Weights, step, tables};
 use zephyr_kernels::adamw::{self, BLOCK, Blocks};
-use zephyr_kernels::cuda::{Arena, Bf16, Device, DeviceError, Element, Pointer, Reserved};
+use zephyr_kernels::cuda::{Arena, Bf16, Device, DeviceError, Element, Fetched, PIECE, Pointer, Reserved};
 use zephyr_kernels::norm::cuda as norm;
-use zephyr_mistral::device::{Decoder, Gradients, PIECE, download, upload};
+use zephyr_mistral::device::{Decoder, Gradients, download, upload};
 use zephyr_mistral::{Model, TensorSpec};
 
 use super::super::{Optimizer, OptimizerKind, Update, decay_runs};
@@ -43,6 +43,18 @@ struct Norm {
     shares: Pointer<f64>,
     grad_scale: Pointer<f32>,
     norm: Pointer<f32>,
+}
+
+/// The norm of a gradient on its way to the host.
+pub(crate) struct Measured(Fetched);
+
+impl Measured {
+    /// Waits for it; not a finite number if the gradient is none.
+    pub fn wait(self) -> Result<f64> {
+        let mut norm = [0.0f32];
+        self.0.wait(&mut norm)?;
+        Ok(f64::from(norm[0]))
+    }
 }
 
 /// What the weights lack to the exact ones, and the moments.
@@ -221,7 +233,7 @@ impl<T: Element> Training<T> {
             Exact::Weights | Exact::Rests(_) => download(device, self.target(decoder), parameters)?,
         }
         self.arrays().iter().zip(optimizer.sections_mut()).try_for_each(|(array, section)| match *array {
-            Array::Same(address) => device.read(address, section.bytes),
+            Array::Same(address) => device.download(Pointer::new(address), section.bytes),
             Array::Bf16(from) => download(device, from, bytemuck::cast_slice_mut(section.bytes)),
         })
     }
@@ -257,8 +269,8 @@ impl<T: Element> Training<T> {
         }
     }
 
-    /// Queues the norm of the gradients, and the factor that clips them.
-    pub fn queue_norm(&self, device: &dyn Device, max_norm: Option<f64>) -> Result<()> {
+    /// Queues the norm of the gradients, and the factor that clips them. Gives the norm before clipping.
+    pub fn queue_norm(&self, device: &dyn Device, max_norm: Option<f64>) -> Result<Measured> {
         let Norm { shares, grad_scale, norm: to } = self.norm;
         let squares = match self.gradients {
             Gradients::Weights(gradients) => norm::shares(gradients, self.len, shares),
@@ -266,15 +278,9 @@ impl<T: Element> Training<T> {
         };
         let most = max_norm.map(|most| most as f32);
         let clip = norm::clip(shares, norm::share_count(self.len), 1.0, most, grad_scale, to);
-        let queued = device.run(&squares).and_then(|()| device.run(&clip));
-        Ok(queued?)
-    }
-
-    /// Waits for the device; not a finite number if the gradient is none.
-    pub fn read_norm(&self, device: &dyn Device) -> Result<f64> {
-        let mut norm = [0.0f32];
-        device.download(self.norm.norm, &mut norm)?;
-        Ok(f64::from(norm[0]))
+        device.run(&squares)?;
+        device.run(&clip)?;
+        Ok(Measured(device.fetch(to.address, size_of::<f32>())?))
     }
 
     /// Queues the update with that number by the gradients times the factor that [`Self::queue_norm`] makes. If the norm is
