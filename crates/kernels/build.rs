@@ -21,7 +21,8 @@ fn main() {
         return;
     }
     let sources = sources();
-    for path in sources.iter().map(PathBuf::as_path).chain([Path::new("cuda"), Path::new("attention")]) {
+    // Not their folders: every change of Rust in them would compile all kernels again, for minutes. A new op is in lib.rs.
+    for path in sources.iter().chain(&files("cuh")).map(PathBuf::as_path).chain([Path::new("lib.rs")]) {
         println!("cargo:rerun-if-changed={}", path.display());
     }
     println!("cargo:rerun-if-env-changed=CUDA_HOME");
@@ -58,19 +59,25 @@ fn main() {
 
 /// Every `.cu` of an op folder.
 fn sources() -> Vec<PathBuf> {
+    let of_ops = |path: &PathBuf| path.components().next().is_some_and(|folder| folder.as_os_str() != "cuda");
+    files("cu").into_iter().filter(of_ops).collect()
+}
+
+/// Every file with that extension in a folder of this crate.
+fn files(extension: &str) -> Vec<PathBuf> {
     let entries = |folder: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(folder).expect("a folder of this crate");
         entries.map(|entry| entry.expect("a folder of this crate").path()).collect()
     };
-    let mut sources: Vec<PathBuf> = entries(Path::new("."))
+    let mut files: Vec<PathBuf> = entries(Path::new("."))
         .iter()
-        .filter(|path| path.is_dir() && !path.ends_with("cuda"))
+        .filter(|path| path.is_dir())
         .flat_map(|folder| entries(folder))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "cu"))
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
         .map(|path| path.strip_prefix(".").map(Path::to_owned).unwrap_or(path))
         .collect();
-    sources.sort();
-    sources
+    files.sort();
+    files
 }
 
 fn fatbin(source: &Path) -> String {
