@@ -12,8 +12,8 @@ use crate::gemm::Mat;
 use crate::parallel;
 use crate::simd::{self, Vector};
 
-/// How far ahead of one token's products weights are asked for. A core's own prefetching stops at each page.
-const AHEAD: usize = 2048;
+/// How far ahead of one token's products weights are asked for: a page, as a core's own prefetching stops at the end of each.
+const AHEAD: usize = 4096;
 
 /// Tasks a thread where there is one tile, so that one that is held up does not hold up the other.
 const TASKS: usize = 4;
