@@ -46,14 +46,13 @@ impl Tile {
 /// Tokens rounded to 16 bits, tile by tile.
 ///
 /// A tile of w places holds, for each pair of columns, the pairs of its tokens; and for each run of columns their steps
-/// (`x ≈ step · code`), the sums of their codes, and those of their rounded values.
+/// (`x ≈ step · code`) and the sums of their rounded values.
 #[derive(Default)]
 pub(super) struct Activations {
     columns: usize,
     pub tiles: Vec<Tile>,
     codes: Vec<i16>,
     steps: Vec<f32>,
-    code_sums: Vec<i32>,
     sums: Vec<f32>,
 }
 
@@ -62,7 +61,6 @@ pub(super) struct Activations {
 pub(super) struct TileData {
     pub codes: *const i16,
     pub steps: *const f32,
-    pub code_sums: *const i32,
     pub sums: *const f32,
 }
 
@@ -76,21 +74,18 @@ impl Activations {
         let runs = x.cols / RUN;
         self.codes.resize(places * x.cols, 0);
         self.steps.resize(places * runs, 0.0);
-        self.code_sums.resize(places * runs, 0);
         self.sums.resize(places * runs, 0.0);
         let codes = self.codes.chunks_mut((widest * x.cols).max(1));
         let steps = self.steps.chunks_mut((widest * runs).max(1));
-        let code_sums = self.code_sums.chunks_mut((widest * runs).max(1));
         let sums = self.sums.chunks_mut((widest * runs).max(1));
-        let runs = steps.zip(code_sums).zip(sums).map(|((steps, code_sums), sums)| Runs { steps, code_sums, sums });
-        parallel::run(self.tiles.iter().zip(codes).zip(runs), |((tile, codes), mut runs)| {
+        parallel::run(self.tiles.iter().zip(codes).zip(steps.zip(sums)), |((tile, codes), (steps, sums))| {
             for place in 0..tile.width {
                 let place_of = Place { place, width: tile.width };
                 if place < tile.tokens {
                     let x = &x.data[(tile.first + place) * x.stride..][..x.cols];
-                    round(x, place_of, codes, &mut runs);
+                    round(x, place_of, codes, steps, sums);
                 } else {
-                    place_of.clear(codes, &mut runs);
+                    place_of.clear(codes, steps, sums);
                 }
             }
         });
@@ -103,17 +98,9 @@ impl Activations {
         TileData {
             codes: self.codes[at..].as_ptr(),
             steps: self.steps[step..].as_ptr(),
-            code_sums: self.code_sums[step..].as_ptr(),
             sums: self.sums[step..].as_ptr(),
         }
     }
-}
-
-/// What a tile has for each run of columns.
-struct Runs<'a> {
-    steps: &'a mut [f32],
-    code_sums: &'a mut [i32],
-    sums: &'a mut [f32],
 }
 
 /// One of the places of a tile.
@@ -124,17 +111,16 @@ struct Place {
 }
 
 impl Place {
-    fn clear(self, codes: &mut [i16], Runs { steps, code_sums, sums }: &mut Runs) {
+    fn clear(self, codes: &mut [i16], steps: &mut [f32], sums: &mut [f32]) {
         codes.as_chunks_mut::<2>().0[self.place..].iter_mut().step_by(self.width).for_each(|pair| *pair = [0; 2]);
         for values in [steps, sums] {
             values[self.place..].iter_mut().step_by(self.width).for_each(|value| *value = 0.0);
         }
-        code_sums[self.place..].iter_mut().step_by(self.width).for_each(|sum| *sum = 0);
     }
 }
 
 dispatch! {
-    fn round(x: &[f32], at: Place, codes: &mut [i16], runs: &mut Runs) {
+    fn round(x: &[f32], at: Place, codes: &mut [i16], steps: &mut [f32], sums: &mut [f32]) {
         let (pairs, _) = codes.as_chunks_mut::<2>();
         for (run, x) in x.as_chunks::<RUN>().0.iter().enumerate() {
             // As integers, magnitudes are in the order of the numbers, and infinity and NaN above all: they reach the step.
@@ -153,9 +139,8 @@ dispatch! {
                 *rounded = code;
                 sum += i32::from(code);
             }
-            runs.steps[run * at.width + at.place] = step;
-            runs.code_sums[run * at.width + at.place] = sum;
-            runs.sums[run * at.width + at.place] = step * sum as f32;
+            steps[run * at.width + at.place] = step;
+            sums[run * at.width + at.place] = step * sum as f32;
             for (index, pair) in rounded.as_chunks::<2>().0.iter().enumerate() {
                 pairs[(run * RUN / 2 + index) * at.width + at.place] = *pair;
             }

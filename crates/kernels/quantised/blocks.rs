@@ -7,7 +7,7 @@ pub(super) const LONGEST: usize = 256;
 
 /// A block taken apart: what [`super::layout`] lays down for one row.
 pub(super) struct Block {
-    /// In order of the values, as bit patterns of the type's width.
+    /// In order of the values, as bit patterns of the type's width; those of Q4_0 less 8, in two's complement.
     pub codes: [u8; LONGEST],
     /// Half-precision bits of scale and minimum.
     pub scale: u16,
@@ -30,7 +30,10 @@ impl Block {
         let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         self.scale = if kind == Kind::Q6_K { half(208) } else { half(0) };
         match kind {
-            Kind::Q4_0 => self.nibbles(&bytes[2..]),
+            Kind::Q4_0 => {
+                self.nibbles(&bytes[2..]);
+                self.codes[..32].iter_mut().for_each(|code| *code ^= 8);
+            }
             Kind::Q4_1 => {
                 self.min = half(2);
                 self.nibbles(&bytes[4..]);
@@ -78,15 +81,15 @@ impl Block {
             bytes[2..4].copy_from_slice(&self.min.to_le_bytes());
         }
         match kind {
-            Kind::Q4_0 => self.write_nibbles(&mut bytes[2..]),
-            Kind::Q4_1 => self.write_nibbles(&mut bytes[4..]),
+            Kind::Q4_0 => self.write_nibbles(8, &mut bytes[2..]),
+            Kind::Q4_1 => self.write_nibbles(0, &mut bytes[4..]),
             Kind::Q5_0 => {
                 self.write_fifth_bits(&mut bytes[2..6]);
-                self.write_nibbles(&mut bytes[6..]);
+                self.write_nibbles(0, &mut bytes[6..]);
             }
             Kind::Q5_1 => {
                 self.write_fifth_bits(&mut bytes[4..8]);
-                self.write_nibbles(&mut bytes[8..]);
+                self.write_nibbles(0, &mut bytes[8..]);
             }
             Kind::Q8_0 => bytes[2..34].copy_from_slice(&self.codes[..32]),
             Kind::Q4_K => {
@@ -147,9 +150,10 @@ impl Block {
         }
     }
 
-    fn write_nibbles(&self, bytes: &mut [u8]) {
+    /// `flip`: bits that the file has the other way round.
+    fn write_nibbles(&self, flip: u8, bytes: &mut [u8]) {
         for at in 0..16 {
-            bytes[at] = self.codes[at] & 15 | self.codes[at + 16] << 4;
+            bytes[at] = (self.codes[at] ^ flip) & 15 | (self.codes[at + 16] ^ flip) << 4;
         }
     }
 

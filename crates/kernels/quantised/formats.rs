@@ -10,18 +10,6 @@ pub(super) trait Sink<L: Lanes, const VECTORS: usize> {
     unsafe fn take(&mut self, step: usize, codes: [L; VECTORS]);
 }
 
-/// An expression for each register of one or two arrays. A loop, not `map`: it is unrolled where the instructions are known.
-macro_rules! each {
-    ($($array:ident),+ => $body:expr) => {{
-        let mut all = [L::zero(); VECTORS];
-        for part in 0..VECTORS {
-            $(let $array = $array[part];)+
-            all[part] = $body;
-        }
-        all
-    }};
-}
-
 /// A way in which codes lie in memory.
 ///
 /// # Safety
@@ -35,46 +23,27 @@ pub(super) trait Format {
     const RUN: usize;
     /// Whether there is a minimum.
     const MINS: bool;
-    /// What [`Self::patterns`] are more than codes.
-    const OFFSET: i16;
 
     unsafe fn scale<L: Lanes>(span: *const u8, run: usize, lane: usize) -> L::Float;
     unsafe fn min<L: Lanes>(span: *const u8, run: usize, lane: usize) -> L::Float;
-    /// The codes, or what is as far above them as [`Self::OFFSET`] says: who sums them up takes that off the sum.
-    unsafe fn patterns<L: Lanes, const VECTORS: usize>(
-        span: *const u8,
-        run: usize,
-        lane: usize,
-        sink: &mut impl Sink<L, VECTORS>,
-    );
-
-    #[inline(always)]
     unsafe fn codes<L: Lanes, const VECTORS: usize>(
         span: *const u8,
         run: usize,
         lane: usize,
         sink: &mut impl Sink<L, VECTORS>,
-    ) {
-        unsafe {
-            if Self::OFFSET == 0 {
-                return Self::patterns::<L, VECTORS>(span, run, lane, sink);
-            }
-            Self::patterns::<L, VECTORS>(span, run, lane, &mut Less { offset: L::words(Self::OFFSET), sink });
+    );
+}
+
+/// An expression for each register of one or two arrays. A loop, not `map`: it is unrolled where the instructions are known.
+macro_rules! each {
+    ($($array:ident),+ => $body:expr) => {{
+        let mut all = [L::zero(); VECTORS];
+        for part in 0..VECTORS {
+            $(let $array = $array[part];)+
+            all[part] = $body;
         }
-    }
-}
-
-/// Takes the offset off.
-struct Less<'a, L, S> {
-    offset: L,
-    sink: &'a mut S,
-}
-
-impl<L: Lanes, const VECTORS: usize, S: Sink<L, VECTORS>> Sink<L, VECTORS> for Less<'_, L, S> {
-    #[inline(always)]
-    unsafe fn take(&mut self, step: usize, codes: [L; VECTORS]) {
-        unsafe { self.sink.take(step, each!(codes => codes.sub(self.offset))) }
-    }
+        all
+    }};
 }
 
 /// A block type of ggml, repacked ([`super::layout`]). `OFFSET` is what codes are less than their bit patterns.
@@ -144,7 +113,6 @@ impl<const RUN: usize, const BITS: usize, const OFFSET: i16, const MINS: bool, c
     const BYTES: usize = Self::LAYOUT.bytes();
     const RUN: usize = RUN;
     const MINS: bool = MINS;
-    const OFFSET: i16 = OFFSET;
 
     #[inline(always)]
     unsafe fn scale<L: Lanes>(span: *const u8, run: usize, lane: usize) -> L::Float {
@@ -171,7 +139,7 @@ impl<const RUN: usize, const BITS: usize, const OFFSET: i16, const MINS: bool, c
     }
 
     #[inline(always)]
-    unsafe fn patterns<L: Lanes, const VECTORS: usize>(
+    unsafe fn codes<L: Lanes, const VECTORS: usize>(
         span: *const u8,
         run: usize,
         lane: usize,
@@ -187,6 +155,12 @@ impl<const RUN: usize, const BITS: usize, const OFFSET: i16, const MINS: bool, c
                 if BITS == 8 {
                     sink.take(step, each!(low => low.shl::<8>().sar::<8>()));
                     sink.take(step + 1, each!(low => low.sar::<8>()));
+                } else if BITS == 4 && OFFSET == 8 {
+                    // Stored less 8 already: the sign is extended.
+                    sink.take(step, each!(low => low.shl::<12>().sar::<12>()));
+                    sink.take(step + 1, each!(low => low.shl::<8>().sar::<12>()));
+                    sink.take(step + 2, each!(low => low.shl::<4>().sar::<12>()));
+                    sink.take(step + 3, each!(low => low.sar::<12>()));
                 } else if BITS == 4 {
                     let nibble = L::words(15);
                     sink.take(step, each!(low => low.and(nibble)));
@@ -195,10 +169,12 @@ impl<const RUN: usize, const BITS: usize, const OFFSET: i16, const MINS: bool, c
                     sink.take(step + 3, each!(low => low.shr::<12>()));
                 } else {
                     let (nibble, top) = (L::words(15), L::words(((1 << layout.high()) - 1) << 4));
-                    sink.take(step, each!(low, high => low.and(nibble).or(high.shl::<4>().and(top))));
-                    sink.take(step + 1, each!(low, high => low.shr::<4>().and(nibble).or(high.and(top))));
-                    sink.take(step + 2, each!(low, high => low.shr::<8>().and(nibble).or(high.shr::<4>().and(top))));
-                    sink.take(step + 3, each!(low, high => low.shr::<12>().or(high.shr::<8>().and(top))));
+                    let offset = L::words(OFFSET);
+                    sink.take(step, each!(low, high => low.and(nibble).or(high.shl::<4>().and(top)).sub(offset)));
+                    sink.take(step + 1, each!(low, high => low.shr::<4>().and(nibble).or(high.and(top)).sub(offset)));
+                    let third = each!(low, high => low.shr::<8>().and(nibble).or(high.shr::<4>().and(top)).sub(offset));
+                    sink.take(step + 2, third);
+                    sink.take(step + 3, each!(low, high => low.shr::<12>().or(high.shr::<8>().and(top)).sub(offset)));
                     high = each!(high => if BITS == 5 { high.shr::<1>() } else { high.shr::<2>() });
                 }
             }
@@ -254,7 +230,6 @@ impl<const RUN: usize, const MINS: bool> Format for Wide<RUN, MINS> {
     const BYTES: usize = Self::CODES_AT + RUN / 2 * VECTOR;
     const RUN: usize = RUN;
     const MINS: bool = MINS;
-    const OFFSET: i16 = 0;
 
     #[inline(always)]
     unsafe fn scale<L: Lanes>(span: *const u8, _: usize, lane: usize) -> L::Float {
@@ -267,7 +242,7 @@ impl<const RUN: usize, const MINS: bool> Format for Wide<RUN, MINS> {
     }
 
     #[inline(always)]
-    unsafe fn patterns<L: Lanes, const VECTORS: usize>(
+    unsafe fn codes<L: Lanes, const VECTORS: usize>(
         span: *const u8,
         _: usize,
         lane: usize,

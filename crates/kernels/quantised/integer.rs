@@ -121,21 +121,12 @@ impl<F: Format> Factor for F {
                     (0..F::BYTES).step_by(VECTOR).for_each(|line| simd::prefetch(span.wrapping_add(AHEAD + line)));
                 }
                 for run in 0..F::SPAN / F::RUN {
-                    let at = column / RUN * TOKENS;
                     let mut dots = Dots::<L, VECTORS, TOKENS> {
                         codes: tile.codes.add(column * TOKENS),
                         sums: [[L::zero(); VECTORS]; TOKENS],
                     };
-                    if F::OFFSET != 0 && F::RUN == RUN {
-                        // What is to be taken off each code is taken off their sum.
-                        for token in 0..TOKENS {
-                            let less = -i32::from(F::OFFSET) * *tile.code_sums.add(at + token);
-                            dots.sums[token] = [L::splat(less); VECTORS];
-                        }
-                        F::patterns::<L, VECTORS>(span, run, lane, &mut dots);
-                    } else {
-                        F::codes::<L, VECTORS>(span, run, lane, &mut dots);
-                    }
+                    F::codes::<L, VECTORS>(span, run, lane, &mut dots);
+                    let at = column / RUN * TOKENS;
                     for part in 0..VECTORS {
                         let scale = F::scale::<L>(span, run, lane + part * L::WIDTH);
                         for token in 0..TOKENS {

@@ -52,7 +52,8 @@ impl Block {
         match kind {
             Kind::Q4_0 => {
                 let inverse = self.symmetric(values, 8);
-                self.each(values, |value| ((value * inverse + 8.5) as u8).min(15));
+                self.each(values, |value| (value * inverse + 8.5) as u8);
+                self.codes[..32].iter_mut().for_each(|code| *code = (*code).min(15) ^ 8);
             }
             Kind::Q5_0 => {
                 let inverse = self.symmetric(values, 16);
